@@ -1,0 +1,1 @@
+"""Compute together on data which none of the parties may show the others."""

@@ -1,0 +1,243 @@
+"""The memory-safe Rust core. Keys are handles: no method returns a secret."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+# -- custody and sealing (rust/custody, rust/sealing) ----------------------------------------------
+
+@final
+class SecretKey:
+    """A 32-byte key for AES-256-GCM."""
+
+    @staticmethod
+    def generate() -> SecretKey: ...
+    @staticmethod
+    def load(path: str) -> SecretKey:
+        """Read a key file of mode 0600. Raises `NotFound`, `KeyRefused` (readable by others) or `Malformed`."""
+    def save(self, path: str) -> None:
+        """Create a key file of mode 0600. Raises `Conflict` if it exists."""
+    def derive(self, label: str) -> SecretKey:
+        """HKDF-SHA256 with `label` as info."""
+    def seal(self, plaintext: bytes, aad: bytes) -> bytes:
+        """version byte || 12-byte random nonce || ciphertext || 16-byte tag."""
+    def open(self, sealed: bytes, aad: bytes) -> bytes:
+        """Raises `SealedDataCorrupt`."""
+
+@final
+class SigningKey:
+    """An Ed25519 private key."""
+
+    @staticmethod
+    def generate() -> SigningKey: ...
+    @staticmethod
+    def load(path: str) -> SigningKey: ...
+    def save(self, path: str) -> None: ...
+    @staticmethod
+    def import_sealed(sealed: bytes, by: SecretKey, context: bytes) -> SigningKey: ...
+    def export_sealed(self, by: SecretKey, context: bytes) -> bytes: ...
+    @property
+    def public(self) -> bytes:
+        """32 bytes."""
+    def sign(self, message: bytes) -> bytes:
+        """64 bytes."""
+
+def verify_ed25519(public: bytes, signature: bytes, message: bytes) -> None:
+    """Raises `SignatureInvalid`; `Malformed` when a length is wrong."""
+
+@final
+class HpkeKey:
+    """An X-Wing private key."""
+
+    @staticmethod
+    def generate() -> HpkeKey: ...
+    @staticmethod
+    def load(path: str) -> HpkeKey: ...
+    def save(self, path: str) -> None: ...
+    @staticmethod
+    def import_sealed(sealed: bytes, by: SecretKey, context: bytes) -> HpkeKey: ...
+    def export_sealed(self, by: SecretKey, context: bytes) -> bytes: ...
+    @property
+    def public(self) -> bytes:
+        """1216 bytes."""
+    def unwrap_file_key(self, wrap: bytes, info: bytes, aad: bytes) -> FileKey:
+        """Raises `KeyRefused` when the wrap was not made for this key, info and aad."""
+    def unwrap_bytes(self, wrap: bytes, info: bytes, aad: bytes) -> bytes: ...
+
+def hpke_wrap_bytes(to: bytes, plaintext: bytes, info: bytes, aad: bytes) -> bytes: ...
+
+@final
+class FileKey:
+    """The file key of one age file."""
+
+    def wrap(self, to: bytes, info: bytes, aad: bytes) -> bytes:
+        """HPKE wrap to a public key of 1216 bytes: enc (1120 bytes) || ciphertext."""
+
+@final
+class AgeKey:
+    """An age X25519 identity."""
+
+    @staticmethod
+    def generate() -> AgeKey: ...
+    @staticmethod
+    def load(path: str) -> AgeKey:
+        """A file that the `age` tool reads too (AGE-SECRET-KEY-1...)."""
+    def save(self, path: str) -> None: ...
+    @property
+    def recipient(self) -> str:
+        """``age1...``"""
+
+@final
+class Sealed:
+    """What `age_seal` made."""
+
+    @property
+    def file_key(self) -> FileKey: ...
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the sealed bytes, hex."""
+    @property
+    def size(self) -> int: ...
+    @property
+    def plain_size(self) -> int: ...
+
+def age_seal(source: int, target: int, recipients: Sequence[str], progress: Callable[[int], None] | None = None) -> Sealed:
+    """Seal everything read from file descriptor `source` into `target` (both stay open).
+
+    With no recipients the header has one unknown stanza, so that only a holder of the file key can open it.
+    """
+
+def age_open(source: int, target: int, key: FileKey | AgeKey, limit: int) -> int:
+    """Stream and open `source` (a pipe will do) into `target`; returns the plaintext's size.
+
+    Raises `SealedDataCorrupt` (altered, cut, wrong key), `TooLarge` (over `limit` bytes), `Malformed` (not age v1).
+    """
+
+def age_file_key(source: int, key: AgeKey) -> FileKey:
+    """The file key of one's own sealed file. Reads only the header."""
+
+@final
+class AgeReader:
+    """Random access to a sealed file by 64 KiB chunk."""
+
+    def __init__(self, source: int, key: FileKey | AgeKey) -> None: ...
+    @property
+    def size(self) -> int: ...
+    def read_at(self, offset: int, length: int) -> bytes: ...
+
+def protect_process() -> list[str]:
+    """Not dumpable, no core file, memory locked where allowed. Returns the measures that are active."""
+
+# -- strict JSON (rust/strictjson) -------------------------------------------------------------------
+
+def parse_json(data: bytes, max_bytes: int, max_depth: int) -> Any:
+    """Parse RFC 8259 JSON strictly: UTF-8 only, no duplicate keys, no trailing bytes, no NaN, integers within i64, depth and size bounded.
+
+    Raises `Malformed` or `TooLarge`.
+    """
+
+# -- channel (rust/channel) --------------------------------------------------------------------------
+
+@final
+class PeerCertificate:
+    """What a peer presented, parsed in Rust; its signature over itself is checked."""
+
+    @property
+    def der(self) -> bytes: ...
+    @property
+    def spki(self) -> bytes:
+        """DER of the SubjectPublicKeyInfo."""
+    @property
+    def public(self) -> bytes:
+        """The raw Ed25519 key, 32 bytes."""
+    @property
+    def evidence(self) -> bytes | None:
+        """The value of extension 2.23.133.5.4.9, if present."""
+    @property
+    def not_before(self) -> int: ...
+    @property
+    def not_after(self) -> int: ...
+
+def parse_certificate(der: bytes) -> PeerCertificate:
+    """Raises `Malformed`, `TooLarge`, `SignatureInvalid` or `UnsupportedVersion` (not an Ed25519 certificate)."""
+
+def make_certificate(key: SigningKey, common_name: str, not_before: int, not_after: int, evidence: bytes | None) -> bytes:
+    """A self-signed X.509 v3 certificate in DER."""
+
+def spki(public: bytes) -> bytes:
+    """DER SubjectPublicKeyInfo of an Ed25519 key."""
+
+@final
+class Connection:
+    """A verified connection."""
+
+    @property
+    def peer(self) -> PeerCertificate: ...
+    @property
+    def appraisal(self) -> Any:
+        """What `appraise` returned for this peer."""
+    @property
+    def exporter(self) -> bytes:
+        """32 bytes of channel binding, equal on both ends."""
+    @property
+    def address(self) -> str: ...
+    def detach(self) -> int:
+        """The plaintext end of the socketpair, as a file descriptor that the caller now owns. Once only."""
+    def close(self) -> None: ...
+
+@final
+class Listener:
+    """The only listening socket. Handshakes run on Rust threads."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        certificate: bytes,
+        key: SigningKey,
+        appraise: Callable[[PeerCertificate], Any],
+        refused: Callable[[str, str], None] | None = None,
+        max_connections: int = 1024,
+        handshake_seconds: float = 10.0,
+    ) -> None:
+        """`refused(address, reason)` is told of each failed handshake. Port 0 picks one."""
+    @property
+    def port(self) -> int: ...
+    def accept(self, timeout: float | None = None) -> Connection | None:
+        """The next verified connection; None on time-out. Raises `Unavailable` once closed."""
+    def close(self) -> None: ...
+
+def connect(
+    host: str,
+    port: int,
+    certificate: bytes,
+    key: SigningKey,
+    appraise: Callable[[PeerCertificate], Any],
+    timeout: float = 10.0,
+) -> Connection:
+    """Raises what `appraise` raised, or `EvidenceRefused` (the peer refused us or broke the handshake), `HostFailed` (no connection), `TimedOut`."""
+
+# -- sandbox (rust/sandbox) --------------------------------------------------------------------------
+
+def sandbox_layers() -> dict[str, str]:
+    """What this kernel offers: layer -> "yes" or the reason why not."""
+
+def enter_namespaces() -> list[str]:
+    """Unshare user, mount, pid, network, IPC and UTS namespaces where they work; returns those that are active. The caller forks next."""
+
+def enter_sandbox(
+    read_paths: Sequence[str],
+    address_space: int,
+    cpu_seconds: int,
+    file_bytes: int,
+    threads: int,
+    keep_fds: Sequence[int],
+) -> list[str]:
+    """Lock the calling process in for good: close other fds, rlimits, no_new_privs, not dumpable, Landlock, seccomp.
+
+    Returns the active layers; raises `SandboxFailed` if seccomp, no_new_privs or rlimits cannot be set. A layer
+    that the kernel lacks (Landlock, namespaces) is missing from the list.
+    """
+
+def memfd(name: str) -> int: ...
+def memfd_seal(fd: int) -> None:
+    """Forbid writing, growing and shrinking for good."""

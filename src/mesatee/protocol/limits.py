@@ -1,0 +1,96 @@
+"""Every limit of the formats and interfaces, with its unit and the reason for its value.
+
+Nothing here is configuration: both ends of a boundary must agree on these numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+# -- statements and wire JSON ---------------------------------------------------------------------
+STATEMENT_BYTES: Final = 48 * KIB
+"""A DSSE envelope, in bytes: sealed with its salt it must still fit a 64 KiB tile entry (tlog-tiles)."""
+JSON_DEPTH: Final = 24
+"""Nesting of wire JSON, in levels: our deepest model has 9."""
+REQUEST_BYTES: Final = 1 * MIB
+"""An API request body other than a blob, in bytes."""
+RESPONSE_BYTES: Final = 16 * MIB
+"""What a client reads of one API answer other than a blob, in bytes."""
+NAME_CHARS: Final = 64
+"""Names of parties, datasets, functions, inputs, outputs and columns in statements, in characters."""
+COLUMNS: Final = 512
+"""Columns that a dataset statement describes."""
+COLUMN_CHARS: Final = 256
+"""A column's name, in characters."""
+POLICY_BYTES: Final = 16 * KIB
+"""One Cedar policy text, in bytes."""
+PARTIES_PER_TASK: Final = 32
+"""Parties that take part in one task."""
+INPUTS: Final = 32
+"""Inputs, and outputs, of a function."""
+ARGUMENTS_BYTES: Final = 16 * KIB
+"""A task's arguments as JSON, in bytes."""
+RUNS: Final = 1_000_000
+"""Runs that one task may allow."""
+CODE_BYTES: Final = 1 * MIB
+"""A function's code, in bytes."""
+
+# -- sealed data ----------------------------------------------------------------------------------
+BLOB_BYTES: Final = 64 * GIB
+"""A sealed file, in bytes."""
+AGE_HEADER_BYTES: Final = 64 * KIB
+"""An age header, in bytes; the age specification sets no limit, a parser of hostile bytes needs one."""
+BLOB_CHUNK_BYTES: Final = 1 * MIB
+"""Blobs cross sockets in pieces of at most this many bytes."""
+
+# -- log ------------------------------------------------------------------------------------------
+LOG_ENTRY_BYTES: Final = 64
+"""A log entry: SHA-256(salt || statement) and SHA-256(sealed body), in bytes."""
+LOG_BODY_BYTES: Final = 64 * KIB
+"""A sealed log body, in bytes."""
+CHECKPOINT_BYTES: Final = 4 * KIB
+"""A signed checkpoint with its cosignatures, in bytes."""
+LOG_BATCH: Final = 512
+"""Entries of one group commit."""
+PROOF_HASHES: Final = 64
+"""Hashes in an inclusion or consistency proof: the log has fewer than 2^63 entries."""
+
+# -- time -----------------------------------------------------------------------------------------
+CLOCK_SKEW_SECONDS: Final = 300
+"""How far a statement or a checkpoint may lie from one's own clock."""
+APPROVAL_SECONDS: Final = 366 * 86_400
+"""Longest life of an approval or a task."""
+STATEMENT_AGE_SECONDS: Final = 3_600
+"""A statement is posted within this time after it was signed."""
+
+# -- host doors -----------------------------------------------------------------------------------
+FRAME_BYTES: Final = 2 * MIB
+"""One frame between the TCB and the host process, in bytes."""
+TICKET_BYTES: Final = 4 * KIB
+"""A queue ticket, in bytes."""
+LEASE_SECONDS: Final = 3_600
+"""Longest lease of a ticket."""
+
+# -- channel --------------------------------------------------------------------------------------
+HANDSHAKE_SECONDS: Final = 10
+"""From the accepted connection to proven freshness."""
+CERTIFICATE_BYTES: Final = 64 * KIB
+"""A peer's certificate with its evidence, in bytes."""
+CONNECTIONS: Final = 1_024
+"""Connections that a listener keeps open at once."""
+EVIDENCE_BYTES: Final = 48 * KIB
+"""The evidence extension of a certificate, in bytes."""
+
+# -- sandbox --------------------------------------------------------------------------------------
+CHILD_REPORT_BYTES: Final = 64 * KIB
+"""What a sandboxed child may tell its supervisor beside its outputs, in bytes."""
+DIAGNOSTICS_BYTES: Final = 64 * KIB
+"""Kept of stdout, stderr and a traceback, in bytes."""
+RUN_SECONDS: Final = 24 * 3_600
+"""Longest run that a task may ask for."""
+ATTEMPTS: Final = 3
+"""Attempts of one run before it counts as failed."""

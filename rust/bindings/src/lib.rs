@@ -1,8 +1,19 @@
-//! Thin Python bindings of the Rust core (`mesatee._core`).
+//! Thin Python bindings of the Rust core (`mesatee._core`): conversion of arguments and errors, nothing else.
 use pyo3::prelude::*;
+
+mod channel;
+mod errors;
+mod keys;
+mod sandbox;
+mod sealing;
+mod strictjson;
 
 /// The memory-safe core.
 #[pymodule]
-fn _core(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    keys::register(module)?;
+    sealing::register(module)?;
+    strictjson::register(module)?;
+    channel::register(module)?;
+    sandbox::register(module)
 }

@@ -1,0 +1,47 @@
+# One command per habit. Every target does its own set-up.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+RUST_SOURCES := $(shell find rust -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.lock pyproject.toml
+PYTEST_WORKERS ?= 2
+
+.PHONY: setup demo test test-fast test-slow lint bench docs lock clean
+
+setup: $(VENV)/.built
+
+$(VENV)/.deps: requirements/dev.lock
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q --require-hashes -r requirements/dev.lock
+	touch $@
+
+$(VENV)/.built: $(VENV)/.deps $(RUST_SOURCES)
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $(PY) -m maturin develop --release --locked -q
+	touch $@
+
+demo: setup
+	$(VENV)/bin/mesatee demo
+
+test: setup
+	$(PY) -m pytest -n $(PYTEST_WORKERS) -m "not slow"
+
+test-fast: setup
+	$(PY) -m pytest -n $(PYTEST_WORKERS) -m "not slow and not e2e"
+
+test-slow: setup
+	$(PY) -m pytest -n $(PYTEST_WORKERS) -m slow
+
+lint: setup
+	$(PY) -m ruff format --check src tests
+	$(PY) -m ruff check src tests
+	$(PY) -m mypy
+	PYTHONPATH=src $(VENV)/bin/lint-imports
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --release --locked -- -D warnings
+
+lock:
+	$(PY) -m pip install -q uv
+	$(PY) -m uv pip compile pyproject.toml --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/base.lock
+	$(PY) -m uv pip compile pyproject.toml --group dev --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/dev.lock
+
+clean:
+	rm -rf $(VENV) target src/mesatee/*.so

@@ -41,7 +41,7 @@ lint: setup
 lock:
 	$(PY) -m pip install -q uv
 	$(PY) -m uv pip compile pyproject.toml --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/base.lock
-	$(PY) -m uv pip compile pyproject.toml --group dev --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/dev.lock
+	$(PY) -m uv pip compile pyproject.toml --group tooling --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/dev.lock
 
 clean:
 	rm -rf $(VENV) target src/mesatee/*.so

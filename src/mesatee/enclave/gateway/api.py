@@ -1,0 +1,364 @@
+"""The HTTP API. It parses and answers; it decides nothing, holds no key, and reaches state only through the monitor."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from ...errors import (
+    HostFailed,
+    InputError,
+    KeyRefused,
+    Malformed,
+    MesateeError,
+    NotFound,
+    TooLarge,
+)
+from ...protocol import envelope as dsse
+from ...protocol import limits, merkle, statements, wire
+from ...protocol.digests import b64decode, is_hex
+from ...protocol.jsonstrict import canonical, parse_object
+from . import openapi
+from .keyring import attempt_key
+from .monitor import LOGGED, facts_of
+from .peer import Peer
+from .views import Views
+
+if TYPE_CHECKING:
+    from .gateway import Gateway
+
+Handler = Callable[["Call"], Awaitable[Response]]
+
+
+class Call:
+    """One request with its verified peer."""
+
+    def __init__(self, gateway: Gateway, request: Request, peer: Peer) -> None:
+        self.gateway = gateway
+        self.request = request
+        self.peer = peer
+
+    async def body(self, limit: int = limits.REQUEST_BYTES) -> bytes:
+        """The body, refused as soon as it is over `limit` bytes."""
+        parts: list[bytes] = []
+        size = 0
+        async for part in self.request.stream():
+            size += len(part)
+            if size > limit:
+                raise TooLarge(f"the request body has more than {limit} bytes")
+            parts.append(part)
+        return b"".join(parts)
+
+    def path(self, name: str) -> str:
+        """A path parameter that is a digest. Raises `Malformed`."""
+        value = str(self.request.path_params[name])
+        if not is_hex(value, 32):
+            raise Malformed(f"{name} is a SHA-256 in lower-case hex")
+        return value
+
+    def number(self, name: str, default: int | None = None) -> int:
+        """A decimal number from path or query. Raises `Malformed`."""
+        value = self.request.path_params.get(name, self.request.query_params.get(name))
+        if value is None and default is not None:
+            return default
+        text = str(value)
+        if not text.isascii() or not text.isdigit() or len(text) > 18:
+            raise Malformed(f"{name} is a decimal number")
+        return int(text)
+
+    def registered(self) -> None:
+        """Metadata is for registered parties."""
+        if self.peer.role != "party":
+            raise KeyRefused("this is for parties")
+        self.gateway.monitor.state.party(self.peer.key)
+
+
+def reply(model: BaseModel, status: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(canonical(model.model_dump(mode="json")), status, media_type="application/json")
+
+
+def listing(models: list[Any]) -> Response:
+    """A JSON list of views."""
+    return reply(wire.ListReply(items=tuple(model.model_dump(mode="json") for model in models)))
+
+
+# -- service and log --------------------------------------------------------------------------------
+
+
+async def service(call: Call) -> Response:
+    """Who this is."""
+    return reply(call.gateway.describe(call.peer))
+
+
+async def checkpoint(call: Call) -> Response:
+    """tlog-tiles: the signed head."""
+    return PlainTextResponse(call.gateway.monitor.checkpoint().note)
+
+
+async def consistency(call: Call) -> Response:
+    """A consistency proof between two sizes."""
+    first, second = call.number("first"), call.number("second")
+    path = call.gateway.log.consistency(first, second)
+    return reply(wire.ProofReply(first=first, second=second, path=tuple(item.hex() for item in path)))
+
+
+async def entry(call: Call) -> Response:
+    """One log record with salt and inclusion proof, for the parties concerned."""
+    call.registered()
+    index = call.number("index")
+    proof = await asyncio.to_thread(call.gateway.log.prove, index)
+    audience = call.gateway.monitor.state.audience(proof.read())
+    if audience is not None and call.peer.key not in audience:
+        raise NotFound(f"log entry {index} does not concern you")
+    return reply(proof)
+
+
+def _tile_path(text: str) -> tuple[int, int]:
+    """tlog-tiles: groups of three digits, all but the last with x; an optional .p/W suffix."""
+    body, _, width = text.partition(".p/")
+    groups = body.split("/")
+    digits = [group.removeprefix("x") for group in groups]
+    shaped = all(group.startswith("x") for group in groups[:-1]) and not groups[-1].startswith("x")
+    if not shaped or not all(len(item) == 3 and item.isascii() and item.isdigit() for item in digits) or len(groups) > 5:
+        raise Malformed("a tile's index is written in groups of three digits, as in x001/234")
+    if width and not (width.isascii() and width.isdigit() and 1 <= int(width) < merkle.TILE):
+        raise Malformed("a partial tile has a width of 1 to 255")
+    return int("".join(digits)), int(width) if width else merkle.TILE
+
+
+async def tile(call: Call) -> Response:
+    """tlog-tiles: hashes, or entry bundles at level ``entries``."""
+    level = str(call.request.path_params["level"])
+    index, width = _tile_path(str(call.request.path_params["index"]))
+    if level == "entries":
+        rows = await asyncio.to_thread(call.gateway.log.entries, index * merkle.TILE, width)
+        data = b"".join(len(row).to_bytes(2, "big") + row for row in rows)
+    elif level.isascii() and level.isdigit() and len(level) == 1:
+        data = call.gateway.log.tile(int(level), index, width)
+    else:
+        raise Malformed("a tile's level is 0 to 7, or entries")
+    return Response(data, media_type="application/octet-stream")
+
+
+# -- statements and views ----------------------------------------------------------------------------
+
+
+async def post_statement(call: Call) -> Response:
+    """Post any statement of a party; for ``collect`` the answer carries the released keys."""
+    envelope = dsse.from_bytes(await call.body(limits.STATEMENT_BYTES))
+    return reply(await call.gateway.post(call.peer, envelope))
+
+
+async def parties(call: Call) -> Response:
+    """All registered parties with their keys."""
+    call.registered()
+    return listing(await asyncio.to_thread(Views(call.gateway).parties))
+
+
+async def datasets(call: Call) -> Response:
+    """All datasets in use, without their wraps."""
+    call.registered()
+    return listing(Views(call.gateway).datasets())
+
+
+async def functions(call: Call) -> Response:
+    """All functions that the party may see."""
+    call.registered()
+    return listing(Views(call.gateway).functions(call.peer.key))
+
+
+async def tasks(call: Call) -> Response:
+    """The tasks that concern the party."""
+    call.registered()
+    return listing(Views(call.gateway).tasks(call.peer.key))
+
+
+async def task(call: Call) -> Response:
+    """One task; with ``after`` waits until the log has grown beyond that size and the task may have changed."""
+    call.registered()
+    digest = call.path("digest")
+    held = call.gateway.monitor.state.task(digest)
+    if call.peer.key not in call.gateway.monitor.state.concerned(held):
+        raise NotFound(f"there is no task {digest[:16]}")
+    after = call.number("after", 0)
+    wait = min(call.number("wait", 0), wire.WATCH_SECONDS)
+    if wait:
+        await call.gateway.changed(digest, after, wait)
+    return reply(Views(call.gateway).task(held))
+
+
+# -- blobs --------------------------------------------------------------------------------------------
+
+_END = None
+_QUEUE_CHUNKS = 4
+"""Chunks of BLOB_CHUNK_BYTES that may wait between network and host."""
+
+
+async def put_blob(call: Call) -> Response:
+    """Store a sealed file under its digest. Ciphertext needs no permit: without one it stays ciphertext."""
+    if call.peer.role == "party":
+        call.registered()
+    digest = call.path("digest")
+    length = call.request.headers.get("content-length", "")
+    if not length.isascii() or not length.isdigit() or len(length) > 18:
+        raise Malformed("a blob is sent with its Content-Length")
+    size = int(length)
+    if not 1 <= size <= limits.BLOB_BYTES:
+        raise TooLarge(f"a blob has 1 to {limits.BLOB_BYTES} bytes")
+    pipe: queue.Queue[bytes | None] = queue.Queue(_QUEUE_CHUNKS)
+    gone = threading.Event()
+
+    def chunks() -> Iterator[bytes]:
+        while (item := pipe.get()) is not _END:
+            yield item
+
+    def store() -> None:
+        try:
+            call.gateway.blobs.put(digest, chunks(), size)
+        finally:
+            gone.set()
+
+    def feed(item: bytes | None) -> None:
+        while not gone.is_set():
+            try:
+                pipe.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+            return
+
+    storing = asyncio.create_task(asyncio.to_thread(store))
+    try:
+        buffer = bytearray()
+        async for part in call.request.stream():
+            buffer += part
+            if len(buffer) >= limits.BLOB_CHUNK_BYTES:
+                await asyncio.to_thread(feed, bytes(buffer))
+                buffer.clear()
+        if buffer:
+            await asyncio.to_thread(feed, bytes(buffer))
+    finally:
+        await asyncio.to_thread(feed, _END)
+        await storing
+    return reply(wire.ListReply(items=()), 201)
+
+
+async def get_blob(call: Call) -> Response:
+    """Stream a sealed file, whole or from ``start``."""
+    if call.peer.role == "party":
+        call.registered()
+    digest, start = call.path("digest"), call.number("start", 0)
+    size = await asyncio.to_thread(call.gateway.blobs.size, digest)
+    if start > size:
+        raise Malformed(f"the blob has {size} bytes")
+    source = call.gateway.blobs.get(digest, start)
+
+    async def stream() -> AsyncIterator[bytes]:
+        while (piece := await asyncio.to_thread(next, source, b"")) != b"":
+            yield piece
+
+    headers = {"content-length": str(size - start)}
+    return StreamingResponse(stream(), headers=headers, media_type="application/octet-stream")
+
+
+# -- workers ------------------------------------------------------------------------------------------
+
+
+async def post_attempt(call: Call) -> Response:
+    """A worker asks for the keys of the run that its ticket stands for."""
+    facts = facts_of(call.peer)
+    body = statements.validate(wire.GrantRequest, parse_object(await call.body()), "request")
+    ticket = b64decode(body.ticket, max_bytes=limits.TICKET_BYTES)
+    return reply(await call.gateway.grant(call.peer, facts, ticket, attempt_key(body.attempt_key)))
+
+
+async def renew(call: Call) -> Response:
+    """A worker says that it is still running."""
+    facts_of(call.peer)
+    return reply(call.gateway.renew(call.peer, call.number("fence")))
+
+
+async def finish(call: Call) -> Response:
+    """A worker hands in its receipt."""
+    facts_of(call.peer)
+    body = statements.validate(wire.FinishRequest, parse_object(await call.body()), "request")
+    index = await call.gateway.finish(call.peer, call.number("fence"), dsse.from_dict(body.receipt), dict(body.wraps))
+    return reply(wire.FinishReply(index=index))
+
+
+# -- the app ------------------------------------------------------------------------------------------
+
+
+async def describe_api(call: Call) -> Response:
+    """This API as OpenAPI 3.1."""
+    return JSONResponse(openapi.document(ROUTES))
+
+
+ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/v1/service", service),
+    ("GET", "/v1/log/checkpoint", checkpoint),
+    ("GET", "/v1/log/consistency", consistency),
+    ("GET", "/v1/log/entry/{index}", entry),
+    ("GET", "/v1/log/tile/{level}/{index:path}", tile),
+    ("POST", "/v1/statements", post_statement),
+    ("GET", "/v1/parties", parties),
+    ("GET", "/v1/datasets", datasets),
+    ("GET", "/v1/functions", functions),
+    ("GET", "/v1/tasks", tasks),
+    ("GET", "/v1/tasks/{digest}", task),
+    ("PUT", "/v1/blobs/{digest}", put_blob),
+    ("GET", "/v1/blobs/{digest}", get_blob),
+    ("POST", "/v1/attempts", post_attempt),
+    ("POST", "/v1/attempts/{fence}/renew", renew),
+    ("POST", "/v1/attempts/{fence}/receipt", finish),
+    ("GET", "/v1/openapi.json", describe_api),
+)
+"""Every route there is. A test walks this table."""
+
+CHANGES_STATE = frozenset({post_statement, post_attempt, finish})
+"""Handlers whose refusals are logged before the caller is told."""
+
+
+def build(gateway: Gateway) -> Starlette:
+    """The ASGI app."""
+
+    def endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        async def run(request: Request) -> Response:
+            peer = request.scope["mesatee.connection"].appraisal
+            if not isinstance(peer, Peer):
+                raise KeyRefused("this connection has no verified peer")
+            call = Call(gateway, request, peer)
+            try:
+                return await handler(call)
+            except MesateeError as error:
+                return await refuse(call, handler, error)
+
+        return run
+
+    async def refuse(call: Call, handler: Handler, error: MesateeError) -> Response:
+        gateway.note_refusal(call.peer, handler.__name__, error)
+        if handler in CHANGES_STATE and isinstance(error, (*LOGGED, InputError)):
+            try:
+                await gateway.monitor.denied(call.peer, handler.__name__, "", error)
+            except MesateeError as failure:
+                error = failure
+        if isinstance(error, HostFailed):
+            gateway.host_failed(error)
+        return Response(
+            canonical({"error": error.as_dict()}), error.status, media_type="application/json"
+        )
+
+    routes = [Route(path, endpoint(handler), methods=[method]) for method, path, handler in ROUTES]
+    return Starlette(routes=routes)
+
+
+__all__ = ["ROUTES", "build"]

@@ -1,0 +1,125 @@
+"""The gateway's keys in use. Every method that touches one takes a permit, and nothing else opens it.
+
+Private keys and file keys are handles of the Rust core; what passes here is ciphertext on both sides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from ..._core import FileKey, HpkeKey, SecretKey
+from ...errors import Expired, KeyRefused, Malformed, MesateeError, Replayed
+from ...protocol import limits, wraps
+from ...protocol.digests import HPKE_PUBLIC_BYTES, WRAP_BYTES, Hex32, b64decode, b64encode
+from ...protocol.jsonstrict import canonical, parse_object
+from ...protocol.statements import Model, Time, validate
+from .permit import Action, Permit
+
+_TICKET = b"mesatee ticket v1"
+
+
+class Ticket(Model):
+    """What a queue ticket says to the gateway, and to nobody else."""
+
+    run: Hex32
+    attempt: Annotated[int, Field(ge=1)]
+    expires: Time
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file key that its owner wrapped to the gateway."""
+
+    owner: str
+    blob: str
+    wrap: str
+
+
+class Keyring:
+    """The sealing key (every wrap to this service) and the ticket key."""
+
+    def __init__(self, origin: str, sealing: HpkeKey, tickets: SecretKey) -> None:
+        self._origin = origin
+        self._sealing = sealing
+        self._tickets = tickets
+
+    @property
+    def public(self) -> bytes:
+        """The public sealing key, 1216 bytes."""
+        return self._sealing.public
+
+    def check_upload(self, permit: Permit, upload: Upload) -> None:
+        """Show that the wrap was made by somebody who knows the file key, for this owner and blob.
+
+        Raises `KeyRefused`.
+        """
+        permit.use(Action.REGISTER, upload.blob)
+        self._open_upload(upload)
+
+    def release_inputs(
+        self, permit: Permit, run: str, uploads: Mapping[str, Upload], attempt_key: bytes
+    ) -> dict[str, str]:
+        """Input name -> file key wrapped to the worker's key of this attempt. The permit's index is the fence."""
+        permit.use(Action.RELEASE_KEY, run)
+        released = {}
+        for name, upload in uploads.items():
+            binding = wraps.attempt_input(self._origin, run, permit.index, name, upload.blob)
+            released[name] = b64encode(self._open_upload(upload).wrap(attempt_key, binding.info, binding.aad))
+        return released
+
+    def release_outputs(
+        self, permit: Permit, run: str, fence: int, held: Mapping[str, tuple[str, str]], receiver: str, to: bytes
+    ) -> dict[str, str]:
+        """Output name -> file key wrapped to the receiver; `held` is name -> (blob, the attempt's wrap)."""
+        permit.use(Action.RELEASE_RESULT, run)
+        released = {}
+        for name, (blob, wrap) in held.items():
+            inner = wraps.attempt_output(self._origin, run, fence, name, blob)
+            key = self._unwrap(wrap, inner)
+            outer = wraps.result(self._origin, run, name, blob, receiver)
+            released[name] = b64encode(key.wrap(to, outer.info, outer.aad))
+        return released
+
+    def check_output(self, permit: Permit, run: str, fence: int, name: str, blob: str, wrap: str) -> None:
+        """Show that an attempt's output can be opened later. Raises `KeyRefused`."""
+        permit.use(Action.REGISTER, blob)
+        self._unwrap(wrap, wraps.attempt_output(self._origin, run, fence, name, blob))
+
+    def ticket(self, permit: Permit, run: str, attempt: int, expires: int) -> bytes:
+        """An opaque ticket for the queue."""
+        permit.use(Action.INVOKE, run)
+        return self._tickets.seal(canonical({"run": run, "attempt": attempt, "expires": expires}), _TICKET)
+
+    def read_ticket(self, sealed: bytes, now: int) -> Ticket:
+        """Open a ticket that came back through an untrusted queue. Raises `Replayed` or `Expired`."""
+        if len(sealed) > limits.TICKET_BYTES:
+            raise Malformed(f"a ticket has at most {limits.TICKET_BYTES} bytes")
+        try:
+            plain = self._tickets.open(sealed, _TICKET)
+        except MesateeError:
+            raise Replayed("this ticket was not made by this gateway", hint="drop it and lease the next") from None
+        ticket = validate(Ticket, parse_object(plain), "ticket")
+        if ticket.expires <= now:
+            raise Expired("this ticket has expired", hint="drop it; the gateway makes a new one where needed")
+        return ticket
+
+    def _open_upload(self, upload: Upload) -> FileKey:
+        return self._unwrap(upload.wrap, wraps.upload(self._origin, upload.owner, upload.blob))
+
+    def _unwrap(self, wrap: str, binding: wraps.Binding) -> FileKey:
+        return self._sealing.unwrap_file_key(b64decode(wrap, max_bytes=WRAP_BYTES), binding.info, binding.aad)
+
+
+def attempt_key(text: str) -> bytes:
+    """A worker's public key for one attempt. Raises `Malformed` or `KeyRefused`."""
+    key = b64decode(text, max_bytes=HPKE_PUBLIC_BYTES)
+    if len(key) != HPKE_PUBLIC_BYTES:
+        raise KeyRefused(f"an attempt key is an X-Wing public key of {HPKE_PUBLIC_BYTES} bytes")
+    return key
+
+
+__all__ = ["Keyring", "Ticket", "Upload", "attempt_key"]

@@ -1,0 +1,313 @@
+"""The log: sealed bodies, the Merkle tree over them, and the signed head. It is the gateway's only database.
+
+Appending is cheap and immediate in memory; a writer thread commits batches to the host's record store together with the
+checkpoint that covers them, and only then is anybody told. What the host gives back at start is verified in full:
+every body against its entry, every entry against the signed root.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from ..._core import SecretKey, SigningKey
+from ...errors import Conflict, HostFailed, LogCorrupt, Malformed, MesateeError
+from ...protocol import checkpoint as cp
+from ...protocol import limits, merkle, records
+from ...protocol.digests import sha256
+from ...protocol.doors import Record, Records
+from ...protocol.jsonstrict import canonical, parse_object
+from .permit import Action, Permit
+
+READ_BATCH = 1024
+"""Records asked of the host at once during replay."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRef:
+    """A sealed snapshot of the projection: the log size that it covers and its blob."""
+
+    size: int
+    blob: str
+
+
+@dataclass(slots=True)
+class _Pending:
+    index: int
+    record: Record
+    time: int
+    done: Future[int]
+
+
+class Log:
+    """One writer per epoch. `append` is called from one thread only; everything else is thread-safe."""
+
+    def __init__(self, origin: str, store: Records, body_key: SecretKey, signer: SigningKey) -> None:
+        self.origin = origin
+        self._store = store
+        self._key = body_key
+        self._signer = signer
+        self._tree = merkle.Tree()
+        self._durable = 0
+        self._epoch = 0
+        self._time = 0
+        self._snapshot: SnapshotRef | None = None
+        self._failed: MesateeError | None = None
+        self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
+        self._carry: _Pending | None = None
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Entries that are durable: the only ones that anybody is told of."""
+        return self._durable
+
+    @property
+    def next_index(self) -> int:
+        """The index that the next append will get."""
+        return self._tree.size
+
+    @property
+    def failed(self) -> MesateeError | None:
+        """Why the last commit failed, until `load` has read the log anew."""
+        return self._failed
+
+    @property
+    def public(self) -> bytes:
+        """The log's Ed25519 key."""
+        return self._signer.public
+
+    @property
+    def snapshot(self) -> SnapshotRef | None:
+        """The newest snapshot that the head names."""
+        return self._snapshot
+
+    def checkpoint(self, time: int) -> cp.Checkpoint:
+        """The durable head, signed for log time `time`."""
+        size = self._durable
+        return cp.sign(self.origin, size, self._tree.root(size), time, self._epoch, self._signer)
+
+    def extends(self, older: cp.Checkpoint) -> bool:
+        """Whether this log has `older` as a prefix; `older`'s signature is verified already."""
+        return older.size <= self._tree.size and self._tree.root(older.size) == older.root
+
+    def consistency(self, first: int, second: int) -> list[bytes]:
+        """RFC 6962 consistency proof between two durable sizes."""
+        self._durable_only(second)
+        return self._tree.consistency(first, second) if first else []
+
+    def tile(self, level: int, index: int, width: int) -> bytes:
+        """A hash tile (tlog-tiles)."""
+        self._durable_only(((index * merkle.TILE) + width) << (8 * level))
+        return self._tree.tile(level, index, width)
+
+    def entries(self, start: int, limit: int) -> list[bytes]:
+        """Raw entries for entry bundles (tlog-tiles)."""
+        self._durable_only(start + limit)
+        return [record.entry for record in self._read(start, limit)]
+
+    def prove(self, index: int) -> records.RecordProof:
+        """One entry opened, with its inclusion proof in the durable tree. For the parties concerned only."""
+        self._durable_only(index + 1)
+        size = self._durable
+        record = self._read(index, 1)[0]
+        salt, plain = records.unpack(self._open(index, record))
+        return records.RecordProof(
+            index=index,
+            salt=salt.hex(),
+            record=plain.decode(),
+            body_digest=sha256(record.body),
+            size=size,
+            path=tuple(item.hex() for item in self._tree.inclusion(index, size)),
+        )
+
+    def _durable_only(self, size: int) -> None:
+        if not 0 <= size <= self._durable:
+            raise Malformed(f"the log has {self._durable} entries, {size} were asked for")
+
+    def _read(self, start: int, limit: int) -> list[Record]:
+        found: list[Record] = []
+        while len(found) < limit:
+            batch = self._store.read(start + len(found), limit - len(found))
+            if not batch:
+                raise LogCorrupt(f"the host has no entry {start + len(found)} any more")
+            found.extend(batch[: limit - len(found)])
+        return found
+
+    # -- replay -----------------------------------------------------------------------------------
+
+    def load(self, apply: Callable[[int, records.LogRecord], None], restore: Callable[[SnapshotRef, bytes], None]) -> None:
+        """Read and verify everything that the host has.
+
+        1. The head's checkpoint is signed by this log's key and names this many entries.
+        2. Every entry enters the tree; the root over all of them is the signed one.
+        3. `restore` gets the newest snapshot's reference and the root at its size, if there is one.
+        4. Each later body has the digest that its entry names, opens under the log's key at its own index, and matches
+           its commitment; then `apply` gets the record, in order.
+
+        Raises `LogCorrupt`, naming the first entry that is wrong.
+        """
+        size, head = self._store.head()
+        self._tree = merkle.Tree()
+        self._durable, self._snapshot, self._failed, self._carry = 0, None, None, None
+        if size == 0:
+            return
+        signed = self._check_head(size, head)
+        first = self._snapshot.size if self._snapshot else 0
+        later: list[tuple[int, bytes]] = []
+        for index, record in self._all(size):
+            self._tree.append(merkle.leaf_hash(record.entry))
+            if index >= first:
+                later.append((index, self._verified(index, record)))
+        if self._tree.root(size) != signed.root:
+            raise LogCorrupt("an entry of the stored log was altered: the entries do not have the signed root")
+        if self._snapshot:
+            restore(self._snapshot, self._tree.root(self._snapshot.size))
+        for index, plain in later:
+            try:
+                apply(index, records.parse(plain))
+            except MesateeError as error:
+                raise LogCorrupt(f"log entry {index} cannot be replayed: {error.message}") from error
+        self._durable, self._epoch, self._time = size, signed.epoch, signed.time
+
+    def _check_head(self, size: int, head: bytes) -> cp.Checkpoint:
+        try:
+            value = parse_object(head, limit=2 * limits.CHECKPOINT_BYTES)
+            signed = cp.verify(str(value.get("checkpoint")), self.origin, self._signer.public)
+            snapshot = value.get("snapshot")
+            if snapshot is not None:
+                self._snapshot = SnapshotRef(int(snapshot["size"]), str(snapshot["blob"]))
+        except (MesateeError, KeyError, TypeError, ValueError) as error:
+            raise LogCorrupt(f"the stored head of the log is not valid: {error}") from None
+        if signed.size != size:
+            raise LogCorrupt(f"the host stores {size} entries, the signed head says {signed.size}")
+        if self._snapshot and not 0 < self._snapshot.size <= size:
+            raise LogCorrupt("the head names a snapshot that the log does not reach")
+        return signed
+
+    def _all(self, size: int) -> Iterator[tuple[int, Record]]:
+        index = 0
+        while index < size:
+            batch = self._store.read(index, min(READ_BATCH, size - index))
+            if not batch:
+                raise LogCorrupt(f"the host stores no entry {index}")
+            for record in batch[: size - index]:
+                if len(record.entry) != limits.LOG_ENTRY_BYTES:
+                    raise LogCorrupt(f"log entry {index} does not have {limits.LOG_ENTRY_BYTES} bytes")
+                yield index, record
+                index += 1
+
+    def _verified(self, index: int, record: Record) -> bytes:
+        salt, plain = records.unpack(self._open(index, record))
+        if records.commitment(salt, plain) != record.entry[:32]:
+            raise LogCorrupt(f"log entry {index} does not commit to its record")
+        return plain
+
+    def _open(self, index: int, record: Record) -> bytes:
+        if hashlib.sha256(record.body).digest() != record.entry[32:]:
+            raise LogCorrupt(f"the body of log entry {index} was altered")
+        try:
+            return self._key.open(record.body, self._aad(index))
+        except MesateeError:
+            raise LogCorrupt(f"the body of log entry {index} does not open under the log's key") from None
+
+    def _aad(self, index: int) -> bytes:
+        return f"mesatee log body v1\n{self.origin}\n{index}".encode()
+
+    # -- writing ----------------------------------------------------------------------------------
+
+    def begin(self, epoch: int) -> None:
+        """Start committing under `epoch`."""
+        self._epoch = epoch
+        self._writer = threading.Thread(target=self._write, name="log-writer", daemon=True)
+        self._writer.start()
+
+    def append(self, permit: Permit, record: records.LogRecord) -> Future[int]:
+        """Take a record into the log; the future yields its index once it is durable.
+
+        The permit is the monitor's for exactly this record.
+        """
+        plain = record.to_bytes()
+        permit.use(Action.APPEND, sha256(plain))
+        if self._failed is not None:
+            raise HostFailed(f"the log cannot be written: {self._failed.message}")
+        salt = os.urandom(records.SALT_BYTES)
+        index = self._tree.size
+        body = self._key.seal(records.pack(salt, plain), self._aad(index))
+        entry = records.entry(salt, plain, body)
+        self._tree.append(merkle.leaf_hash(entry))
+        pending = _Pending(index, Record(entry, body), record.time, Future())
+        self._queue.put(pending)
+        return pending.done
+
+    def note_snapshot(self, snapshot: SnapshotRef) -> None:
+        """Name a snapshot in the heads from now on. Its blob is durable already."""
+        self._snapshot = snapshot
+
+    def close(self) -> None:
+        """Commit what is pending and stop."""
+        if self._writer is not None:
+            self._queue.put(None)
+            self._writer.join()
+            self._writer = None
+
+    def _write(self) -> None:
+        stop = False
+        while not stop:
+            batch: list[_Pending] = []
+            size = 0
+            item = self._carry or self._queue.get()
+            self._carry = None
+            while item is not None:
+                room = size + len(item.record.body) + limits.LOG_ENTRY_BYTES <= limits.FRAME_BYTES // 2
+                if batch and not room:
+                    self._carry = item
+                    break
+                batch.append(item)
+                size += len(item.record.body) + limits.LOG_ENTRY_BYTES
+                if len(batch) == limits.LOG_BATCH:
+                    break
+                try:
+                    item = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            else:
+                stop = True
+            if batch:
+                self._commit(batch)
+
+    def _commit(self, batch: list[_Pending]) -> None:
+        if self._failed is None:
+            try:
+                end = batch[-1].index + 1
+                self._time = max(self._time, batch[-1].time)
+                signed = cp.sign(self.origin, end, self._tree.root(end), self._time, self._epoch, self._signer)
+                snapshot = self._snapshot
+                named = snapshot is not None and snapshot.size <= end
+                head = canonical(
+                    {
+                        "checkpoint": signed.note,
+                        "snapshot": {"size": snapshot.size, "blob": snapshot.blob} if snapshot and named else None,
+                    }
+                )
+                self._store.append(batch[0].index, [item.record for item in batch], head)
+                self._durable = end
+            except Conflict:
+                self._failed = Conflict("another gateway has written to this log", hint="only one gateway may run an epoch")
+            except MesateeError as error:
+                self._failed = error
+        for item in batch:
+            if self._failed is None:
+                item.done.set_result(item.index)
+            else:
+                item.done.set_exception(HostFailed(f"the log cannot be written: {self._failed.message}"))
+
+
+__all__ = ["Log", "SnapshotRef"]

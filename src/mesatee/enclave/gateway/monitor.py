@@ -1,0 +1,488 @@
+"""The reference monitor: every control flow and every data flow of the service passes here.
+
+It runs on one thread. Each request is decided against the projection, the decision enters the log, and only when the
+log entry is durable does the decision take effect, through a `Permit` that nothing else can make:
+
+1. `invoke` puts a ticket into the queue.
+2. `release_key` wraps the file keys of one run to one worker's attempt. Its log index is the fence.
+3. `release_result` wraps the output keys of one run to one receiver.
+
+Denials are logged too, before the caller is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from ...errors import (
+    Conflict,
+    Denied,
+    ForkDetected,
+    Halted,
+    KeyRefused,
+    Malformed,
+    MesateeError,
+    NotFound,
+    Recovering,
+    Replayed,
+    StateError,
+    TrustError,
+    Unavailable,
+)
+from ...protocol import checkpoint as cp
+from ...protocol import envelope as dsse
+from ...protocol import limits, records, statements
+from ...protocol.digests import b64decode, sha256
+from ...protocol.statements import WorkerFacts
+from .. import faults
+from . import policies, rules
+from .keyring import Keyring, Upload
+from .log import Log
+from .peer import Peer
+from .permit import Action, Mint
+from .state import ENDED, Grant, Held, Run, State
+
+LEASE_SECONDS = 30
+"""How long a worker holds a run without renewing."""
+TICKET_SECONDS = 600
+"""Life of a queue ticket; the sweep makes a new one for a run that still waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A statement that is durably in the log."""
+
+    digest: str
+    index: int
+    already: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The second permit's effect: a run's keys, wrapped to one attempt."""
+
+    run: Run
+    task: Held[statements.TaskStatement]
+    function: Held[statements.FunctionStatement]
+    grant: Grant
+    wraps: dict[str, str]
+
+
+class Monitor:
+    """Decides. Not thread-safe: all calls come from one event loop."""
+
+    def __init__(
+        self,
+        log: Log,
+        state: State,
+        keyring: Keyring,
+        service: statements.Statement,
+        clock: Callable[[], float],
+        steady: Callable[[], float],
+    ) -> None:
+        assert isinstance(service.predicate, statements.ServiceStatement)
+        self._log = log
+        self._keyring = keyring
+        self._mint = Mint()
+        self._clock = clock
+        self._steady = steady
+        self._platform_policy = service.predicate.platform_policy
+        self._leases: dict[int, float] = {}
+        self.service = service
+        self.state = state
+        self.halted: str | None = None
+
+    # -- time and the log -------------------------------------------------------------------------
+
+    def now(self) -> int:
+        """Log time in seconds: never decreases, and not below what parties have signed."""
+        return max(self.state.time, self.state.floor, int(self._clock()))
+
+    def _source(self, now: int) -> Literal["host", "parties"]:
+        return "parties" if now - self.state.floor <= limits.CLOCK_SKEW_SECONDS else "host"
+
+    def checkpoint(self) -> cp.Checkpoint:
+        """The durable head with the present log time."""
+        self._serving()
+        return self._log.checkpoint(self.now())
+
+    def _serving(self) -> None:
+        if self.halted:
+            raise Halted(f"the gateway has stopped: {self.halted}")
+
+    def _append(self, record: records.LogRecord) -> asyncio.Future[int]:
+        self._serving()
+        permit = self._mint.permit(Action.APPEND, sha256(record.to_bytes()), self._log.next_index)
+        index = self._log.next_index
+        done = self._log.append(permit, record)
+        self.state.apply(index, record)
+        return asyncio.wrap_future(done)
+
+    def _log_outcome(self, outcome: records.Outcome) -> asyncio.Future[int]:
+        now = self.now()
+        return self._append(records.of_outcome(outcome, now, self._source(now)))
+
+    async def begin_epoch(self, measurement: str, level: int, channel_key: str) -> None:
+        """Take up the log: until owners have shown themselves, no key and no result leaves."""
+        outcome = records.EpochOutcome(
+            number=self.state.epoch + 1,
+            nonce=os.urandom(32).hex(),
+            measurement=measurement,
+            level=level,
+            channel_key=channel_key,
+        )
+        await self._log_outcome(outcome)
+
+    async def denied(self, peer: Peer, action: str, subject: str, error: MesateeError) -> None:
+        """Log a refusal. The caller then raises `error`."""
+        if self.halted or isinstance(error, (Unavailable, Halted)):
+            return
+        outcome = records.DeniedOutcome(by=peer.key, action=action[:64], subject=subject[:64], code=error.code)
+        await self._log_outcome(outcome)
+
+    # -- statements -------------------------------------------------------------------------------
+
+    async def submit(self, peer: Peer, envelope: dsse.Envelope) -> tuple[Accepted, statements.Statement]:
+        """Verify a party's statement, decide on it, and log it.
+
+        1. Exactly one signature, by the party at the other end of the channel.
+        2. For this log and service; signed recently; carrying a checkpoint of this log that this log extends.
+        3. Not seen before.
+        4. The rules of its kind and the platform's policy.
+        """
+        self._serving()
+        if peer.role != "party":
+            raise KeyRefused("only parties post statements")
+        statement = statements.verify(envelope)
+        predicate = statement.predicate
+        if not isinstance(predicate, statements.Common):
+            raise Malformed(f"a {statement.kind} statement is not for a party to post")
+        if statement.signer != peer.key:
+            raise KeyRefused("the statement is signed by another party than the one that sends it")
+        self._for_us(predicate)
+        known = self.state.seen.get(statement.digest)
+        if known is not None:
+            return self._again(statement, known), statement
+        now = self.now()
+        rules.times(predicate, now)
+        self._decide(statement, now)
+        faults.point("statement_decided")
+        index = await self._append(
+            records.of_statement(envelope, max(now, predicate.time), self._source(now))
+        )
+        faults.point("statement_logged")
+        return Accepted(statement.digest, index), statement
+
+    def _for_us(self, predicate: statements.Common) -> None:
+        if predicate.origin != self._log.origin or predicate.service != self.service.digest:
+            raise KeyRefused(
+                "the statement is for another log or service statement",
+                hint="check `mesatee attest`: the service may have changed; owners must agree to a changed service",
+            )
+        seen = cp.verify(predicate.checkpoint, self._log.origin, self._log.public)
+        if not self._log.extends(seen):
+            # Only this log's key can have signed it, so this log is not the one that it was: rolled back or forked.
+            self.halted = (
+                f"a party holds a signed checkpoint of {seen.size} entries (epoch {seen.epoch}) that this log of "
+                f"{self._log.next_index} entries does not extend: it was rolled back or forked"
+            )
+            raise ForkDetected(self.halted)
+
+    def _again(self, statement: statements.Statement, index: int) -> Accepted:
+        """The same statement once more: nothing happens twice, and what was undone stays undone."""
+        predicate = statement.predicate
+        if isinstance(predicate, statements.ApprovalStatement) and predicate.id in self.state.withdrawn:
+            raise Replayed("this approval was withdrawn; a withdrawn id never counts again")
+        if isinstance(predicate, statements.CollectStatement):
+            raise Replayed("this request for results was answered already")
+        return Accepted(statement.digest, index, already=True)
+
+    def _decide(self, statement: statements.Statement, now: int) -> None:
+        state, signer, predicate = self.state, statement.signer, statement.predicate
+        if not isinstance(predicate, statements.PartyStatement):
+            state.party(signer)
+        match predicate:
+            case statements.PartyStatement():
+                self._platform("register", signer, now)
+                rules.party(state, signer, predicate)
+            case statements.DatasetStatement():
+                self._platform("register", signer, now)
+                policies.check(predicate.policy)
+                rules.blob(state, signer, predicate.blob.sha256)
+                self._check_upload(Upload(signer, predicate.blob.sha256, predicate.wrap))
+            case statements.FunctionStatement():
+                self._platform("register", signer, now)
+                if predicate.code is not None:
+                    rules.blob(state, signer, predicate.code.sha256)
+                    if predicate.code.wrap is not None:
+                        self._check_upload(Upload(signer, predicate.code.sha256, predicate.code.wrap))
+            case statements.TaskStatement():
+                self._platform("register", signer, now)
+                rules.task(state, signer, predicate, now)
+            case statements.ApprovalStatement():
+                rules.approval(state, signer, predicate, now)
+            case statements.WithdrawalStatement():
+                rules.withdrawal(state, signer, predicate)
+            case statements.RunStatement():
+                rules.run(state, signer, predicate, now)
+                self._may(state.task(predicate.task), policies.USE, None, now)
+            case statements.CancelStatement():
+                rules.cancel(state, signer, predicate)
+            case statements.CollectStatement():
+                self._may_collect(signer, predicate, now)
+            case statements.RetireStatement():
+                rules.retire(state, signer, predicate)
+
+    def _check_upload(self, upload: Upload) -> None:
+        self._keyring.check_upload(self._mint.permit(Action.REGISTER, upload.blob, self._log.next_index), upload)
+
+    def _platform(self, action: str, signer: str, now: int) -> None:
+        policies.platform(self._platform_policy, action, signer, now)
+
+    def _may(
+        self, held: Held[statements.TaskStatement], action: str, facts: WorkerFacts | None, now: int, run: int = 0
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Approvals and every owner's policy, ANDed. Returns what counted: approvals by party, policies by resource."""
+        asked = policies.Question(self.state, held, action, facts, now, run or len(self.state.runs_of(held.digest)) + 1)
+        counted = rules.approvals(self.state, held, policies.automatic(asked), now)
+        return counted, policies.decide(asked, self._platform_policy)
+
+    # -- the first permit: invoke -----------------------------------------------------------------
+
+    def invoke(self, run: Run, now: int) -> bytes:
+        """A ticket for a run that is in the log and still waits."""
+        permit = self._mint.permit(Action.INVOKE, run.digest, run.index)
+        return self._keyring.ticket(permit, run.digest, len(run.grants) + 1, now + TICKET_SECONDS)
+
+    def waiting(self) -> list[Run]:
+        """Runs that a worker may take: queued, or running with a lease that nobody renewed."""
+        if self.halted:
+            return []
+        return [
+            run
+            for run in map(self.state.run, self.state.open_runs)
+            if run.status == "queued" or (run.status == "running" and not self.lease_alive(run))
+        ]
+
+    def lease_alive(self, run: Run) -> bool:
+        """Whether the newest attempt may still finish. After a restart every attempt gets its full lease again."""
+        if run.grant is None:
+            return False
+        deadline = self._leases.setdefault(run.grant.fence, self._steady() + run.grant.lease)
+        return self._steady() < deadline
+
+    async def close_lost(self, run: Run) -> None:
+        """End a run whose attempts are all spent."""
+        if run.status not in ENDED and len(run.grants) >= limits.ATTEMPTS and not self.lease_alive(run):
+            await self._log_outcome(records.ClosedOutcome(run=run.digest, failure="worker_lost"))
+
+    # -- the second permit: key release -----------------------------------------------------------
+
+    async def grant(
+        self, peer: Peer, facts: WorkerFacts, environments: frozenset[str], ticket: bytes, attempt_key: bytes
+    ) -> Granted:
+        """Release the keys of one run to one worker.
+
+        1. The ticket is ours and alive, and the run waits.
+        2. The worker is one that the task accepts, with the environment that it names.
+        3. All owners concerned have shown, in this epoch, that the log was not rolled back.
+        4. Approvals and policies hold now, with what is known of the worker.
+        5. The grant is in the log; its index is the fence. Only then are keys wrapped, to this attempt's key.
+        """
+        self._serving()
+        now = self.now()
+        run = self.state.run(self._keyring.read_ticket(ticket, now).run)
+        number = rules.attempt(run, lease_alive=self.lease_alive(run))
+        held = self.state.task(run.task)
+        rules.worker(held.predicate, facts, environments)
+        self._fresh(held)
+        try:
+            rules.usable(self.state, held.predicate)
+            counted, ruled = self._may(held, policies.RELEASE_KEY, facts, now, self._run_number(run))
+        except (Denied, StateError):
+            # What was approved when it was invoked no longer is: the run ends, no key leaves.
+            await self._log_outcome(records.ClosedOutcome(run=run.digest, failure="cancelled"))
+            raise
+        outcome = records.GrantOutcome(
+            run=run.digest, attempt=number, lease=LEASE_SECONDS, worker=facts, approvals=counted, policies=ruled
+        )
+        faults.point("grant_decided")
+        index = await self._log_outcome(outcome)
+        faults.point("grant_logged")
+        grant = run.grant
+        if grant is None or grant.fence != index or run.status != "running":
+            raise Conflict("the run was stopped while its keys were being released", hint="drop the ticket")
+        self._leases[index] = self._steady() + LEASE_SECONDS
+        function = self.state.function(held.predicate.function)
+        uploads = {
+            name: Upload(item.signer, item.predicate.blob.sha256, item.predicate.wrap)
+            for name, item in ((name, self.state.dataset(digest)) for name, digest in held.predicate.inputs.items())
+        }
+        code = function.predicate.code
+        if code is not None and code.wrap is not None:
+            uploads[CODE] = Upload(function.signer, code.sha256, code.wrap)
+        permit = self._mint.permit(Action.RELEASE_KEY, run.digest, index)
+        wrapped = self._keyring.release_inputs(permit, run.digest, uploads, attempt_key)
+        return Granted(run, held, function, grant, wrapped)
+
+    def _run_number(self, run: Run) -> int:
+        return 1 + [item.digest for item in self.state.runs_of(run.task)].index(run.digest)
+
+    def _fresh(self, held: Held[statements.TaskStatement]) -> None:
+        owners = set(self.state.owners(held.predicate).values())
+        function = self.state.function(held.predicate.function)
+        if function.predicate.private:
+            owners.add(function.signer)
+        stale = [self.state.party(who).predicate.keys.name for who in owners if not self.state.fresh(who)]
+        if stale:
+            raise Recovering(
+                f"the gateway started anew and has not yet seen {', '.join(sorted(stale))}: "
+                "no key or result leaves before they have compared the log with the newest that they knew"
+            )
+
+    def renew(self, peer: Peer, fence: int) -> Run:
+        """Extend the lease of a live attempt. Raises `Conflict` when it no longer counts."""
+        self._serving()
+        run = self._attempt_of(peer, fence)
+        if run.status != "running" or run.grant is None or run.grant.fence != fence:
+            raise Conflict(f"attempt {fence} no longer counts: the run is {run.status}", hint="stop and wipe")
+        self._leases[fence] = self._steady() + LEASE_SECONDS
+        return run
+
+    def _attempt_of(self, peer: Peer, fence: int) -> Run:
+        digest = self.state.fences.get(fence)
+        run = self.state.run(digest) if digest else None
+        if run is None or not any(grant.fence == fence and grant.worker.key == peer.key for grant in run.grants):
+            raise NotFound("you hold no attempt of this number")
+        return run
+
+    # -- the receipt ------------------------------------------------------------------------------
+
+    async def finish(
+        self, peer: Peer, fence: int, envelope: dsse.Envelope, wrapped: dict[str, str], countersign: dsse.Signer
+    ) -> int:
+        """Accept the one receipt of a run.
+
+        1. Signed by the worker that holds the newest attempt.
+        2. It says exactly what was granted.
+        3. Every output of the task is there, with a wrap that opens under this service's key for this attempt.
+        """
+        self._serving()
+        run = self._attempt_of(peer, fence)
+        statement = statements.verify(envelope, "receipt")
+        receipt = statement.predicate
+        assert isinstance(receipt, statements.ReceiptStatement)
+        if statement.signer != peer.key:
+            raise KeyRefused("a receipt is signed by the worker's channel key")
+        if run.receipt is not None and self._same_receipt(run, statement.digest):
+            return run.receipt
+        if run.status != "running" or run.grant is None or run.grant.fence != fence:
+            raise Conflict(f"attempt {fence} no longer counts: the run is {run.status}", hint="stop and wipe")
+        self._matches(run, run.grant, receipt, wrapped)
+        outcome = records.ReceiptOutcome(
+            run=run.digest,
+            fence=fence,
+            failure=receipt.failure,
+            wraps=wrapped,
+            envelope=envelope.with_signature(countersign).as_dict(),
+        )
+        faults.point("receipt_decided")
+        index = await self._log_outcome(outcome)
+        faults.point("receipt_logged")
+        return index
+
+    def _same_receipt(self, run: Run, digest: str) -> bool:
+        assert run.receipt is not None
+        outcome = self._log.prove(run.receipt).read().outcome()
+        return isinstance(outcome, records.ReceiptOutcome) and dsse.from_dict(outcome.envelope).digest == digest
+
+    def _matches(
+        self, run: Run, grant: Grant, receipt: statements.ReceiptStatement, wrapped: dict[str, str]
+    ) -> None:
+        task = self.state.task(run.task)
+        expected = {
+            "origin": self._log.origin,
+            "service": self.service.digest,
+            "run": run.digest,
+            "task": run.task,
+            "function": task.predicate.function,
+            "environment": task.predicate.environment,
+            "fence": grant.fence,
+            "inputs": task.predicate.inputs,
+            "approvals": grant.approvals,
+            "policies": grant.policies,
+            "worker": grant.worker,
+        }
+        for name, value in expected.items():
+            if getattr(receipt, name) != value:
+                raise Malformed(f"the receipt's {name} is not what was granted")
+        wanted = set(task.predicate.outputs)
+        if receipt.failure is not None:
+            wanted &= {"diagnostics"} & set(receipt.outputs)
+        if set(receipt.outputs) != wanted or set(wrapped) != wanted:
+            raise Malformed(f"the receipt must name exactly the outputs {', '.join(sorted(wanted)) or 'none'}")
+        for name, facts in receipt.outputs.items():
+            permit = self._mint.permit(Action.REGISTER, facts.sha256, self._log.next_index)
+            self._keyring.check_output(permit, run.digest, grant.fence, name, facts.sha256, wrapped[name])
+
+    # -- the third permit: result release ---------------------------------------------------------
+
+    def _may_collect(self, signer: str, predicate: statements.CollectStatement, now: int) -> None:
+        rules.collect(self.state, signer, predicate)
+        run = self.state.run(predicate.run)
+        held = self.state.task(run.task)
+        if run.grant is None:
+            raise StateError("no worker has run it")
+        rules.still_approved(self.state, run.task, run.grant.approvals)
+        self._fresh(held)
+        asked = policies.Question(
+            self.state, held, policies.RELEASE_RESULT, run.grant.worker, now, self._run_number(run)
+        )
+        policies.decide(asked, self._platform_policy)
+
+    async def release(self, signer: str, predicate: statements.CollectStatement) -> dict[str, str]:
+        """Output keys of a run for one of its receivers, whose collect statement is in the log."""
+        now = self.now()
+        self._may_collect(signer, predicate, now)
+        names = rules.collect(self.state, signer, predicate)
+        run = self.state.run(predicate.run)
+        assert run.grant is not None
+        index = await self._log_outcome(records.ReleaseOutcome(run=run.digest, to=signer, outputs=tuple(sorted(names))))
+        faults.point("release_logged")
+        # A withdrawal that came in between has the lower index now, and wins.
+        rules.still_approved(self.state, run.task, run.grant.approvals)
+        receiver = self.state.party(signer).predicate.keys
+        held = {name: (run.outputs[name].sha256, run.wraps[name]) for name in names}
+        permit = self._mint.permit(Action.RELEASE_RESULT, run.digest, index)
+        to = b64decode(receiver.hpke, max_bytes=2048)
+        return self._keyring.release_outputs(permit, run.digest, run.grant.fence, held, signer, to)
+
+
+CODE = "code of the function"
+"""The name under which a private function's key is released: no input can have it, for it has spaces."""
+
+
+def facts_of(peer: Peer) -> WorkerFacts:
+    """What was appraised of a worker. Raises `KeyRefused` for anybody else."""
+    if peer.role != "worker" or peer.appraisal is None:
+        raise KeyRefused("only an attested worker may do this")
+    found = peer.appraisal
+    return WorkerFacts(
+        key=peer.key,
+        measurement=found.measurement,
+        level=found.level,
+        tee=found.tee,
+        simulated=found.simulated,
+        evidence=found.evidence_digest,
+        certificate=sha256(peer.certificate),
+    )
+
+
+LOGGED = (Denied, TrustError, StateError, Malformed)
+"""Refusals that become log entries; the rest says that the service could not decide."""
+
+__all__ = ["CODE", "LEASE_SECONDS", "LOGGED", "Accepted", "Granted", "Monitor", "facts_of"]

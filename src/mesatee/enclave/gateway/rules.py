@@ -1,0 +1,269 @@
+"""The rules of the life cycle: what a statement must satisfy before it may enter the log.
+
+Pure functions of the projection, a statement and the log's time: each returns nothing or raises a typed error that
+names what is missing. They are separate from the monitor so that a model test can drive them without any I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...errors import Conflict, Denied, EvidenceRefused, Expired, KeyRefused, LevelTooLow, Malformed, NotApproved
+from ...errors import NotFound, QuotaExceeded, Replayed, StateError
+from ...protocol import limits, statements
+from ...protocol.statements import WorkerFacts
+from .state import ENDED, Approval, Held, Run, State
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "bool": (bool,),
+    "list": (list,),
+    "dict": (dict,),
+}
+
+
+def times(predicate: statements.Common, now: int) -> None:
+    """A statement is posted soon after it was signed, by clocks that agree."""
+    if predicate.time > now + limits.CLOCK_SKEW_SECONDS:
+        raise Expired(f"the statement is signed {predicate.time - now} s in the future")
+    if predicate.time < now - limits.STATEMENT_AGE_SECONDS:
+        raise Expired(f"the statement was signed {now - predicate.time} s ago; the limit is {limits.STATEMENT_AGE_SECONDS} s")
+
+
+def _life(expires: int, now: int, what: str) -> None:
+    if expires <= now:
+        raise Expired(f"the {what} has expired")
+    if expires > now + limits.APPROVAL_SECONDS + limits.CLOCK_SKEW_SECONDS:
+        raise Malformed(f"the {what} would live longer than {limits.APPROVAL_SECONDS // 86_400} days")
+
+
+def party(state: State, signer: str, predicate: statements.PartyStatement) -> None:
+    """One name, one party; keys do not change under an identity."""
+    for held in state.parties.values():
+        if held.signer == signer and held.predicate.keys != predicate.keys:
+            raise Conflict("this identity is registered with other keys", hint="make a new identity for new keys")
+        if held.signer != signer and held.predicate.keys.name == predicate.keys.name:
+            raise Conflict(f"the name {predicate.keys.name} is taken", hint="choose another name for this identity")
+
+
+def blob(state: State, signer: str, digest: str) -> None:
+    """Whoever registers a ciphertext first owns it."""
+    if state.blobs.get(digest, signer) != signer:
+        raise KeyRefused("this ciphertext is registered by another owner", hint="seal your own data")
+
+
+def task(state: State, signer: str, predicate: statements.TaskStatement, now: int) -> None:
+    """A task fits its function, its data and its receivers."""
+    _life(predicate.expires, now, "task")
+    function = in_use(state.function(predicate.function), "function")
+    _inputs(state, function.predicate, predicate)
+    check_arguments(function.predicate, predicate.arguments)
+    known = {port.name for port in function.predicate.outputs} | {"diagnostics"}
+    for name, receivers in predicate.outputs.items():
+        if name not in known:
+            raise Malformed(f"the function has no output {name}; it has {', '.join(sorted(known))}")
+        for keys in receivers:
+            held = state.parties.get(keys.signing)
+            if held is None or held.predicate.keys != keys:
+                raise KeyRefused(f"receiver {keys.name} is not registered with exactly these keys")
+    parties = state.concerned(Held("0" * 64, signer, 0, predicate))
+    if len(parties) > limits.PARTIES_PER_TASK:
+        raise Malformed(f"a task has at most {limits.PARTIES_PER_TASK} parties")
+
+
+def _inputs(state: State, function: statements.FunctionStatement, predicate: statements.TaskStatement) -> None:
+    required = {port.name for port in function.inputs if not port.optional}
+    known = {port.name for port in function.inputs}
+    given = set(predicate.inputs)
+    if not required <= given:
+        raise Malformed(f"missing input {', '.join(sorted(required - given))}")
+    if not function.variadic and not given <= known:
+        raise Malformed(f"the function has no input {', '.join(sorted(given - known))}")
+    for digest in predicate.inputs.values():
+        in_use(state.dataset(digest), "dataset")
+
+
+def check_arguments(function: statements.FunctionStatement, arguments: dict[str, Any]) -> None:
+    """Arguments are exactly those of the function's schema, of its types."""
+    schema = {argument.name: argument for argument in function.arguments}
+    for name, value in arguments.items():
+        if name not in schema:
+            raise Malformed(f"the function has no argument {name}")
+        kind = schema[name].type
+        if value is None and not schema[name].required:
+            continue
+        if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
+            raise Malformed(f"argument {name} must be of type {kind}")
+    for argument in schema.values():
+        if argument.required and argument.name not in arguments:
+            raise Malformed(f"missing argument {argument.name}")
+
+
+def in_use(held: Held[Any], what: str) -> Held[Any]:
+    """Not retired by its owner."""
+    if held.retired is not None:
+        raise StateError(f"the {what} {held.digest[:16]} was retired by its owner", hint=f"use a newer {what}")
+    return held
+
+
+def approval(state: State, signer: str, predicate: statements.ApprovalStatement, now: int) -> None:
+    """An approval is by somebody whose approval the task needs, new, and not of a withdrawn id."""
+    _life(predicate.expires, now, "approval")
+    if predicate.id in state.withdrawn:
+        raise Replayed("an approval with this id was withdrawn; a withdrawn id never counts again")
+    if predicate.id in state.approvals:
+        raise Replayed("an approval with this id is in the log already")
+    held = state.task(predicate.task)
+    if signer not in state.must_approve(held.predicate):
+        raise Denied("the task needs no approval of yours", hint="only owners and receivers of joint outputs approve")
+
+
+def withdrawal(state: State, signer: str, predicate: statements.WithdrawalStatement) -> None:
+    """A party withdraws its own approval, once."""
+    found = state.approvals.get(predicate.id)
+    if found is None or found.party != signer or found.task != predicate.task:
+        raise NotFound("you have no approval with this id for this task", hint="`mesatee task show` lists the ids")
+    if found.withdrawn is not None:
+        raise Replayed("this approval is withdrawn already")
+
+
+def run(state: State, signer: str, predicate: statements.RunStatement, now: int) -> None:
+    """The task's author runs it while it lives and has runs left."""
+    held = state.task(predicate.task)
+    if held.signer != signer:
+        raise Denied("only the task's author runs it")
+    if held.predicate.expires <= now:
+        raise Expired("the task has expired")
+    # A run that ended before any key was released has used nothing.
+    spent = sum(1 for item in state.runs_of(held.digest) if item.grants or item.status not in ENDED)
+    if spent >= held.predicate.runs:
+        raise QuotaExceeded(f"all {held.predicate.runs} runs of the task are spent")
+    usable(state, held.predicate)
+
+
+def usable(state: State, predicate: statements.TaskStatement) -> None:
+    """Function and datasets are in use."""
+    in_use(state.function(predicate.function), "function")
+    for digest in predicate.inputs.values():
+        in_use(state.dataset(digest), "dataset")
+
+
+def approvals(
+    state: State, held: Held[statements.TaskStatement], automatic: dict[str, str], now: int
+) -> dict[str, str]:
+    """Party -> digest of what stands for its yes: an approval, or the standing policy of `automatic`.
+
+    Raises `NotApproved`, naming every party that is missing.
+    """
+    valid: dict[str, Approval] = state.valid_approvals(held.digest, now)
+    counted: dict[str, str] = {}
+    missing = []
+    for who, reason in state.must_approve(held.predicate).items():
+        if who in valid:
+            counted[who] = valid[who].digest
+        elif who in automatic:
+            counted[who] = automatic[who]
+        else:
+            found = state.parties.get(who)
+            missing.append(f"{found.predicate.keys.name if found else who[:16]} ({reason})")
+    if missing:
+        raise NotApproved(f"no valid approval by {'; '.join(missing)}")
+    return counted
+
+
+def still_approved(state: State, task: str, counted: dict[str, str]) -> None:
+    """None of the approvals that counted at key release was withdrawn since."""
+    for who, digest in counted.items():
+        given = state.approvals_of.get(task, ())
+        if any(state.approvals[item].digest == digest and state.approvals[item].withdrawn is not None for item in given):
+            found = state.parties.get(who)
+            raise NotApproved(f"{found.predicate.keys.name if found else who[:16]} has withdrawn the approval of this run")
+
+
+def cancel(state: State, signer: str, predicate: statements.CancelStatement) -> None:
+    """The author or an owner of an input stops a run that has not ended."""
+    found = state.run(predicate.run)
+    held = state.task(found.task)
+    if signer != held.signer and signer not in state.owners(held.predicate).values():
+        raise Denied("only the task's author or an owner of its data cancels a run")
+    if found.status in ENDED:
+        raise Conflict(f"the run is {found.status} already")
+
+
+def retire(state: State, signer: str, predicate: statements.RetireStatement) -> None:
+    """An owner takes its own dataset or function out of use."""
+    held: Held[Any] | None = state.datasets.get(predicate.target) or state.functions.get(predicate.target)
+    if held is None or held.signer != signer:
+        raise NotFound("you own no dataset or function with this digest")
+    if held.retired is not None:
+        raise Conflict("it is retired already")
+
+
+def collect(state: State, signer: str, predicate: statements.CollectStatement) -> list[str]:
+    """The outputs of a run that `signer` receives."""
+    found = state.run(predicate.run)
+    held = state.task(found.task)
+    mine = [
+        name
+        for name, receivers in held.predicate.outputs.items()
+        if any(keys.signing == signer for keys in receivers)
+    ]
+    if not mine:
+        raise Denied("you receive no output of this task", hint="receivers are fixed in the task and approved with it")
+    if found.status == "failed" and set(mine) & set(found.outputs):
+        # A failed run may still have its approved diagnostics.
+        return [name for name in mine if name in found.outputs]
+    if found.status != "finished":
+        detail = f": {found.failure}" if found.failure else ""
+        raise StateError(f"the run is {found.status}{detail}", hint="`mesatee task watch` follows it")
+    return [name for name in mine if name in found.outputs]
+
+
+def worker(predicate: statements.TaskStatement, facts: WorkerFacts, environments: frozenset[str]) -> None:
+    """The worker is one that the task accepts."""
+    accept = predicate.accept
+    if facts.simulated and not accept.allow_simulated:
+        raise EvidenceRefused("the worker's evidence is simulated and the task does not allow that")
+    if facts.level < accept.min_level:
+        raise LevelTooLow(f"the worker has level {facts.level}, the task asks for {accept.min_level}")
+    if facts.tee not in accept.tees:
+        raise EvidenceRefused(f"the worker's TEE class is {facts.tee}, the task accepts {', '.join(accept.tees)}")
+    if facts.measurement not in accept.workers:
+        raise EvidenceRefused(f"the task does not accept a worker of measurement {facts.measurement[:16]}")
+    if predicate.environment not in environments:
+        raise EvidenceRefused("the worker does not have the environment that the task names")
+
+
+def attempt(found: Run, *, lease_alive: bool) -> int:
+    """The number of the next attempt of a run. Raises `Conflict` if none may start now."""
+    if found.status in ENDED:
+        raise Conflict(f"the run is {found.status} already", hint="drop the ticket")
+    if found.status == "running" and lease_alive:
+        raise Conflict("another worker runs it", hint="drop the ticket")
+    number = len(found.grants) + 1
+    if number > limits.ATTEMPTS:
+        raise Conflict(f"all {limits.ATTEMPTS} attempts are spent", hint="drop the ticket")
+    return number
+
+
+__all__ = [
+    "approval",
+    "approvals",
+    "attempt",
+    "blob",
+    "cancel",
+    "check_arguments",
+    "collect",
+    "in_use",
+    "party",
+    "retire",
+    "run",
+    "still_approved",
+    "task",
+    "times",
+    "usable",
+    "withdrawal",
+    "worker",
+]

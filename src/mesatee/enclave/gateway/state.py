@@ -1,0 +1,335 @@
+"""The projection: the gateway's state as a pure function of the log.
+
+`State.apply` takes records in log order and does nothing but remember; whether something may happen was decided before
+it entered the log and is never decided again at replay. No clock, no I/O, no keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from ...errors import LogCorrupt, NotFound
+from ...protocol import checkpoint as cp
+from ...protocol import records, statements
+from ...protocol.digests import Hex32
+
+P = TypeVar("P", bound=statements.Common)
+
+RunStatus = Literal["queued", "running", "finished", "failed", "cancelled"]
+ENDED: frozenset[str] = frozenset({"finished", "failed", "cancelled"})
+"""States that a run never leaves."""
+
+
+@dataclass(slots=True)
+class Held(Generic[P]):
+    """A party's statement in force."""
+
+    digest: Hex32
+    signer: Hex32
+    index: int
+    predicate: P
+    retired: int | None = None
+
+
+@dataclass(slots=True)
+class Approval:
+    """One approval; `withdrawn` is the index of the withdrawal."""
+
+    id: str
+    digest: str
+    party: str
+    task: str
+    index: int
+    expires: int
+    withdrawn: int | None = None
+
+
+@dataclass(slots=True)
+class Grant:
+    """Keys of a run were released to a worker; `fence` is the entry's index."""
+
+    fence: int
+    attempt: int
+    time: int
+    lease: int
+    worker: statements.WorkerFacts
+    approvals: dict[str, str]
+    policies: dict[str, str]
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of a task."""
+
+    digest: str
+    task: str
+    by: str
+    index: int
+    time: int
+    status: RunStatus = "queued"
+    grants: list[Grant] = field(default_factory=list)
+    receipt: int | None = None
+    failure: str | None = None
+    ended: int | None = None
+    outputs: dict[str, statements.OutputFacts] = field(default_factory=dict)
+    wraps: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def grant(self) -> Grant | None:
+        """The newest grant: only its fence counts."""
+        return self.grants[-1] if self.grants else None
+
+
+@dataclass(slots=True)
+class State:
+    """Everything that the gateway knows."""
+
+    size: int = 0
+    time: int = 0
+    time_source: Literal["host", "parties"] = "host"
+    floor: int = 0
+    epoch: int = 0
+    epoch_index: int = 0
+    parties: dict[str, Held[statements.PartyStatement]] = field(default_factory=dict)
+    datasets: dict[str, Held[statements.DatasetStatement]] = field(default_factory=dict)
+    functions: dict[str, Held[statements.FunctionStatement]] = field(default_factory=dict)
+    tasks: dict[str, Held[statements.TaskStatement]] = field(default_factory=dict)
+    blobs: dict[str, str] = field(default_factory=dict)
+    approvals: dict[str, Approval] = field(default_factory=dict)
+    withdrawn: dict[str, int] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
+    # Indexes over the above, so that no decision walks through everything.
+    approvals_of: dict[str, list[str]] = field(default_factory=dict)
+    runs_by_task: dict[str, list[str]] = field(default_factory=dict)
+    open_runs: dict[str, int] = field(default_factory=dict)
+    fences: dict[int, str] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
+    presence: dict[str, int] = field(default_factory=dict)
+    denied: int = 0
+
+    # -- questions --------------------------------------------------------------------------------
+
+    def party(self, party: str) -> Held[statements.PartyStatement]:
+        """Raises `NotFound`."""
+        return _get(self.parties, party, "party", "register first: `mesatee id new` and any command does it")
+
+    def dataset(self, digest: str) -> Held[statements.DatasetStatement]:
+        """Raises `NotFound`."""
+        return _get(self.datasets, digest, "dataset", "see `mesatee data list`")
+
+    def function(self, digest: str) -> Held[statements.FunctionStatement]:
+        """Raises `NotFound`."""
+        return _get(self.functions, digest, "function", "see `mesatee function list`")
+
+    def task(self, digest: str) -> Held[statements.TaskStatement]:
+        """Raises `NotFound`."""
+        return _get(self.tasks, digest, "task", "see `mesatee task list`")
+
+    def run(self, digest: str) -> Run:
+        """Raises `NotFound`."""
+        return _get(self.runs, digest, "run", "see `mesatee task show`")
+
+    def fresh(self, party: str) -> bool:
+        """Whether the party has signed, in this epoch, that it compared the log with the newest that it knew."""
+        return self.presence.get(party, -1) > self.epoch_index
+
+    def owners(self, task: statements.TaskStatement) -> dict[str, str]:
+        """Input name -> owner."""
+        return {name: self.dataset(digest).signer for name, digest in task.inputs.items()}
+
+    def must_approve(self, task: statements.TaskStatement) -> dict[str, str]:
+        """Party -> why it has to approve: owners of inputs, receivers of joint outputs, the owner of private code."""
+        needed: dict[str, str] = {}
+        for name, owner in self.owners(task).items():
+            needed.setdefault(owner, f"owns input {name}")
+        for name, receivers in task.outputs.items():
+            if len(receivers) > 1:
+                for keys in receivers:
+                    needed.setdefault(keys.signing, f"receives joint output {name}")
+        function = self.function(task.function)
+        if function.predicate.private:
+            needed.setdefault(function.signer, "owns the private function")
+        return needed
+
+    def valid_approvals(self, task: str, time: int) -> dict[str, Approval]:
+        """Party -> its newest approval of `task` that is neither withdrawn nor expired."""
+        return {
+            approval.party: approval
+            for approval in map(self.approvals.__getitem__, self.approvals_of.get(task, ()))
+            if approval.withdrawn is None and approval.expires > time
+        }
+
+    def concerned(self, task: Held[statements.TaskStatement]) -> frozenset[str]:
+        """Who may see a task: its author, owners of inputs and function, and receivers."""
+        parties = {task.signer, self.function(task.predicate.function).signer}
+        parties.update(self.owners(task.predicate).values())
+        for receivers in task.predicate.outputs.values():
+            parties.update(keys.signing for keys in receivers)
+        return frozenset(parties)
+
+    def runs_of(self, task: str) -> list[Run]:
+        """In log order."""
+        return [self.runs[digest] for digest in self.runs_by_task.get(task, ())]
+
+    def audience(self, record: records.LogRecord) -> frozenset[str] | None:
+        """Who may read a log record; None means every registered party."""
+        if record.kind == "statement":
+            statement = statements.read(record.statement())
+            signer = record.statement().signatures[0].keyid
+            match statement:
+                case statements.PartyStatement() | statements.DatasetStatement():
+                    return None
+                case statements.FunctionStatement():
+                    return frozenset({signer}) if statement.private else None
+                case statements.TaskStatement():
+                    return self.concerned(self.task(record.statement().digest))
+                case statements.ApprovalStatement() | statements.WithdrawalStatement() | statements.RunStatement():
+                    return self.concerned(self.task(statement.task))
+                case statements.CancelStatement() | statements.CollectStatement():
+                    return self.concerned(self.task(self.run(statement.run).task))
+            return frozenset({signer})
+        outcome = record.outcome()
+        match outcome:
+            case records.EpochOutcome():
+                return None
+            case records.DeniedOutcome():
+                return frozenset({outcome.by})
+            case (
+                records.GrantOutcome() | records.ReceiptOutcome() | records.ClosedOutcome() | records.ReleaseOutcome()
+            ):
+                return self.concerned(self.task(self.run(outcome.run).task))
+        return frozenset()
+
+    # -- replay -----------------------------------------------------------------------------------
+
+    def apply(self, index: int, record: records.LogRecord) -> None:
+        """Take in the record at `index`. Raises `LogCorrupt` for what no gateway can have logged."""
+        if index != self.size or record.time < self.time:
+            raise LogCorrupt(f"log entry {index} is out of order")
+        self.size = index + 1
+        self.time, self.time_source = record.time, record.source
+        try:
+            if record.kind == "statement":
+                envelope = record.statement()
+                self._statement(
+                    index,
+                    statements.Statement(
+                        envelope.digest, envelope.signatures[0].keyid, statements.read(envelope), envelope
+                    ),
+                )
+            else:
+                self._outcome(index, record.time, record.outcome())
+        except (NotFound, KeyError) as error:
+            raise LogCorrupt(f"log entry {index} speaks of what is not in the log: {error}") from None
+
+    def _statement(self, index: int, statement: statements.Statement) -> None:
+        digest, signer, predicate = statement.digest, statement.signer, statement.predicate
+        self.seen[digest] = index
+        if isinstance(predicate, statements.Common):
+            size = cp.parse(predicate.checkpoint).size
+            self.presence[signer] = max(self.presence.get(signer, -1), size)
+            self.floor = max(self.floor, predicate.time)
+        match predicate:
+            case statements.PartyStatement():
+                self.parties[signer] = Held(digest, signer, index, predicate)
+            case statements.DatasetStatement():
+                self.datasets[digest] = Held(digest, signer, index, predicate)
+                self.blobs[predicate.blob.sha256] = signer
+            case statements.FunctionStatement():
+                self.functions[digest] = Held(digest, signer, index, predicate)
+                if predicate.code is not None:
+                    self.blobs[predicate.code.sha256] = signer
+            case statements.TaskStatement():
+                self.tasks[digest] = Held(digest, signer, index, predicate)
+            case statements.ApprovalStatement():
+                self.approvals_of.setdefault(predicate.task, []).append(predicate.id)
+                self.approvals[predicate.id] = Approval(
+                    predicate.id, digest, signer, predicate.task, index, predicate.expires
+                )
+            case statements.WithdrawalStatement():
+                self._withdraw(index, predicate)
+            case statements.RunStatement():
+                self.runs[digest] = Run(digest, predicate.task, signer, index, self.time)
+                self.runs_by_task.setdefault(predicate.task, []).append(digest)
+                self.open_runs[digest] = index
+            case statements.CancelStatement():
+                self._end(self.run(predicate.run), index, "cancelled", "cancelled")
+            case statements.RetireStatement():
+                held: Held[Any] = self.datasets.get(predicate.target) or self.functions[predicate.target]
+                held.retired = index
+
+    def _withdraw(self, index: int, predicate: statements.WithdrawalStatement) -> None:
+        self.withdrawn[predicate.id] = index
+        approval = self.approvals.get(predicate.id)
+        if approval is None:
+            return
+        approval.withdrawn = index
+        for run in self.runs_of(approval.task):
+            # A run whose keys were released under this approval stops; one still queued is refused at key release.
+            if run.status == "running" and run.grant and approval.digest in run.grant.approvals.values():
+                self._end(run, index, "cancelled", "cancelled")
+
+    def _outcome(self, index: int, time: int, outcome: records.Outcome) -> None:
+        match outcome:
+            case records.EpochOutcome():
+                self.epoch, self.epoch_index = outcome.number, index
+            case records.DeniedOutcome():
+                self.denied += 1
+            case records.GrantOutcome():
+                run = self.run(outcome.run)
+                if run.status in ENDED:
+                    raise LogCorrupt(f"log entry {index} grants keys to a run that has ended")
+                run.status = "running"
+                self.fences[index] = run.digest
+                run.grants.append(
+                    Grant(
+                        index, outcome.attempt, time, outcome.lease, outcome.worker, outcome.approvals, outcome.policies
+                    )
+                )
+            case records.ReceiptOutcome():
+                run = self.run(outcome.run)
+                run.receipt, run.wraps = index, dict(outcome.wraps)
+                receipt = statements.read(statements.dsse.from_dict(outcome.envelope), "receipt")
+                if isinstance(receipt, statements.ReceiptStatement):
+                    run.outputs = dict(receipt.outputs)
+                self._end(run, index, "failed" if outcome.failure else "finished", outcome.failure)
+            case records.ClosedOutcome():
+                self._end(self.run(outcome.run), index, "failed", outcome.failure)
+
+    def _end(self, run: Run, index: int, status: RunStatus, failure: str | None) -> None:
+        if run.status in ENDED:
+            raise LogCorrupt(f"log entry {index} ends a run twice")
+        run.status, run.failure, run.ended = status, failure, index
+        self.open_runs.pop(run.digest, None)
+
+    # -- snapshots --------------------------------------------------------------------------------
+
+    def dump(self) -> bytes:
+        """The whole state as JSON."""
+        return _ADAPTER.dump_json(self)
+
+    @staticmethod
+    def restore(data: bytes) -> State:
+        """A dumped state. Raises `LogCorrupt`."""
+        try:
+            return _ADAPTER.validate_json(data)
+        except ValidationError as error:
+            raise LogCorrupt(f"the snapshot is not of this version: {error.error_count()} fields do not fit") from None
+
+
+T = TypeVar("T")
+
+
+def _get(where: dict[str, T], digest: str, what: str, hint: str) -> T:
+    found = where.get(digest)
+    if found is None:
+        raise NotFound(f"there is no {what} {digest[:16]}", hint=hint)
+    return found
+
+
+_ADAPTER: TypeAdapter[State] = TypeAdapter(State)
+
+__all__ = ["ENDED", "Approval", "Grant", "Held", "Run", "State"]

@@ -1,0 +1,198 @@
+"""The Merkle tree of RFC 6962 (section 2.1), with tiles as in C2SP tlog-tiles.
+
+`Tree` keeps the hash of every complete subtree, so roots and proofs of any earlier size cost O(log^2 n).
+
+>>> tree = Tree()
+>>> for entry in (b"a", b"b", b"c"):
+...     _ = tree.append(leaf_hash(entry))
+>>> verify_inclusion(leaf_hash(b"b"), 1, 3, tree.inclusion(1, 3), tree.root(3))
+>>> verify_consistency(2, 3, tree.root(2), tree.root(3), tree.consistency(2, 3))
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from ..errors import LogCorrupt, Malformed
+
+HASH = 32
+TILE = 256
+"""Hashes in a full tile (tlog-tiles: height 8)."""
+EMPTY_ROOT = hashlib.sha256(b"").digest()
+
+
+def leaf_hash(entry: bytes) -> bytes:
+    """RFC 6962, section 2.1: SHA-256(0x00 || entry)."""
+    return hashlib.sha256(b"\x00" + entry).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """RFC 6962, section 2.1: SHA-256(0x01 || left || right)."""
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+class Tree:
+    """An append-only tree in memory, 64 bytes an entry."""
+
+    def __init__(self) -> None:
+        # _levels[k] holds the hashes of all complete subtrees of 2^k leaves, one after the other.
+        self._levels: list[bytearray] = [bytearray()]
+
+    @property
+    def size(self) -> int:
+        """The number of leaves."""
+        return len(self._levels[0]) // HASH
+
+    def append(self, leaf: bytes) -> int:
+        """Add a leaf's hash; returns its index."""
+        index = self.size
+        self._levels[0] += leaf
+        level, count = 0, index + 1
+        while count % 2 == 0:
+            below = self._levels[level]
+            if len(self._levels) == level + 1:
+                self._levels.append(bytearray())
+            self._levels[level + 1] += node_hash(bytes(below[-2 * HASH : -HASH]), bytes(below[-HASH:]))
+            level, count = level + 1, count // 2
+        return index
+
+    def truncate(self, size: int) -> None:
+        """Forget all leaves from `size` on."""
+        for level, hashes in enumerate(self._levels):
+            del hashes[(size >> level) * HASH :]
+
+    def root(self, size: int) -> bytes:
+        """MTH(D[0:size])."""
+        self._check(size)
+        return self._range(0, size) if size else EMPTY_ROOT
+
+    def inclusion(self, index: int, size: int) -> list[bytes]:
+        """PATH(index, D[0:size]), RFC 6962 section 2.1.1."""
+        self._check(size)
+        if not 0 <= index < size:
+            raise Malformed(f"entry {index} is not in a tree of {size}")
+        path: list[bytes] = []
+        low, high = 0, size
+        while high - low > 1:
+            middle = low + _split(high - low)
+            if index < middle:
+                path.append(self._range(middle, high))
+                high = middle
+            else:
+                path.append(self._range(low, middle))
+                low = middle
+        return path[::-1]
+
+    def consistency(self, first: int, second: int) -> list[bytes]:
+        """PROOF(first, D[0:second]), RFC 6962 section 2.1.2."""
+        self._check(second)
+        if not 0 < first <= second:
+            raise Malformed(f"no consistency proof from {first} to {second}")
+        path: list[bytes] = []
+        low, high, whole = 0, second, True
+        while first != high:
+            middle = low + _split(high - low)
+            if first <= middle:
+                path.append(self._range(middle, high))
+                high = middle
+            else:
+                path.append(self._range(low, middle))
+                low, whole = middle, False
+        if not whole:
+            path.append(self._range(low, high))
+        return path[::-1]
+
+    def tile(self, level: int, index: int, width: int = TILE) -> bytes:
+        """Tile `index` at tile level `level` (tlog-tiles): `width` hashes of 32 bytes."""
+        if not 0 <= level < 8 or index < 0 or not 1 <= width <= TILE:
+            raise Malformed("a tile has a level of 0 to 7 and a width of 1 to 256")
+        height = 8 * level
+        hashes = self._levels[height] if height < len(self._levels) else bytearray()
+        start = index * TILE * HASH
+        data = bytes(hashes[start : start + width * HASH])
+        if len(data) != width * HASH:
+            raise Malformed(f"tile {level}/{index} does not have {width} hashes yet")
+        return data
+
+    def _check(self, size: int) -> None:
+        if not 0 <= size <= self.size:
+            raise Malformed(f"the log has {self.size} entries, not {size}")
+
+    def _range(self, low: int, high: int) -> bytes:
+        count = high - low
+        if count & (count - 1) == 0:
+            level = count.bit_length() - 1
+            start = (low >> level) * HASH
+            return bytes(self._levels[level][start : start + HASH])
+        middle = low + _split(count)
+        return node_hash(self._range(low, middle), self._range(middle, high))
+
+
+def _split(count: int) -> int:
+    """The largest power of two below `count`."""
+    return 1 << ((count - 1).bit_length() - 1)
+
+
+def verify_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], root: bytes) -> None:
+    """RFC 9162, section 2.1.3.2. Raises `LogCorrupt`."""
+    if not 0 <= index < size:
+        raise LogCorrupt("the inclusion proof is for no entry of this tree")
+    node, last, result = index, size - 1, leaf
+    for sibling in path:
+        if last == 0 or len(sibling) != HASH:
+            raise LogCorrupt("the inclusion proof is too long")
+        if node & 1 or node == last:
+            result = node_hash(sibling, result)
+            while not node & 1 and node:
+                node, last = node >> 1, last >> 1
+        else:
+            result = node_hash(result, sibling)
+        node, last = node >> 1, last >> 1
+    if last != 0 or result != root:
+        raise LogCorrupt("the inclusion proof does not lead to the checkpoint's root")
+
+
+def verify_consistency(first: int, second: int, first_root: bytes, second_root: bytes, path: Sequence[bytes]) -> None:
+    """RFC 9162, section 2.1.4.2. Raises `LogCorrupt`."""
+    if not 0 < first <= second:
+        raise LogCorrupt("the consistency proof is for other sizes")
+    if first == second:
+        if path or first_root != second_root:
+            raise LogCorrupt("two roots for one size")
+        return
+    proof = list(path)
+    if any(len(item) != HASH for item in proof):
+        raise LogCorrupt("a hash has 32 bytes")
+    if first & (first - 1) == 0:
+        proof.insert(0, first_root)
+    if not proof:
+        raise LogCorrupt("the consistency proof is empty")
+    node, last = first - 1, second - 1
+    while node & 1:
+        node, last = node >> 1, last >> 1
+    old = new = proof[0]
+    for sibling in proof[1:]:
+        if last == 0:
+            raise LogCorrupt("the consistency proof is too long")
+        if node & 1 or node == last:
+            old, new = node_hash(sibling, old), node_hash(sibling, new)
+            while not node & 1 and node:
+                node, last = node >> 1, last >> 1
+        else:
+            new = node_hash(new, sibling)
+        node, last = node >> 1, last >> 1
+    if last != 0 or old != first_root or new != second_root:
+        raise LogCorrupt("the log does not extend the earlier checkpoint")
+
+
+__all__ = [
+    "EMPTY_ROOT",
+    "HASH",
+    "TILE",
+    "Tree",
+    "leaf_hash",
+    "node_hash",
+    "verify_consistency",
+    "verify_inclusion",
+]

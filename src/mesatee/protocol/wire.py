@@ -1,0 +1,230 @@
+"""Messages of the HTTP API. Requests are parsed as hostile on the gateway's side, answers on the client's."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from . import limits
+from .digests import Hex32, HpkePublic, Name, Wrap
+from .records import RecordProof
+from .statements import Failure, Model, RunLimits, TableFormat, Time
+
+Checkpoint = Annotated[str, StringConstraints(max_length=limits.CHECKPOINT_BYTES)]
+Base64 = Annotated[str, StringConstraints(max_length=2 * limits.CERTIFICATE_BYTES)]
+Index = Annotated[int, Field(ge=0)]
+API = "/v1"
+"""Prefix of every path."""
+WATCH_SECONDS = 25
+"""Longest wait of one watch request."""
+
+
+class ServiceReply(Model):
+    """Who this is: the signed service statement, the newest checkpoint and the present state."""
+
+    statement: dict[str, Any]
+    digest: Hex32
+    checkpoint: Checkpoint
+    epoch: int
+    epoch_index: Index
+    status: Literal["ready", "halted", "host_failed"]
+    fresh: bool
+    registered: bool
+    version: str
+
+
+class Posted(Model):
+    """A statement is in the log."""
+
+    digest: Hex32
+    index: Index
+    checkpoint: Checkpoint
+    already: bool
+    result: ResultReply | None = None
+
+
+class ResultReply(Model):
+    """Result release: output keys wrapped to the receiver, and the receipt bundle."""
+
+    wraps: dict[Name, Wrap]
+    bundle: Bundle
+
+
+class Bundle(Model):
+    """All that an offline check of one run needs beside a trust policy."""
+
+    version: Literal[1] = 1
+    receipt: dict[str, Any]
+    record: RecordProof
+    checkpoint: Checkpoint
+    service: dict[str, Any]
+    task: dict[str, Any]
+    function: dict[str, Any]
+    datasets: dict[Hex32, dict[str, Any]]
+    approvals: dict[Hex32, dict[str, Any]]
+    worker_certificate: Base64
+    gateway_certificate: Base64
+    endorsements: tuple[Base64, ...] = ()
+
+
+class GrantRequest(Model):
+    """A worker shows a ticket and a fresh key for this attempt."""
+
+    ticket: Annotated[str, StringConstraints(max_length=2 * limits.TICKET_BYTES)]
+    attempt_key: HpkePublic
+
+
+class GrantedBlob(Model):
+    """A sealed file that the attempt may open."""
+
+    sha256: Hex32
+    size: Annotated[int, Field(ge=1, le=limits.BLOB_BYTES)]
+    format: TableFormat
+    wrap: Wrap | None
+
+
+class GrantReply(Model):
+    """Everything that one attempt needs, and nothing more."""
+
+    run: Hex32
+    task: Hex32
+    function: Hex32
+    environment: Hex32
+    fence: Index
+    attempt: Annotated[int, Field(ge=1)]
+    lease_seconds: Annotated[int, Field(ge=1)]
+    executor: Literal["builtin", "python"]
+    entry: Name
+    code: GrantedBlob | None
+    inputs: dict[Name, GrantedBlob]
+    arguments: dict[str, Any]
+    outputs: dict[Name, TableFormat]
+    limits: RunLimits
+    approvals: dict[Hex32, Hex32]
+    policies: dict[str, Hex32]
+
+
+class RenewReply(Model):
+    """Whether the attempt still counts."""
+
+    status: Literal["running", "stop"]
+    lease_seconds: int
+
+
+class FinishRequest(Model):
+    """The worker's receipt and its output keys, wrapped to the gateway."""
+
+    receipt: dict[str, Any]
+    wraps: dict[Name, Wrap]
+
+
+class FinishReply(Model):
+    """The receipt is in the log."""
+
+    index: Index
+
+
+class PartyView(Model):
+    """A registered party."""
+
+    id: Hex32
+    name: Name
+    index: Index
+    statement: dict[str, Any]
+    fresh: bool
+
+
+class DatasetView(Model):
+    """A dataset as other parties see it: everything but the wrap."""
+
+    digest: Hex32
+    owner: Hex32
+    owner_name: Name
+    name: Name
+    index: Index
+    format: TableFormat
+    columns: tuple[dict[str, str], ...]
+    rows: int | None
+    blob: Hex32
+    size: int
+    policy: str
+    retired: bool
+    uses: int
+
+
+class FunctionView(Model):
+    """A function."""
+
+    digest: Hex32
+    owner: Hex32
+    owner_name: Name
+    name: Name
+    index: Index
+    executor: str
+    entry: str
+    private: bool
+    code: Hex32 | None
+    inputs: tuple[dict[str, Any], ...]
+    variadic: bool
+    arguments: tuple[dict[str, Any], ...]
+    outputs: tuple[dict[str, Any], ...]
+    retired: bool
+
+
+class ApprovalView(Model):
+    """What a task needs of one party, and whether it is there."""
+
+    party: Hex32
+    name: Name
+    reason: str
+    state: Literal["missing", "approved", "automatic", "withdrawn", "expired"]
+    id: str | None
+    index: int | None
+    expires: Time | None
+
+
+class RunView(Model):
+    """One run."""
+
+    digest: Hex32
+    status: Literal["queued", "running", "finished", "failed", "cancelled"]
+    index: Index
+    time: Time
+    attempts: int
+    failure: Failure | None
+    ended: int | None
+    worker: dict[str, Any] | None
+
+
+class TaskView(Model):
+    """A task with what it still needs and its runs; every state is derived from the log."""
+
+    digest: Hex32
+    author: Hex32
+    author_name: Name
+    name: Name
+    index: Index
+    state: Literal["created", "approved", "queued", "running", "finished", "failed", "cancelled", "expired"]
+    statement: dict[str, Any]
+    approvals: tuple[ApprovalView, ...]
+    runs: tuple[RunView, ...]
+    log_size: int
+
+
+class ListReply(Model):
+    """A page of views."""
+
+    items: tuple[dict[str, Any], ...]
+
+
+class ProofReply(Model):
+    """Hashes of a consistency proof, from the tree of `first` entries to that of `second`."""
+
+    first: Index
+    second: Index
+    path: Annotated[tuple[Hex32, ...], Field(max_length=limits.PROOF_HASHES)]
+
+
+Posted.model_rebuild()
+ResultReply.model_rebuild()

@@ -473,7 +473,7 @@ def facts_of(peer: Peer) -> WorkerFacts:
     found = peer.appraisal
     return WorkerFacts(
         key=peer.key,
-        measurement=found.measurement,
+        measurement=found.measurement or "none",
         level=found.level,
         tee=found.tee,
         simulated=found.simulated,

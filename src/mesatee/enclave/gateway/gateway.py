@@ -97,6 +97,11 @@ class Gateway:
         )
         self.monitor = self._replay()
 
+    @property
+    def service_digest(self) -> str:
+        """The digest of the service statement."""
+        return self._keys.service.digest
+
     # -- start and recovery -----------------------------------------------------------------------
 
     def _replay(self) -> Monitor:

@@ -32,4 +32,4 @@ pub use connect::connect;
 pub use identity::Identity;
 pub use listener::{Accepted, Listener, ListenerOptions, Report};
 pub use tls::{Failure, ALPN};
-pub use verified::Verified;
+pub use verified::{Stopper, Verified};

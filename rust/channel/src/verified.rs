@@ -22,10 +22,20 @@ pub struct Verified {
     pub(crate) stop: Arc<Stop>,
 }
 
-impl Verified {
-    /// End the connection whoever owns the stream by now.
+/// Ends a connection whoever owns its stream by now.
+pub struct Stopper(Arc<Stop>);
+
+impl Stopper {
+    /// The app's end reads its end, the peer gets close_notify.
     pub fn stop(&self) {
-        self.stop.stop();
+        self.0.stop();
+    }
+}
+
+impl Verified {
+    /// A way to end the connection later.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.stop.clone())
     }
 }
 

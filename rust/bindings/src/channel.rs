@@ -29,7 +29,8 @@ struct Callbacks {
     closed: bool,
 }
 
-/// Counts the callbacks that Rust threads have running. A thread that attaches to an interpreter which is being finalised
+/// Counts the callbacks that Rust threads have running, and the calls that wait in Rust and must attach again to return
+/// (they may be on daemon threads). A thread that attaches to an interpreter which is being finalised
 /// is killed by CPython in the middle of Rust frames; so at exit this closes first.
 struct Gate {
     callbacks: Mutex<Callbacks>,
@@ -51,23 +52,19 @@ impl Gate {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A place inside; `None` when the interpreter is ending.
+    fn enter(&self) -> Option<Inside<'_>> {
+        let mut callbacks = self.lock();
+        if callbacks.closed {
+            return None;
+        }
+        callbacks.running += 1;
+        Some(Inside(self))
+    }
+
     /// Run `callback` attached to the interpreter; `None` when that is ending.
     fn run<T>(&self, callback: impl FnOnce(Python<'_>) -> T) -> Option<T> {
-        struct Leave<'a>(&'a Gate);
-        impl Drop for Leave<'_> {
-            fn drop(&mut self) {
-                self.0.lock().running -= 1;
-                self.0.changed.notify_all();
-            }
-        }
-        {
-            let mut callbacks = self.lock();
-            if callbacks.closed {
-                return None;
-            }
-            callbacks.running += 1;
-        }
-        let _leave = Leave(self);
+        let _inside = self.enter()?;
         Python::try_attach(callback)
     }
 
@@ -77,6 +74,16 @@ impl Gate {
         let _ = self
             .changed
             .wait_timeout_while(callbacks, QUIESCE, |callbacks| callbacks.running > 0);
+    }
+}
+
+/// Held while a thread may have to attach.
+struct Inside<'a>(&'a Gate);
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.0.lock().running -= 1;
+        self.0.changed.notify_all();
     }
 }
 
@@ -149,6 +156,11 @@ fn failure(py: Python<'_>, failure: channel::Failure) -> PyErr {
         channel::Failure::Unreachable(_) => raise(py, "HostFailed", reason),
         channel::Failure::Local(_) => raise(py, "Unavailable", reason),
     }
+}
+
+fn inside(py: Python<'_>) -> PyResult<Inside<'static>> {
+    GATE.enter()
+        .ok_or_else(|| raise(py, "Unavailable", "this process is ending"))
 }
 
 fn seconds(py: Python<'_>, value: f64) -> PyResult<Duration> {
@@ -367,6 +379,7 @@ impl Listener {
         let mut left = seconds(py, timeout.unwrap_or(f64::INFINITY))?;
         loop {
             let wait = left.min(SIGNAL_CHECK);
+            let _inside = inside(py)?;
             match py.detach(|| self.0.accept(wait)) {
                 channel::Accepted::Connection(verified) => {
                     return Connection::new(py, *verified).map(Some)
@@ -404,6 +417,7 @@ fn connect(
     let identity = identity(py, certificate, key)?;
     let appraiser = appraiser(appraise)?;
     let timeout = seconds(py, timeout)?;
+    let _inside = inside(py)?;
     let verified = py.detach(|| channel::connect(&host, port, &identity, appraiser, timeout));
     Connection::new(py, verified.map_err(|error| failure(py, error))?)
 }

@@ -22,293 +22,25 @@ mesatee.errors.HostFailed: no host process at /nonexistent/host.sock
 from __future__ import annotations
 
 import os
-import select
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from mesatee.enclave import faults
-from mesatee.errors import (
-    Conflict,
-    DigestMismatch,
-    HostFailed,
-    InputError,
-    Malformed,
-    MesateeError,
-    NotFound,
-    TimedOut,
-)
+from mesatee.enclave.doorlinks import ATTEMPTS, Caller, Link, Lost, NotSent, Pool, integer
+from mesatee.errors import Conflict, DigestMismatch, HostFailed, InputError, Malformed, NotFound, TimedOut
 from mesatee.protocol import doors, frames, limits
 from mesatee.protocol.doors import Lease, Record
 from mesatee.protocol.frames import Frame, Op
 
 TIMEOUT_SECONDS: Final = 10.0
 """How long the host may take for one answer, or one chunk: an fsync on a busy disk takes up to seconds."""
-IDLE_CONNECTIONS: Final = 8
-"""Connections kept open for later; more are opened when more calls run at once."""
-ATTEMPTS: Final = 3
-"""How often a call is tried on a fresh connection, when it may be repeated."""
-_CONNECT_PAUSE_SECONDS: Final = 0.02
-_LAST_WORDS_SECONDS: Final = 0.1
-"""What a host said before it hung up is here already."""
-
-
-class _NotSent(Exception):
-    """The connection broke before the request was out; a host acts on whole requests, so it has not acted."""
-
-
-class _Lost(Exception):
-    """The connection broke after the request was out: nobody here knows whether the host acted on it."""
-
-
-class _Link:
-    """One connection, used by one call at a time."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
-        self._decoder = frames.Decoder()
-        self.request = 0
-
-    def next_request(self) -> int:
-        self.request = (self.request + 1) % 2**32 or 1
-        return self.request
-
-    def readable(self) -> bool:
-        """The host said something, or hung up.
-
-        On an idle link both mean that it is no good; within a request, that the host refuses the rest.
-        """
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN | select.POLLRDHUP)
-        return bool(poll.poll(0))
-
-    def send(self, data: bytes, deadline: float) -> None:
-        """Raises `_NotSent` or `TimedOut`."""
-        try:
-            self._socket.settimeout(_left(deadline))
-            self._socket.sendall(data)
-        except TimeoutError:
-            raise TimedOut("the host does not take the request") from None
-        except OSError:
-            raise _NotSent from None
-
-    def receive(self, deadline: float) -> Frame:
-        """The next frame of this request's answer.
-
-        Raises `_Lost`, `TimedOut`, or `HostFailed` for anything else.
-        """
-        while True:
-            try:
-                self._socket.settimeout(_left(deadline))
-                data = self._socket.recv(self._decoder.wanted)
-            except TimeoutError:
-                raise TimedOut(
-                    "the host does not answer", hint="is its process stopped, or its disk busy?"
-                ) from None
-            except OSError:
-                raise _Lost from None
-            if not data:
-                raise _Lost
-            try:
-                complete = self._decoder.feed(data)
-            except InputError as error:
-                raise HostFailed(f"the host's answer is not of the protocol: {error.message}") from None
-            if complete:
-                return self._mine(complete[0])
-
-    def last_words(self) -> HostFailed | _NotSent:
-        """Why the host hung up before the request was out, if it said so."""
-        try:
-            answer = self.receive(time.monotonic() + _LAST_WORDS_SECONDS)
-        except (_Lost, TimedOut):
-            return _NotSent()
-        return HostFailed(
-            frames.frame_error(answer, ()).message if answer.op is Op.ERROR else "the host hung up"
-        )
-
-    def _mine(self, frame: Frame) -> Frame:
-        # Number 0 is a refusal of the connection itself, e.g. too many of them.
-        if frame.request == self.request or (frame.op is Op.ERROR and frame.request == 0):
-            return frame
-        raise HostFailed(f"the host answers request {frame.request}, asked was {self.request}")
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
-class _Pool:
-    """Hands out links; keeps a few that are idle."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        self._path = path
-        self.timeout = timeout
-        self._idle: list[_Link] = []
-        self._guard = threading.Lock()
-        self._closed = False
-
-    def take(self) -> _Link:
-        """An idle link that is still good, or a new one.
-
-        Raises `HostFailed` when no host listens within the timeout.
-        """
-        while True:
-            with self._guard:
-                if self._closed:
-                    raise HostFailed("this client was closed")
-                link = self._idle.pop() if self._idle else None
-            if link is None:
-                return self._connect()
-            if not link.readable():
-                return link
-            link.close()
-
-    def give(self, link: _Link) -> None:
-        """Take back a link whose last answer is complete."""
-        with self._guard:
-            if not self._closed and len(self._idle) < IDLE_CONNECTIONS:
-                self._idle.append(link)
-                return
-        link.close()
-
-    def _connect(self) -> _Link:
-        deadline = time.monotonic() + self.timeout
-        while True:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-            try:
-                sock.settimeout(_left(deadline))
-                sock.connect(self._path)
-            except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
-                # The host is starting anew, or its backlog is full: both pass.
-                sock.close()
-                if time.monotonic() + _CONNECT_PAUSE_SECONDS >= deadline:
-                    raise HostFailed(
-                        f"no host process at {self._path}", hint="start it, and look at the end of its log"
-                    ) from None
-                time.sleep(_CONNECT_PAUSE_SECONDS)
-            except TimeoutError:
-                sock.close()
-                raise TimedOut(f"the host at {self._path} takes no connection") from None
-            except OSError as error:
-                sock.close()
-                raise HostFailed(
-                    f"cannot connect to {self._path}: {error.strerror or error}",
-                    hint="check the socket's path and owner",
-                ) from None
-            else:
-                return _Link(sock)
-
-    def close(self) -> None:
-        with self._guard:
-            self._closed = True
-            idle, self._idle = self._idle, []
-        for link in idle:
-            link.close()
-
-
-class _Caller:
-    """Asks one question on the pool's links."""
-
-    def __init__(self, pool: _Pool) -> None:
-        self.pool = pool
-
-    def ask(
-        self,
-        op: Op,
-        *fields: bytes,
-        answers: tuple[Op, ...],
-        refusals: tuple[type[MesateeError], ...] = (),
-        repeat: bool = False,
-        wait: float = 0.0,
-    ) -> tuple[Frame, bool]:
-        """The answer, and whether an earlier answer was lost.
-
-        Raises `HostFailed`, `TimedOut` and the `refusals`.
-        """
-
-        def request(number: int) -> Iterator[Frame]:
-            yield Frame(op, number, fields)
-
-        lost = False
-        for _ in range(ATTEMPTS):
-            try:
-                link, answer = self.exchange(request, answers, refusals, wait)
-            except _NotSent:
-                continue
-            except _Lost:
-                lost = True
-                if repeat:
-                    continue
-                break
-            except NotFound:
-                if lost and op is Op.QUEUE_ACK:
-                    # The first ack was carried out although its answer was lost; gone is what it wanted.
-                    return Frame(Op.OK, 0), True
-                raise
-            self.pool.give(link)
-            return answer, lost
-        raise HostFailed("the connection to the host broke" + (" before it answered" if lost else ""))
-
-    def exchange(
-        self,
-        request: Callable[[int], Iterable[Frame]],
-        answers: tuple[Op, ...],
-        refusals: tuple[type[MesateeError], ...],
-        wait: float = 0.0,
-        sent: Callable[[], None] | None = None,
-    ) -> tuple[_Link, Frame]:
-        """One try: the link, whose owner is now the caller, and a checked answer.
-
-        Raises also `_NotSent` and `_Lost`.
-        """
-        link = self.pool.take()
-        keep = False
-        try:
-            deadline = time.monotonic() + self.pool.timeout
-            try:
-                for frame in request(link.next_request()):
-                    link.send(frames.encode(frame), deadline)
-            except _NotSent:
-                raise link.last_words() from None
-            if sent is not None:
-                sent()
-            answer = link.receive(time.monotonic() + self.pool.timeout + wait)
-            keep = True
-        finally:
-            if not keep:
-                link.close()
-        return link, self.checked(link, answer, answers, refusals)
-
-    def checked(
-        self, link: _Link, answer: Frame, answers: tuple[Op, ...], refusals: tuple[type[MesateeError], ...]
-    ) -> Frame:
-        """The answer if it is one of `answers`; raises what it refuses, or `HostFailed` for another kind."""
-        if answer.op in answers:
-            return answer
-        if answer.op is not Op.ERROR:
-            link.close()
-            raise HostFailed(f"the host answers {answer.op.name}")
-        # A refusal leaves the connection in step, unless it is the connection that is refused or the
-        # request was cut.
-        if answer.request == link.request:
-            self.pool.give(link)
-        else:
-            link.close()
-        raise frames.frame_error(answer, refusals)
 
 
 class HostRecords:
     """`doors.Records` over the socket."""
 
-    def __init__(self, caller: _Caller) -> None:
+    def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
     def append(self, expected: int, records: Sequence[Record], head: bytes) -> None:
@@ -326,9 +58,9 @@ class HostRecords:
         for _ in range(ATTEMPTS):
             try:
                 self._send(expected, records, head)
-            except _NotSent:
+            except NotSent:
                 continue
-            except (_Lost, TimedOut):
+            except (Lost, TimedOut):
                 lost = True
                 if self._happened(expected, records, head):
                     break
@@ -384,7 +116,7 @@ class HostRecords:
         """See `doors.Records`. Raises `HostFailed`, `TimedOut`, `Malformed`."""
         most = frames.check_read(start, limit)
         fields = frames.pack_int(start), frames.pack_int(most)
-        answer, _ = self._caller.ask(Op.READ, *fields, answers=(Op.RECORDS,), repeat=True)
+        answer = self._caller.ask(Op.READ, *fields, answers=(Op.RECORDS,), repeat=True)
         found = frames.frame_records(answer)
         if len(found) > most:
             raise HostFailed(f"the host answers {len(found)} records, asked were {most}")
@@ -392,14 +124,14 @@ class HostRecords:
 
     def head(self) -> tuple[int, bytes]:
         """See `doors.Records`. Raises `HostFailed`, `TimedOut`."""
-        answer, _ = self._caller.ask(Op.HEAD, answers=(Op.HEAD_IS,), repeat=True)
-        return _integer(answer.fields[0]), answer.fields[1]
+        answer = self._caller.ask(Op.HEAD, answers=(Op.HEAD_IS,), repeat=True)
+        return integer(answer.fields[0]), answer.fields[1]
 
 
 class HostQueue:
     """`doors.Queue` over the socket."""
 
-    def __init__(self, caller: _Caller) -> None:
+    def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
     def put(self, ticket: bytes) -> None:
@@ -414,7 +146,7 @@ class HostQueue:
         if frames.check_seconds(seconds) == 0:
             raise Malformed("a lease of 0 seconds holds nothing")
         fields = frames.pack_seconds(seconds), frames.pack_seconds(wait)
-        answer, _ = self._caller.ask(Op.QUEUE_LEASE, *fields, answers=(Op.LEASED, Op.NO_TICKET), wait=wait)
+        answer = self._caller.ask(Op.QUEUE_LEASE, *fields, answers=(Op.LEASED, Op.NO_TICKET), wait=wait)
         if answer.op is Op.NO_TICKET:
             return None
         try:
@@ -438,7 +170,7 @@ class HostQueue:
 class HostBlobs:
     """`doors.Blobs` over the socket."""
 
-    def __init__(self, caller: _Caller) -> None:
+    def __init__(self, caller: Caller) -> None:
         self._caller = caller
 
     def put(self, digest: str, chunks: Iterable[bytes], size: int) -> None:
@@ -455,13 +187,13 @@ class HostBlobs:
             begin = Frame(Op.BLOB_PUT, link.next_request(), fields)
             try:
                 complete = self._send(link, begin, chunks, size)
-            except _NotSent:
+            except NotSent:
                 # A host that refuses early says why and closes; what it said can still be read.
                 complete = False
             answer = link.receive(time.monotonic() + caller.pool.timeout)
             if not complete and answer.op is not Op.ERROR:
                 raise HostFailed(f"the host answers {answer.op.name} before it has the blob")
-        except _Lost:
+        except Lost:
             link.close()
             raise HostFailed("the connection to the host broke within a blob", hint="put it again") from None
         except BaseException:
@@ -470,7 +202,7 @@ class HostBlobs:
         caller.checked(link, answer, (Op.OK,), (DigestMismatch,))
         caller.pool.give(link)
 
-    def _send(self, link: _Link, begin: Frame, chunks: Iterable[bytes], size: int) -> bool:
+    def _send(self, link: Link, begin: Frame, chunks: Iterable[bytes], size: int) -> bool:
         """Whether all was sent; not, when the host answered before. Each frame has a timeout of its own."""
         timeout = self._caller.pool.timeout
         link.send(frames.encode(begin), time.monotonic() + timeout)
@@ -501,9 +233,9 @@ class HostBlobs:
         for _ in range(ATTEMPTS):
             try:
                 link, answer = self._caller.exchange(request, (Op.SIZE,), (NotFound,))
-            except (_NotSent, _Lost):
+            except (NotSent, Lost):
                 continue
-            stream = _BlobStream(self._caller.pool, link, _integer(answer.fields[0]))
+            stream = _BlobStream(self._caller.pool, link, integer(answer.fields[0]))
             if stream.left > most:
                 stream.close()
                 raise HostFailed(f"the host announces {stream.left} bytes, asked were {most}")
@@ -513,10 +245,8 @@ class HostBlobs:
     def size(self, digest: str) -> int:
         """See `doors.Blobs`. Raises `NotFound`, `HostFailed`, `TimedOut`, `Malformed`."""
         field = bytes.fromhex(frames.check_digest(digest))
-        answer, _ = self._caller.ask(
-            Op.BLOB_SIZE, field, answers=(Op.SIZE,), refusals=(NotFound,), repeat=True
-        )
-        size = _integer(answer.fields[0])
+        answer = self._caller.ask(Op.BLOB_SIZE, field, answers=(Op.SIZE,), refusals=(NotFound,), repeat=True)
+        size = integer(answer.fields[0])
         if size > limits.BLOB_BYTES:
             raise HostFailed(f"the host announces a blob of {size} bytes, the limit is {limits.BLOB_BYTES}")
         return size
@@ -525,9 +255,9 @@ class HostBlobs:
 class _BlobStream:
     """The chunks of one `get`; owns its link until the last one."""
 
-    def __init__(self, pool: _Pool, link: _Link, left: int) -> None:
+    def __init__(self, pool: Pool, link: Link, left: int) -> None:
         self._pool = pool
-        self._link: _Link | None = link
+        self._link: Link | None = link
         self.left = left
         self._finish()
 
@@ -546,10 +276,10 @@ class _BlobStream:
         self._finish()
         return chunk
 
-    def _receive(self, link: _Link) -> bytes:
+    def _receive(self, link: Link) -> bytes:
         try:
             frame = link.receive(time.monotonic() + self._pool.timeout)
-        except _Lost:
+        except Lost:
             raise HostFailed(
                 "the connection to the host broke within a blob", hint="get the rest again"
             ) from None
@@ -577,13 +307,6 @@ class _BlobStream:
         self.close()
 
 
-def _integer(field: bytes) -> int:
-    try:
-        return frames.unpack_int(field)
-    except InputError as error:
-        raise HostFailed(f"the host's answer is not of the protocol: {error.message}") from None
-
-
 class HostClient:
     """The three doors of the host process at `socket_path`.
 
@@ -598,8 +321,8 @@ class HostClient:
         """`timeout` in seconds is for one answer or chunk, and for finding a host that is starting anew."""
         if not timeout > 0:
             raise Malformed("a timeout is over 0 seconds")
-        self._pool = _Pool(os.fspath(socket_path), timeout)
-        caller = _Caller(self._pool)
+        self._pool = Pool(os.fspath(socket_path), timeout)
+        caller = Caller(self._pool)
         self.records = HostRecords(caller)
         self.queue = HostQueue(caller)
         self.blobs = HostBlobs(caller)
@@ -615,12 +338,4 @@ class HostClient:
         self.close()
 
 
-__all__ = [
-    "ATTEMPTS",
-    "IDLE_CONNECTIONS",
-    "TIMEOUT_SECONDS",
-    "HostBlobs",
-    "HostClient",
-    "HostQueue",
-    "HostRecords",
-]
+__all__ = ["TIMEOUT_SECONDS", "HostBlobs", "HostClient", "HostQueue", "HostRecords"]

@@ -25,7 +25,7 @@ _SCHEMA: Final = """
 CREATE TABLE tickets (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, ticket BLOB NOT NULL,
   lease TEXT UNIQUE, until REAL NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0
-)
+) STRICT
 """
 _SLICE_SECONDS: Final = 1.0
 """Longest sleep of a waiting `lease`: bounds how late the end of a lease is noticed when the clock jumps."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +14,10 @@ from mesatee.protocol.doors import Record
 
 SCHEMA_VERSION: Final = 1
 _SCHEMA: Final = """
-CREATE TABLE records (idx INTEGER PRIMARY KEY, entry BLOB NOT NULL, body BLOB NOT NULL);
-CREATE TABLE head (one INTEGER PRIMARY KEY CHECK (one = 1), count INTEGER NOT NULL, head BLOB NOT NULL);
+CREATE TABLE records (idx INTEGER PRIMARY KEY, entry BLOB NOT NULL, body BLOB NOT NULL) STRICT;
+CREATE TABLE head (
+  one INTEGER PRIMARY KEY CHECK (one = 1), count INTEGER NOT NULL, head BLOB NOT NULL
+) STRICT;
 INSERT INTO head VALUES (1, 0, x'')
 """
 
@@ -38,8 +40,7 @@ class SqliteRecords:
     def _check_count(self) -> None:
         with failures(self._path, "reading the head"):
             count = self._count()
-            # The index is the primary key: with the right maximum and no negative, a gap cannot hide beyond
-            # max + 1 rows.
+            # The ends only: a gap between them shows when it is read; counting would read the whole table.
             low, high = self._writer.execute("SELECT min(idx), max(idx) FROM records").fetchone()
         if (low, high) != ((0, count - 1) if count else (None, None)):
             raise HostFailed(
@@ -72,11 +73,17 @@ class SqliteRecords:
         limit = frames.check_read(start, limit)
         with self._reading, failures(self._path, "reading records"):
             rows = self._reader.execute(
-                "SELECT entry, body FROM records WHERE idx >= ? ORDER BY idx LIMIT ?", (start, limit)
+                "SELECT idx, entry, body FROM records WHERE idx >= ? ORDER BY idx LIMIT ?", (start, limit)
             )
-            found = frames.fit_records(Record(bytes(entry), bytes(body)) for entry, body in rows)
+            found = frames.fit_records(self._in_order(rows, start))
             rows.close()
         return found
+
+    def _in_order(self, rows: Iterable[tuple[int, bytes, bytes]], start: int) -> Iterator[Record]:
+        for expected, (index, entry, body) in enumerate(rows, start):
+            if index != expected:
+                raise HostFailed(f"the database {self._path.name} is damaged: record {expected} is missing")
+            yield Record(entry, body)
 
     def head(self) -> tuple[int, bytes]:
         """See `doors.Records`. Raises `HostFailed`."""

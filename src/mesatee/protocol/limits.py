@@ -98,6 +98,8 @@ EVIDENCE_BYTES: Final = 48 * KIB
 # -- sandbox --------------------------------------------------------------------------------------
 CHILD_REPORT_BYTES: Final = 64 * KIB
 """What a sandboxed child may tell its supervisor beside its outputs, in bytes."""
+JOB_BYTES: Final = 64 * KIB
+"""A job as the supervisor hands it to the zygote, in bytes: arguments and 64 names with their formats."""
 DIAGNOSTICS_BYTES: Final = 64 * KIB
 """Kept of stdout, stderr and a traceback, in bytes."""
 RUN_SECONDS: Final = 24 * 3_600

@@ -44,6 +44,12 @@ BLOB_BYTES: Final = 64 * GIB
 """A sealed file, in bytes."""
 AGE_HEADER_BYTES: Final = 64 * KIB
 """An age header, in bytes; the age specification sets no limit, a parser of hostile bytes needs one."""
+AGE_HEADER_LINES: Final = 1_024
+"""Lines of an age header: the parser starts anew for each, so short lines are what costs time."""
+AGE_RECIPIENTS: Final = 256
+"""Recipients of one sealed file: their header stays within the two limits above."""
+KEY_FILE_BYTES: Final = 4 * KIB
+"""A key file, in bytes: the longest of ours has 1,700."""
 BLOB_CHUNK_BYTES: Final = 1 * MIB
 """Blobs cross sockets in pieces of at most this many bytes."""
 

@@ -152,8 +152,10 @@ class HostServer:
             if isinstance(door, SqliteRecords | SqliteQueue):
                 door.close()
         os.close(self._lock)
+        # A late `stop` must not write into whatever gets these numbers next.
+        wake_write, self._wake_write = self._wake_write, -1
         os.close(self._wake_read)
-        os.close(self._wake_write)
+        os.close(wake_write)
         log("stopped")
 
     def _end_connections(self) -> None:

@@ -251,7 +251,7 @@ def start(
         python = [sys.executable, "-I", "-B", "-m"]
         host = Process(
             "host",
-            [*python, "mesatee.host.server", "--socket", base.host_socket, "--data", str(folder / "host")],
+            [*python, "mesatee.host.server", "--socket", base.host_socket, "--data", str(folder / "host"), "--lifeline"],
             folder / "log" / "host.log",
         )
         gateway = Process(

@@ -276,6 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--socket", required=True, metavar="PATH", help="Unix socket to serve, in a folder of its own"
     )
     parser.add_argument("--data", required=True, metavar="DIR", help="folder of the databases and blobs")
+    parser.add_argument("--lifeline", action="store_true", help="stop when standard input ends")
     options = parser.parse_args(arguments)
     try:
         server = HostServer(options.socket, options.data)
@@ -284,8 +285,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_REFUSED
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
-    server.serve_forever()
+    if options.lifeline:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=_await_end, args=(server,), name="lifeline", daemon=True).start()
+    server.serve_forever(_say_ready)
     return 0
+
+
+def _await_end(server: HostServer) -> None:
+    while os.read(0, 1):
+        pass
+    server.stop()
+
+
+def _say_ready() -> None:
+    print(json.dumps({"event": "ready"}), flush=True)
 
 
 if __name__ == "__main__":

@@ -221,8 +221,12 @@ def connect(
 def sandbox_layers() -> dict[str, str]:
     """What this kernel offers: layer -> "yes" or the reason why not."""
 
-def enter_namespaces() -> list[str]:
-    """Unshare user, mount, pid, network, IPC and UTS namespaces where they work; returns those that are active. The caller forks next."""
+def enter_namespaces(read_paths: Sequence[str] = ()) -> list[str]:
+    """Unshare user, mount, pid, network, IPC and UTS namespaces where they work, and enter a root with nothing but `read_paths`.
+
+    Returns the layers that are active. Root becomes nobody when everybody may read `read_paths`. The caller has one thread
+    and forks next. Raises `SandboxFailed` if it is left between two states.
+    """
 
 def enter_sandbox(
     read_paths: Sequence[str],

@@ -1,8 +1,90 @@
-//! Signing keys by handle.
-use crate::errors::raise;
+//! Keys by handle: secret keys and signing keys.
+use crate::errors::{file_error, key_error, not_copied, raise};
 use mesatee_custody as custody;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
+use std::fmt::Write;
+use std::path::Path;
+
+/// How many bytes of a public key its `repr` shows.
+const SHOWN_BYTES: usize = 8;
+
+/// The front of a public key, to tell keys apart in a log.
+pub(crate) fn shown(class: &str, public: &[u8]) -> String {
+    let mut text = format!("<{class} public ");
+    for byte in public.iter().take(SHOWN_BYTES) {
+        // Writing to a string does not fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text + "...>"
+}
+
+/// A 32-byte key for AES-256-GCM.
+#[pyclass(frozen, module = "mesatee._core")]
+pub(crate) struct SecretKey(pub(crate) custody::SecretKey);
+
+#[pymethods]
+impl SecretKey {
+    #[staticmethod]
+    fn generate(py: Python<'_>) -> PyResult<Self> {
+        custody::SecretKey::generate()
+            .map(Self)
+            .map_err(|error| key_error(py, error))
+    }
+
+    #[staticmethod]
+    fn load(py: Python<'_>, path: &str) -> PyResult<Self> {
+        py.detach(|| custody::SecretKey::load(Path::new(path)))
+            .map(Self)
+            .map_err(|error| file_error(py, path, error))
+    }
+
+    fn save(&self, py: Python<'_>, path: &str) -> PyResult<()> {
+        py.detach(|| self.0.save(Path::new(path)))
+            .map_err(|error| file_error(py, path, error))
+    }
+
+    fn derive(&self, py: Python<'_>, label: &str) -> PyResult<Self> {
+        self.0
+            .derive(label.as_bytes())
+            .map(Self)
+            .map_err(|error| key_error(py, error))
+    }
+
+    fn seal<'py>(
+        &self,
+        py: Python<'py>,
+        plaintext: &[u8],
+        aad: &[u8],
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let sealed = self.0.seal(plaintext, aad);
+        sealed
+            .map(|bytes| PyBytes::new(py, &bytes))
+            .map_err(|error| key_error(py, error))
+    }
+
+    fn open<'py>(
+        &self,
+        py: Python<'py>,
+        sealed: &[u8],
+        aad: &[u8],
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let len = custody::SecretKey::plain_len(sealed).map_err(|error| key_error(py, error))?;
+        PyBytes::new_with(py, len, |room| {
+            self.0
+                .open_into(sealed, aad, room)
+                .map_err(|error| key_error(py, error))
+        })
+    }
+
+    fn __repr__(&self) -> &'static str {
+        "<SecretKey>"
+    }
+
+    fn __reduce_ex__(&self, _protocol: i32) -> PyResult<()> {
+        Err(not_copied("SecretKey"))
+    }
+}
 
 /// An Ed25519 private key.
 #[pyclass(frozen, module = "mesatee._core")]
@@ -14,7 +96,43 @@ impl SigningKey {
     fn generate(py: Python<'_>) -> PyResult<Self> {
         custody::SigningKey::generate()
             .map(Self)
-            .map_err(|_| raise(py, "Unavailable", "the system gave no memory or randomness"))
+            .map_err(|error| key_error(py, error))
+    }
+
+    #[staticmethod]
+    fn load(py: Python<'_>, path: &str) -> PyResult<Self> {
+        py.detach(|| custody::SigningKey::load(Path::new(path)))
+            .map(Self)
+            .map_err(|error| file_error(py, path, error))
+    }
+
+    fn save(&self, py: Python<'_>, path: &str) -> PyResult<()> {
+        py.detach(|| self.0.save(Path::new(path)))
+            .map_err(|error| file_error(py, path, error))
+    }
+
+    #[staticmethod]
+    fn import_sealed(
+        py: Python<'_>,
+        sealed: &[u8],
+        by: &SecretKey,
+        context: &[u8],
+    ) -> PyResult<Self> {
+        custody::SigningKey::import_sealed(sealed, &by.0, context)
+            .map(Self)
+            .map_err(|error| key_error(py, error))
+    }
+
+    fn export_sealed<'py>(
+        &self,
+        py: Python<'py>,
+        by: &SecretKey,
+        context: &[u8],
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let sealed = self.0.export_sealed(&by.0, context);
+        sealed
+            .map(|bytes| PyBytes::new(py, &bytes))
+            .map_err(|error| key_error(py, error))
     }
 
     #[getter]
@@ -25,13 +143,23 @@ impl SigningKey {
     fn sign<'py>(&self, py: Python<'py>, message: &[u8]) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &self.0.sign(message))
     }
+
+    fn __repr__(&self) -> String {
+        shown("SigningKey", &self.0.public())
+    }
+
+    fn __reduce_ex__(&self, _protocol: i32) -> PyResult<()> {
+        Err(not_copied("SigningKey"))
+    }
 }
 
 #[pyfunction]
 fn verify_ed25519(py: Python<'_>, public: &[u8], signature: &[u8], message: &[u8]) -> PyResult<()> {
     custody::verify_ed25519(public, signature, message).map_err(|error| match error {
-        custody::KeyError::SignatureInvalid => raise(py, "SignatureInvalid", "the signature does not verify"),
-        _ => raise(py, "Malformed", "a key has 32 bytes and a signature 64"),
+        custody::KeyError::Malformed => {
+            raise(py, "Malformed", "a key has 32 bytes and a signature 64")
+        }
+        other => key_error(py, other),
     })
 }
 
@@ -41,6 +169,7 @@ fn protect_process() -> Vec<&'static str> {
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<SecretKey>()?;
     module.add_class::<SigningKey>()?;
     module.add_function(wrap_pyfunction!(verify_ed25519, module)?)?;
     module.add_function(wrap_pyfunction!(protect_process, module)?)

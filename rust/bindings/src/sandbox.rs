@@ -1,6 +1,59 @@
 //! Bindings of `mesatee-sandbox`.
+use crate::errors::raise;
+use mesatee_sandbox as sandbox;
 use pyo3::prelude::*;
+use std::collections::BTreeMap;
 
-pub(crate) fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+fn failed(py: Python<'_>, error: &sandbox::SandboxError) -> PyErr {
+    raise(py, "SandboxFailed", error.to_string())
+}
+
+#[pyfunction]
+fn sandbox_layers(py: Python<'_>) -> BTreeMap<&'static str, String> {
+    py.detach(sandbox::sandbox_layers)
+}
+
+#[pyfunction]
+#[pyo3(signature = (read_paths=Vec::new()))]
+fn enter_namespaces(py: Python<'_>, read_paths: Vec<String>) -> PyResult<Vec<&'static str>> {
+    sandbox::enter_namespaces(&read_paths).map_err(|error| failed(py, &error))
+}
+
+#[pyfunction]
+fn enter_sandbox(
+    py: Python<'_>,
+    read_paths: Vec<String>,
+    address_space: u64,
+    cpu_seconds: u64,
+    file_bytes: u64,
+    threads: u64,
+    keep_fds: Vec<u32>,
+) -> PyResult<Vec<&'static str>> {
+    sandbox::enter_sandbox(&sandbox::Confinement {
+        read_paths: &read_paths,
+        address_space,
+        cpu_seconds,
+        file_bytes,
+        threads,
+        keep_fds: &keep_fds,
+    })
+    .map_err(|error| failed(py, &error))
+}
+
+#[pyfunction]
+fn memfd(py: Python<'_>, name: &str) -> PyResult<i32> {
+    sandbox::memfd(name).map_err(|error| failed(py, &error))
+}
+
+#[pyfunction]
+fn memfd_seal(py: Python<'_>, fd: i32) -> PyResult<()> {
+    sandbox::memfd_seal(fd).map_err(|error| failed(py, &error))
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(sandbox_layers, module)?)?;
+    module.add_function(wrap_pyfunction!(enter_namespaces, module)?)?;
+    module.add_function(wrap_pyfunction!(enter_sandbox, module)?)?;
+    module.add_function(wrap_pyfunction!(memfd, module)?)?;
+    module.add_function(wrap_pyfunction!(memfd_seal, module)?)
 }

@@ -1,13 +1,20 @@
-//! Secret memory and signing keys.
+//! Secret memory, key files, and the keys that need nothing but them.
 //!
 //! Secrets live in pages of their own: locked in RAM where the limits allow it, left out of core dumps, wiped in a forked
 //! child, and overwritten before they are given back. Nothing here implements `Clone`, `Debug` of contents or serialisation.
 
+pub mod keyfile;
 mod memory;
+mod symmetric;
 
+pub use keyfile::FileError;
 pub use memory::{protect_process, SecretBytes};
+pub use symmetric::{
+    export_sealed, import_sealed, SecretKey, SEAL_OVERHEAD, SEAL_VERSION, SECRET_KEY_BYTES,
+};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair, UnparsedPublicKey, ED25519};
+use std::path::Path;
 use std::sync::Arc;
 
 /// What can go wrong with a key.
@@ -17,12 +24,16 @@ pub enum KeyError {
     Malformed,
     /// The signature does not verify.
     SignatureInvalid,
+    /// Sealed bytes were altered, cut, or sealed by another key or for another purpose.
+    Corrupt,
     /// The operating system gave no memory or no randomness.
     System,
 }
 
 /// Length of an Ed25519 seed in bytes (RFC 8032, section 5.1.5).
 pub const SEED_BYTES: usize = 32;
+
+const KIND: &str = "signing";
 
 struct Inner {
     seed: SecretBytes,
@@ -51,6 +62,38 @@ impl SigningKey {
         let mut public = [0u8; 32];
         public.copy_from_slice(pair.public_key().as_ref());
         Ok(Self(Arc::new(Inner { seed, pair, public })))
+    }
+
+    /// Read a key file; a public part that is not the secret's is refused.
+    pub fn load(path: &Path) -> Result<Self, FileError> {
+        let (public, seed) = keyfile::decode(KIND, SEED_BYTES, &keyfile::read(path)?)?;
+        let key = Self::from_seed(seed).map_err(|_| FileError::Malformed("not an Ed25519 key"))?;
+        match public {
+            Some(public) if public == key.public() => Ok(key),
+            _ => Err(FileError::Malformed("public part and secret differ")),
+        }
+    }
+
+    /// Create a key file.
+    pub fn save(&self, path: &Path) -> Result<(), FileError> {
+        keyfile::create(
+            path,
+            &keyfile::encode(KIND, Some(&self.0.public), &self.0.seed)?,
+        )
+    }
+
+    /// The key that [`Self::export_sealed`] sealed under `by` for this `context`.
+    pub fn import_sealed(sealed: &[u8], by: &SecretKey, context: &[u8]) -> Result<Self, KeyError> {
+        let seed = import_sealed(sealed, KIND, by, context)?;
+        if seed.len() != SEED_BYTES {
+            return Err(KeyError::Corrupt);
+        }
+        Self::from_seed(seed)
+    }
+
+    /// The seed, sealed under `by` and bound to `context`.
+    pub fn export_sealed(&self, by: &SecretKey, context: &[u8]) -> Result<Vec<u8>, KeyError> {
+        export_sealed(&self.0.seed, KIND, by, context)
     }
 
     /// The seed, lent to the closure only.
@@ -101,10 +144,16 @@ mod tests {
             verify_ed25519(&key.public(), &signature, &[0x73]),
             Err(KeyError::SignatureInvalid)
         );
-        assert_eq!(verify_ed25519(&[0; 31], &signature, &[]), Err(KeyError::Malformed));
+        assert_eq!(
+            verify_ed25519(&[0; 31], &signature, &[]),
+            Err(KeyError::Malformed)
+        );
     }
 
     fn hex(text: &str) -> Vec<u8> {
-        (0..text.len()).step_by(2).map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap()).collect()
+        (0..text.len())
+            .step_by(2)
+            .map(|i| u8::from_str_radix(&text[i..i + 2], 16).unwrap())
+            .collect()
     }
 }

@@ -3,6 +3,9 @@
 use std::ptr::NonNull;
 use zeroize::Zeroize;
 
+/// Stands behind the bytes; a page that the kernel wiped on fork has lost it.
+const ALIVE: u8 = 0xA5;
+
 /// Bytes in pages of their own: locked, not dumped, wiped on fork and on drop.
 pub struct SecretBytes {
     start: NonNull<u8>,
@@ -19,7 +22,7 @@ impl SecretBytes {
     /// `len` zero bytes; `None` if the system gives no memory.
     pub fn zeroed(len: usize) -> Option<Self> {
         let page = 4096;
-        let mapped = len.max(1).div_ceil(page) * page;
+        let mapped = (len + 1).div_ceil(page) * page;
         // SAFETY: an anonymous private mapping at an address that the kernel picks touches no existing memory.
         let address = unsafe {
             libc::mmap(
@@ -41,7 +44,10 @@ impl SecretBytes {
             libc::madvise(address, mapped, libc::MADV_DONTDUMP);
             libc::madvise(address, mapped, libc::MADV_WIPEONFORK);
         }
-        Some(Self { start: NonNull::new(address.cast())?, len, mapped })
+        let start = NonNull::new(address.cast::<u8>())?;
+        // SAFETY: the mapping has room for `len + 1` bytes.
+        unsafe { start.as_ptr().add(len).write_volatile(ALIVE) };
+        Some(Self { start, len, mapped })
     }
 
     /// A copy of `bytes`; the caller wipes the original.
@@ -57,15 +63,15 @@ impl SecretBytes {
     }
 
     /// Lend the bytes to a closure.
+    ///
+    /// # Panics
+    /// In a forked child, where the kernel has wiped them: work under a key of zeros would be worse than none.
     pub fn with<T>(&self, use_it: impl FnOnce(&[u8]) -> T) -> T {
+        // SAFETY: the byte behind the contents belongs to the mapping; volatile, because the kernel may change it.
+        let sign = unsafe { self.start.as_ptr().add(self.len).read_volatile() };
+        assert_eq!(sign, ALIVE, "keys do not survive a fork");
         // SAFETY: `start` is valid for `len` bytes for as long as self lives, and nobody writes through a shared reference.
         use_it(unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) })
-    }
-
-    /// The bytes, writable.
-    pub fn as_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as in `with`, and `&mut self` makes the access exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 
     /// Length in bytes.
@@ -76,6 +82,14 @@ impl SecretBytes {
     /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+}
+
+impl AsMut<[u8]> for SecretBytes {
+    /// The bytes, writable.
+    fn as_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `with`, and `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
 
@@ -99,7 +113,10 @@ pub fn protect_process() -> Vec<&'static str> {
         if libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 {
             active.push("not-dumpable");
         }
-        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        let none = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
         if libc::setrlimit(libc::RLIMIT_CORE, &none) == 0 {
             active.push("no-core-file");
         }

@@ -94,3 +94,33 @@ RUN_SECONDS: Final = 24 * 3_600
 """Longest run that a task may ask for."""
 ATTEMPTS: Final = 3
 """Attempts of one run before it counts as failed."""
+
+# -- attestation ----------------------------------------------------------------------------------
+CBOR_DEPTH: Final = 8
+"""Nesting of the CBOR that we define ourselves, in levels: our deepest structure has 4."""
+CBOR_ITEMS: Final = 1_024
+"""Data items in one such structure, counted over all levels."""
+CLAIMS_BYTES: Final = 8 * KIB
+"""The claims beside evidence, in bytes."""
+ENVIRONMENTS: Final = 16
+"""Execution environments that one worker offers."""
+EXTRA_CLAIMS: Final = 16
+"""Claims of other profiles that are kept, not interpreted."""
+EVIDENCE_LIFE_SECONDS: Final = 31 * 86_400
+"""Longest validity of software evidence, in seconds: as long as vendors' collateral lives."""
+APPRAISAL_AGE_SECONDS: Final = 24 * 3_600
+"""Longest age of an appraisal that a trust policy may set, in seconds."""
+APPRAISALS_CACHED: Final = 1_024
+"""Appraisals that a verifier remembers: one for each connection of a full listener."""
+TRUST_POLICY_BYTES: Final = 64 * KIB
+"""A trust policy as TOML, in bytes."""
+TRUST_ENTRIES: Final = 256
+"""Entries in one list of a trust policy."""
+
+# -- Cedar policies -------------------------------------------------------------------------------
+POLICY_DEPTH: Final = 24
+"""Brackets open at once in a policy text: the Cedar parser recurses, and 100 overflow a stack of 1 MiB."""
+POLICY_IFS: Final = 16
+"""`if` expressions in a policy text, because each nests like a bracket."""
+POLICY_CHAIN: Final = 16
+"""Attributes in one `a.b.c` path of a policy text: Cedar's check of `has` paths takes quadratic time."""

@@ -1,0 +1,108 @@
+//! Locking the calling process in, for good.
+use crate::layers::layer;
+use crate::sys::{self, Result};
+use crate::{landlocked, namespaces, seccomp};
+
+/// What the child may use.
+#[derive(Debug, Clone)]
+pub struct Confinement<'a> {
+    /// Files and folders that may be read.
+    pub read_paths: &'a [String],
+    /// RLIMIT_AS, in bytes, everything included.
+    pub address_space: u64,
+    /// Processor time in seconds; then the kernel sends SIGKILL.
+    pub cpu_seconds: u64,
+    /// RLIMIT_FSIZE, in bytes: the largest file, memory files included.
+    pub file_bytes: u64,
+    /// Threads, the first included; at least 1.
+    pub threads: u64,
+    /// Descriptors that stay open; all others are closed.
+    pub keep_fds: &'a [u32],
+}
+
+/// Descriptors that a function may open beyond those that it was given.
+const SPARE_DESCRIPTORS: u64 = 256;
+/// Bytes of locked memory and of message queues: none.
+const NONE: u64 = 0;
+/// Capabilities are numbered below this; the kernel refuses numbers that it does not know.
+const CAPABILITIES: u64 = 64;
+
+/// Confine the calling process, which has one thread; returns the active layers.
+///
+/// 1. It dies with its parent, and only the named descriptors stay open.
+/// 2. Resource limits, hard and soft alike.
+/// 3. No capabilities, not dumpable, `no_new_privs`.
+/// 4. Landlock, as far as the kernel has it.
+/// 5. seccomp.
+pub fn enter_sandbox(wanted: &Confinement<'_>) -> Result<Vec<&'static str>> {
+    // 1.
+    sys::prctl(
+        "PR_SET_PDEATHSIG",
+        libc::PR_SET_PDEATHSIG,
+        libc::SIGKILL as u64,
+    )?;
+    close_others(wanted.keep_fds)?;
+    // 2.
+    let mut active = limit(wanted)?;
+    // 3.
+    for capability in 0..CAPABILITIES {
+        // Refused without CAP_SETPCAP or beyond the last capability; no_new_privs below covers both.
+        let _ = sys::prctl("PR_CAPBSET_DROP", libc::PR_CAPBSET_DROP, capability);
+    }
+    sys::drop_capabilities()?;
+    active.push(layer::NO_CAPABILITIES);
+    sys::prctl("PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, 0)?;
+    active.push(layer::NOT_DUMPABLE);
+    sys::prctl("PR_SET_NO_NEW_PRIVS", libc::PR_SET_NO_NEW_PRIVS, 1)?;
+    active.push(layer::NO_NEW_PRIVS);
+    // 4.
+    active.extend(landlocked::restrict(wanted.read_paths)?);
+    // 5.
+    seccomp::restrict(wanted.threads > 1)?;
+    active.push(layer::SECCOMP);
+    Ok(active)
+}
+
+fn close_others(keep: &[u32]) -> Result<()> {
+    let mut kept = keep.to_vec();
+    kept.sort_unstable();
+    kept.dedup();
+    let mut next = 0;
+    for fd in kept {
+        if fd > next {
+            sys::close_range(next, fd - 1)?;
+        }
+        next = fd.saturating_add(1);
+    }
+    sys::close_range(next, u32::MAX)
+}
+
+fn limit(wanted: &Confinement<'_>) -> Result<Vec<&'static str>> {
+    let highest = u64::from(wanted.keep_fds.iter().copied().max().unwrap_or(0));
+    let limits = [
+        ("RLIMIT_AS", libc::RLIMIT_AS, wanted.address_space),
+        ("RLIMIT_CPU", libc::RLIMIT_CPU, wanted.cpu_seconds),
+        ("RLIMIT_FSIZE", libc::RLIMIT_FSIZE, wanted.file_bytes),
+        (
+            "RLIMIT_NOFILE",
+            libc::RLIMIT_NOFILE,
+            highest + SPARE_DESCRIPTORS,
+        ),
+        ("RLIMIT_CORE", libc::RLIMIT_CORE, NONE),
+        ("RLIMIT_MEMLOCK", libc::RLIMIT_MEMLOCK, NONE),
+        ("RLIMIT_MSGQUEUE", libc::RLIMIT_MSGQUEUE, NONE),
+    ];
+    for (name, resource, value) in limits {
+        sys::set_limit(name, resource, value)?;
+    }
+    let mut active = vec![layer::LIMITS];
+    if wanted.threads <= 1 {
+        // seccomp refuses clone altogether.
+        active.push(layer::THREAD_LIMIT);
+    } else if namespaces::has_own_count() {
+        // The outer child lives in the same user namespace and counts too.
+        sys::set_limit("RLIMIT_NPROC", libc::RLIMIT_NPROC, wanted.threads + 1)?;
+        active.push(layer::THREAD_LIMIT);
+    }
+    Ok(active)
+}

@@ -1,0 +1,209 @@
+"""Evidence in, appraisal out. Pure: the time is an argument, and nothing is read or fetched.
+
+`appraise` is what a channel calls inside the handshake: it returns an `Appraisal` that the policy accepts, or
+raises. `examine` answers the same questions without deciding, for people who want to know why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from mesatee.attestation import evidence as ev
+from mesatee.attestation.appraisal import LEVELS, Answer, Appraisal, Status, tier
+from mesatee.attestation.tee import none, software
+from mesatee.attestation.tee.base import Proof, Tee
+from mesatee.attestation.trust import ANY, GatewayTrust, RoleTrust, TrustPolicy
+from mesatee.errors import EvidenceRefused, LevelTooLow
+from mesatee.protocol import limits
+
+TEE_MODULES: Final[Mapping[int, Tee[Any]]] = MappingProxyType(
+    {ev.TAG_NONE: none.TEE, ev.TAG_SOFTWARE: software.TEE}
+)
+
+
+def examine(extension: bytes | None, spki: bytes, policy: TrustPolicy, at: int, role: ev.Role) -> Appraisal:
+    """Appraise the evidence of a peer whose channel key is `spki` (DER), which acts in `role`, at `at` (Unix
+    seconds).
+
+    1. There is evidence (absence is refused, never skipped).
+    2. Decode it: tag, body, claims (CCC interoperable RA-TLS).
+    3. The claims are about this channel's key: pubkey-hash = SHA-256(SPKI).
+    4. The claims are about this role.
+    5. Parse the body and verify signature, chain, TCB status and time (the TEE's module).
+    6. The report vouches for the claims: report data = SHA-256(claims) || zeros.
+    7. Validate the values against the policy: TEE class, simulation, measurement, service, the TEE's own
+    rules.
+    8. The level, and the status that all answers together deserve.
+
+    Returns an appraisal of any status. Raises `Malformed`, `TooLarge` and `UnsupportedVersion` for what is
+    not evidence, and `EvidenceRefused` for evidence that is not this peer's: that of another has no verdict
+    here.
+    """
+    # 1. Presence.
+    if extension is None:
+        raise EvidenceRefused(
+            "the peer showed no evidence", hint="connect to a gateway or worker, not to a party"
+        )
+    # 2. Decode.
+    found = ev.decode(extension)
+    # 3. Channel key.
+    spki_hash = hashlib.sha256(spki).digest()
+    if found.claims.pubkey_hash != spki_hash:
+        raise EvidenceRefused("the evidence was made for another channel key")
+    # 4. Role.
+    if found.claims.role != role:
+        raise EvidenceRefused(f"the evidence is that of a {found.claims.role}, a {role} was expected")
+    # 5. Proof.
+    trust = policy.role(role)
+    tee = TEE_MODULES[found.tag]
+    proof = tee.prove(found.body, trust, at)
+    # 6. Binding of the claims.
+    if proof.report_data != ev.report_data(found.claims_bytes):
+        raise EvidenceRefused("the report does not vouch for the claims beside it")
+    # 7. Policy.
+    objections = _objections(tee.name, proof, found.claims, trust) + tee.validate(proof, found.claims, trust)
+    # 8. Level and status.
+    if proof.level < trust.minimum_level:
+        objections += (_too_low(proof.level, trust.minimum_level),)
+    expires = at + trust.max_age_seconds
+    return Appraisal(
+        status=_status(proof, bool(objections)),
+        level=proof.level,
+        level_reason=proof.level_reason,
+        tee=tee.name,
+        simulated=proof.simulated,
+        hardware=proof.hardware,
+        measurement=proof.measurement,
+        signature=proof.signature,
+        chain=proof.chain,
+        tcb=proof.tcb,
+        policy=Answer.REFUSED if objections else Answer.AFFIRMED,
+        freshness=proof.freshness,
+        reasons=(*objections, *proof.reasons),
+        role=role,
+        service=found.claims.service,
+        evidence_digest=hashlib.sha256(extension).hexdigest(),
+        policy_digest=policy.digest,
+        spki_hash=spki_hash.hex(),
+        at=at,
+        expires=expires if proof.expires is None else min(expires, proof.expires),
+        environments=found.claims.environments,
+        claims=proof.claims,
+        vector=proof.vector,
+    )
+
+
+def appraise(extension: bytes | None, spki: bytes, policy: TrustPolicy, at: int, role: ev.Role) -> Appraisal:
+    """`examine`, and refuse whatever the policy does not accept.
+
+    1. Examine.
+    2. No question was answered with "refused", other than the level.
+    3. Above level 1, signature and chain are established, not merely not refused. (Reports of some TEEs carry
+    no
+       time: there the channel's nonces prove that the key is live, and the appraisal says "not established".)
+    4. The level is reached.
+
+    Raises `EvidenceRefused`, `LevelTooLow` (proven, but too low) and what `examine` raises.
+    """
+    # 1. Examine.
+    appraisal = examine(extension, spki, policy, at, role)
+    trust = policy.role(role)
+    too_low = appraisal.level < trust.minimum_level
+    # 2. and 3. Proof.
+    proven = (appraisal.signature, appraisal.chain)
+    refused = Answer.REFUSED in (*proven, appraisal.tcb, appraisal.freshness)
+    if refused or (appraisal.level > 1 and Answer.NOT_ESTABLISHED in proven):
+        raise EvidenceRefused(f"evidence of the {role} refused: " + "; ".join(appraisal.reasons))
+    # 4. Level: said first, because another machine is needed, whatever else the policy objects to.
+    if too_low:
+        raise LevelTooLow(f"{_too_low(appraisal.level, trust.minimum_level)}: {appraisal.level_reason}")
+    if appraisal.policy is not Answer.AFFIRMED:
+        raise EvidenceRefused(f"evidence of the {role} refused: " + "; ".join(appraisal.reasons))
+    return appraisal
+
+
+def _too_low(level: int, minimum: int) -> str:
+    return (
+        f"level {level} ({LEVELS[level]}) is below {minimum} ({LEVELS[minimum]}), which the policy asks for"
+    )
+
+
+def _objections(tee: str, proof: Proof, claims: ev.Claims, trust: RoleTrust) -> tuple[str, ...]:
+    """What the policy has against the proven values, of any TEE."""
+    found: list[str] = []
+    if tee not in trust.tees:
+        found.append(f"TEE class {tee} is not one that the policy names")
+    if proof.simulated and not trust.allow_simulated:
+        found.append("the hardware is simulated")
+    if trust.measurements != ANY and proof.measurement not in trust.measurements:
+        found.append(f"measurement {proof.measurement or '(none)'} is not one that the policy names")
+    if isinstance(trust, GatewayTrust) and trust.service != ANY and claims.service not in trust.service:
+        found.append(f"service statement {claims.service or '(none)'} is not one that the policy names")
+    return tuple(found)
+
+
+def _status(proof: Proof, objected: bool) -> Status:
+    """AR4SI: the worst tier of the vector, and never better than the answers allow."""
+    answers = (proof.signature, proof.chain, proof.tcb, proof.freshness)
+    if objected or Answer.REFUSED in answers:
+        return Status.CONTRAINDICATED
+    tiers = {tier(value) for value in proof.vector.values()} - {Status.NONE}
+    if not tiers or proof.level == 1:
+        return Status.NONE
+    for status in (Status.CONTRAINDICATED, Status.WARNING):
+        if status in tiers:
+            return status
+    # Something that nobody established is not affirmed.
+    return Status.WARNING if Answer.NOT_ESTABLISHED in answers else Status.AFFIRMING
+
+
+class AppraisalCache:
+    """Remembers accepted appraisals, so that a peer that connects again costs one hash. May be shared by
+    threads.
+
+    An entry counts only for the same evidence, channel key, policy and role, from the time it was made until
+    it expires. Refusals are not kept.
+    """
+
+    def __init__(self, size: int = limits.APPRAISALS_CACHED) -> None:
+        self._size = size
+        self._kept: OrderedDict[tuple[str, ...], Appraisal] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def appraise(
+        self, extension: bytes | None, spki: bytes, policy: TrustPolicy, at: int, role: ev.Role
+    ) -> Appraisal:
+        """As the function `appraise`."""
+        if extension is None or len(extension) > limits.EVIDENCE_BYTES:
+            return appraise(extension, spki, policy, at, role)
+        key = (
+            hashlib.sha256(extension).hexdigest(),
+            hashlib.sha256(spki).hexdigest(),
+            policy.digest,
+            role,
+        )
+        with self._lock:
+            kept = self._kept.get(key)
+            # A clock that was set back makes the entry worthless too.
+            if kept is not None and kept.at <= at < kept.expires:
+                self._kept.move_to_end(key)
+                return kept
+        fresh = appraise(extension, spki, policy, at, role)
+        with self._lock:
+            self._kept[key] = fresh
+            self._kept.move_to_end(key)
+            while len(self._kept) > self._size:
+                self._kept.popitem(last=False)
+        return fresh
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._kept)
+
+
+__all__ = ["TEE_MODULES", "AppraisalCache", "appraise", "examine"]

@@ -1,0 +1,208 @@
+"""Serve an ASGI app over verified connections, each by one of uvicorn's HTTP/1.1 protocols (h11).
+
+uvicorn neither listens nor speaks TLS here, and it reads no identity from headers: the app finds the verified
+peer as the `mesatee._core.Connection` in ``scope["mesatee.connection"]``. No WebSocket, no lifespan, no proxy
+headers, no server header.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from typing import Any, Final, cast
+
+import h11
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from mesatee._core import Connection, Listener
+from mesatee.channel.listen import serve
+from mesatee.errors import Unavailable
+from mesatee.protocol import limits
+
+HEAD_BYTES: Final = 32 * limits.KIB
+"""Request line and headers of one request, in bytes."""
+HEAD_SECONDS: Final = 10.0
+"""From a request's first byte, or a new connection, to the end of its headers, in seconds."""
+KEEP_ALIVE_SECONDS: Final = 75
+"""An idle connection is kept this long, in seconds; longer than the client's, so that the client closes."""
+CONCURRENT_REQUESTS: Final = 256
+"""Requests that the app works on at once; more are answered with 503."""
+CONNECTION_AGE_SECONDS: Final = 660.0
+"""A connection takes no new request after this time, in seconds: the peer must be appraised anew. A minute
+more than our own clients' limit, so that it is the client who closes."""
+GRACE_SECONDS: Final = 10.0
+"""How long `shutdown` waits for requests under way, in seconds."""
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's protocol for one verified connection, with a deadline for headers and an age limit."""
+
+    def __init__(self, server: AttestedServer, connection: Connection) -> None:
+        loop = asyncio.get_running_loop()
+        super().__init__(server.config, server.state, {}, loop)
+        self._connection = connection
+        self._server = server
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self.app = self._with_connection
+
+    async def _with_connection(self, scope: Any, receive: Any, send: Any) -> None:
+        scope["mesatee.connection"] = self._connection
+        await self._server.answer(scope, receive, send)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.client = _address(self._connection.address)
+        self.scheme = "https"
+        if self._server.stopping:
+            # It was verified, but not yet here, when `shutdown` went through the connections.
+            transport.close()
+            return
+        self._arm("head", HEAD_SECONDS, transport.close)
+        self._arm("age", self._server.max_age, self.retire)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._disarm("head")
+        elif "head" not in self._timers:
+            # Bytes came and yet no request has begun: its headers are incomplete.
+            self._arm("head", HEAD_SECONDS, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        for name in list(self._timers):
+            self._disarm(name)
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def retire(self) -> None:
+        """Close after the request under way, or now."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.shutdown()
+
+    def _arm(self, name: str, seconds: float, action: Any) -> None:
+        self._timers[name] = self.loop.call_later(seconds, action)
+
+    def _disarm(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+
+
+class AttestedServer:
+    """An ASGI app behind a `Listener`.
+
+    `max_age_seconds` is the age after which a connection takes no new request.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        listener: Listener,
+        *,
+        max_age_seconds: float = CONNECTION_AGE_SECONDS,
+        concurrent_requests: int = CONCURRENT_REQUESTS,
+    ) -> None:
+        self._app = app
+        self._listener = listener
+        self._limit = concurrent_requests
+        self._running = 0
+        self.stopping = False
+        self.max_age: Final = max_age_seconds
+        self.state: Final = ServerState()
+        self.config: Final = Config(
+            self._nothing,
+            http="h11",
+            ws="none",
+            loop="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            h11_max_incomplete_event_size=HEAD_BYTES,
+        )
+        self.config.load()
+
+    async def _nothing(self, scope: Any, receive: Any, send: Any) -> None:
+        # uvicorn's configuration wants an app; each protocol has its own, which knows its connection.
+        raise Unavailable("no connection")
+
+    async def answer(self, scope: Any, receive: Any, send: Any) -> None:
+        """Run the app, or answer 503 when it is busy with `concurrent_requests` others."""
+        if self._running >= self._limit:
+            await _busy(send)
+            return
+        self._running += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._running -= 1
+
+    async def serve(self) -> None:
+        """Serve until `shutdown`, or until the listener is closed and its last connection has ended."""
+        await serve(self._listener, self._serve_one)
+
+    async def _serve_one(self, connection: Connection, end: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        # asyncio sets no socket option on a socketpair and TCP_NODELAY is set in Rust: small answers leave at
+        # once.
+        transport, protocol = await loop.connect_accepted_socket(lambda: _Protocol(self, connection), end)
+        try:
+            await protocol.closed
+        finally:
+            transport.abort()
+
+    async def shutdown(self, grace_seconds: float = GRACE_SECONDS) -> None:
+        """Close the listener and idle connections now, others after their request, all after
+        `grace_seconds`."""
+        self.stopping = True
+        self._listener.close()
+        protocols = [cast(_Protocol, protocol) for protocol in self.state.connections]
+        for protocol in protocols:
+            protocol.retire()
+        closed = [protocol.closed for protocol in protocols]
+        if closed:
+            await asyncio.wait(closed, timeout=grace_seconds)
+        for task in list(self.state.tasks):
+            task.cancel()
+        for protocol in protocols:
+            if not protocol.closed.done():
+                protocol.transport.abort()
+
+
+async def _busy(send: Any) -> None:
+    error = Unavailable("the server is busy with as many requests as it may")
+    body = json.dumps({"error": error.as_dict()}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"retry-after", b"1"),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+__all__ = [
+    "CONCURRENT_REQUESTS",
+    "CONNECTION_AGE_SECONDS",
+    "GRACE_SECONDS",
+    "HEAD_BYTES",
+    "HEAD_SECONDS",
+    "KEEP_ALIVE_SECONDS",
+    "AttestedServer",
+]

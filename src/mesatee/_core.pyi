@@ -242,6 +242,9 @@ def enter_sandbox(
     that the kernel lacks (Landlock, namespaces) is missing from the list.
     """
 
+def prepare_zygote() -> None:
+    """No core file, not dumpable, no new privileges; orphans of children become ours. Raises `SandboxFailed`."""
+
 def memfd(name: str) -> int: ...
 def memfd_seal(fd: int) -> None:
     """Forbid writing, growing and shrinking for good."""

@@ -41,6 +41,11 @@ fn enter_sandbox(
 }
 
 #[pyfunction]
+fn prepare_zygote(py: Python<'_>) -> PyResult<()> {
+    sandbox::prepare_zygote().map_err(|error| failed(py, &error))
+}
+
+#[pyfunction]
 fn memfd(py: Python<'_>, name: &str) -> PyResult<i32> {
     sandbox::memfd(name).map_err(|error| failed(py, &error))
 }
@@ -54,6 +59,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(sandbox_layers, module)?)?;
     module.add_function(wrap_pyfunction!(enter_namespaces, module)?)?;
     module.add_function(wrap_pyfunction!(enter_sandbox, module)?)?;
+    module.add_function(wrap_pyfunction!(prepare_zygote, module)?)?;
     module.add_function(wrap_pyfunction!(memfd, module)?)?;
     module.add_function(wrap_pyfunction!(memfd_seal, module)?)
 }

@@ -27,6 +27,15 @@ const NONE: u64 = 0;
 /// Capabilities are numbered below this; the kernel refuses numbers that it does not know.
 const CAPABILITIES: u64 = 64;
 
+/// Prepare the process from which children are forked: no core file, not dumpable, `no_new_privs`, and its
+/// children's orphans become its own, so that none is left unreaped.
+pub fn prepare_zygote() -> Result<()> {
+    sys::set_limit("RLIMIT_CORE", libc::RLIMIT_CORE, NONE)?;
+    sys::prctl("PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, 0)?;
+    sys::prctl("PR_SET_NO_NEW_PRIVS", libc::PR_SET_NO_NEW_PRIVS, 1)?;
+    sys::prctl("PR_SET_CHILD_SUBREAPER", libc::PR_SET_CHILD_SUBREAPER, 1).map(|_| ())
+}
+
 /// Confine the calling process, which has one thread; returns the active layers.
 ///
 /// 1. It dies with its parent, and only the named descriptors stay open.

@@ -18,7 +18,7 @@ mod root;
 mod seccomp;
 mod sys;
 
-pub use confine::{enter_sandbox, Confinement};
+pub use confine::{enter_sandbox, prepare_zygote, Confinement};
 pub use files::{memfd, memfd_seal};
 pub use layers::{layer, sandbox_layers};
 pub use namespaces::enter_namespaces;

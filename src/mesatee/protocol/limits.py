@@ -70,10 +70,20 @@ STATEMENT_AGE_SECONDS: Final = 3_600
 # -- host doors -----------------------------------------------------------------------------------
 FRAME_BYTES: Final = 2 * MIB
 """One frame between the TCB and the host process, in bytes."""
+FRAME_FIELDS: Final = 2 * LOG_BATCH
+"""Fields of one frame: the largest group commit has an entry and a body per record."""
+HOST_MESSAGE_BYTES: Final = 256
+"""The message of a refusal by the host, in bytes: enough for a sentence."""
+HOST_CONNECTIONS: Final = 128
+"""Connections that the host process serves at once, a thread each."""
+HOST_STALL_SECONDS: Final = 300
+"""How long the host process waits for the rest of a request, or for the reader of a blob."""
 TICKET_BYTES: Final = 4 * KIB
 """A queue ticket, in bytes."""
+LEASE_ID_CHARS: Final = 64
+"""The host's name for a lease, in ASCII characters."""
 LEASE_SECONDS: Final = 3_600
-"""Longest lease of a ticket."""
+"""Longest lease of a ticket, and longest wait for one."""
 
 # -- channel --------------------------------------------------------------------------------------
 HANDSHAKE_SECONDS: Final = 10
@@ -88,6 +98,8 @@ EVIDENCE_BYTES: Final = 48 * KIB
 # -- sandbox --------------------------------------------------------------------------------------
 CHILD_REPORT_BYTES: Final = 64 * KIB
 """What a sandboxed child may tell its supervisor beside its outputs, in bytes."""
+JOB_BYTES: Final = 64 * KIB
+"""A job as the supervisor hands it to the zygote, in bytes: arguments and 64 names with their formats."""
 DIAGNOSTICS_BYTES: Final = 64 * KIB
 """Kept of stdout, stderr and a traceback, in bytes."""
 RUN_SECONDS: Final = 24 * 3_600

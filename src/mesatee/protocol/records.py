@@ -16,7 +16,7 @@ from . import envelope as dsse
 from . import limits
 from .digests import Hex16, Hex32, Name, Wrap
 from .jsonstrict import canonical, parse_object
-from .statements import Failure, Model, Time, WorkerFacts, validate
+from .statements import Failure, Measurement, Model, Time, WorkerFacts, validate
 
 SALT_BYTES = 16
 RECORD_VERSION = 1
@@ -34,7 +34,7 @@ class EpochOutcome(Outcome):
     kind = "epoch"
     number: Annotated[int, Field(ge=1)]
     nonce: Hex32
-    measurement: Hex32
+    measurement: Measurement
     level: Annotated[int, Field(ge=1, le=5)]
     channel_key: Hex32
 

@@ -30,6 +30,8 @@ C = TypeVar("C", bound="Common")
 
 Column = Annotated[str, StringConstraints(min_length=1, max_length=limits.COLUMN_CHARS)]
 PolicyText = Annotated[str, StringConstraints(min_length=1, max_length=limits.POLICY_BYTES)]
+Measurement = Annotated[str, StringConstraints(pattern=r"^(none|[0-9a-f]{64,128})$")]
+"""A TEE's measurement in hex; ``none`` for a machine of level 1, which measures nothing."""
 TableFormat = Literal["csv", "parquet", "arrow", "json", "bytes"]
 
 
@@ -165,7 +167,7 @@ class Accept(Model):
 
     min_level: Annotated[int, Field(ge=1, le=5)]
     tees: Annotated[tuple[Name, ...], Field(min_length=1, max_length=32)]
-    workers: Annotated[tuple[Hex32, ...], Field(min_length=1, max_length=64)]
+    workers: Annotated[tuple[Measurement, ...], Field(min_length=1, max_length=64)]
     allow_simulated: bool
 
 
@@ -302,7 +304,7 @@ class WorkerFacts(Model):
     """What was appraised of the worker that ran it."""
 
     key: Hex32
-    measurement: Hex32
+    measurement: Measurement
     level: Annotated[int, Field(ge=1, le=5)]
     tee: Name
     simulated: bool

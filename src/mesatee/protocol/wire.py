@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 from . import limits
 from .digests import Hex32, HpkePublic, Name, Wrap
 from .records import RecordProof
-from .statements import Failure, Model, RunLimits, TableFormat, Time
+from .statements import Failure, Model, RunLimits, TableFormat, Time, WorkerFacts
 
 Checkpoint = Annotated[str, StringConstraints(max_length=limits.CHECKPOINT_BYTES)]
 Base64 = Annotated[str, StringConstraints(max_length=2 * limits.CERTIFICATE_BYTES)]
@@ -97,7 +97,9 @@ class GrantReply(Model):
     executor: Literal["builtin", "python"]
     entry: Name
     code: GrantedBlob | None
+    datasets: dict[Name, Hex32]
     inputs: dict[Name, GrantedBlob]
+    worker: WorkerFacts
     arguments: dict[str, Any]
     outputs: dict[Name, TableFormat]
     limits: RunLimits

@@ -89,9 +89,14 @@ class Log:
         """The newest snapshot that the head names."""
         return self._snapshot
 
-    def checkpoint(self, time: int) -> cp.Checkpoint:
-        """The durable head, signed for log time `time`."""
-        size = self._durable
+    def root(self, size: int) -> bytes:
+        """The root at a size that the tree has reached, durable or not."""
+        return self._tree.root(size)
+
+    def checkpoint(self, time: int, size: int | None = None) -> cp.Checkpoint:
+        """The durable head, or an earlier one, signed for log time `time`."""
+        size = self._durable if size is None else size
+        self._durable_only(size)
         return cp.sign(self.origin, size, self._tree.root(size), time, self._epoch, self._signer)
 
     def extends(self, older: cp.Checkpoint) -> bool:

@@ -39,7 +39,7 @@ from ...protocol import limits, records, statements
 from ...protocol.digests import b64decode, sha256
 from ...protocol.statements import WorkerFacts
 from .. import faults
-from . import policies, rules
+from . import policies, policy, rules
 from .keyring import Keyring, Upload
 from .log import Log
 from .peer import Peer
@@ -205,23 +205,21 @@ class Monitor:
         state, signer, predicate = self.state, statement.signer, statement.predicate
         if not isinstance(predicate, statements.PartyStatement):
             state.party(signer)
+        if statement.kind in ("party", "dataset", "function", "task"):
+            self._may_register(statement.kind, signer, now)
         match predicate:
             case statements.PartyStatement():
-                self._platform("register", signer, now)
                 rules.party(state, signer, predicate)
             case statements.DatasetStatement():
-                self._platform("register", signer, now)
                 policies.check(predicate.policy)
                 rules.blob(state, signer, predicate.blob.sha256)
                 self._check_upload(Upload(signer, predicate.blob.sha256, predicate.wrap))
             case statements.FunctionStatement():
-                self._platform("register", signer, now)
                 if predicate.code is not None:
                     rules.blob(state, signer, predicate.code.sha256)
                     if predicate.code.wrap is not None:
                         self._check_upload(Upload(signer, predicate.code.sha256, predicate.code.wrap))
             case statements.TaskStatement():
-                self._platform("register", signer, now)
                 rules.task(state, signer, predicate, now)
             case statements.ApprovalStatement():
                 rules.approval(state, signer, predicate, now)
@@ -240,11 +238,11 @@ class Monitor:
     def _check_upload(self, upload: Upload) -> None:
         self._keyring.check_upload(self._mint.permit(Action.REGISTER, upload.blob, self._log.next_index), upload)
 
-    def _platform(self, action: str, signer: str, now: int) -> None:
-        policies.platform(self._platform_policy, action, signer, now)
+    def _may_register(self, what: str, signer: str, now: int) -> None:
+        policies.platform(self._platform_policy, "register", what, signer, now)
 
     def _may(
-        self, held: Held[statements.TaskStatement], action: str, facts: WorkerFacts | None, now: int, run: int = 0
+        self, held: Held[statements.TaskStatement], action: policy.TaskAction, facts: WorkerFacts | None, now: int, run: int = 0
     ) -> tuple[dict[str, str], dict[str, str]]:
         """Approvals and every owner's policy, ANDed. Returns what counted: approvals by party, policies by resource."""
         asked = policies.Question(self.state, held, action, facts, now, run or len(self.state.runs_of(held.digest)) + 1)
@@ -473,7 +471,7 @@ def facts_of(peer: Peer) -> WorkerFacts:
     found = peer.appraisal
     return WorkerFacts(
         key=peer.key,
-        measurement=found.measurement,
+        measurement=found.measurement or "none",
         level=found.level,
         tee=found.tee,
         simulated=found.simulated,

@@ -1,0 +1,140 @@
+"""Entry points of the service's processes: ``python -I -m mesatee.cli.processes gateway|worker CONFIG``.
+
+This is where an untrusted host's doors are put into the hands of gateway and worker. Nothing that is not memory-safe is
+imported here: no command line library, no numpy, no database. A process stops cleanly on SIGTERM and when its standard
+input ends, so that nothing outlives its launcher. It says one JSON line on standard output when it is ready; its log
+goes to standard error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from .._core import protect_process
+from ..attestation.trust import TrustPolicy
+from ..enclave.doors import HostClient
+from ..enclave.gateway.gateway import Gateway, GatewayConfig
+from ..enclave.gateway.identity import open_service
+from ..enclave.platform.base import Attester
+from ..enclave.platform.measure import measure
+from ..enclave.platform.none import NoneAttester
+from ..enclave.platform.sealing import Sealing
+from ..enclave.platform.software import SoftwareAttester, installation_key
+from ..enclave.sandbox.supervisor import Supervisor
+from ..enclave.worker.client import GatewayClient
+from ..enclave.worker.worker import Worker
+from ..errors import Malformed, MesateeError
+from ..protocol import limits, statements
+from ..protocol.jsonstrict import parse_object
+
+ENVIRONMENT = "base"
+"""The function environment that workers offer."""
+
+
+class ProcessConfig(statements.Model):
+    """What the launcher tells a process. No secret among it."""
+
+    folder: str
+    host_socket: str
+    origin: str
+    listen_host: str
+    listen_port: int
+    level: Literal[1, 2]
+    platform_policy: str
+    worker_trust: str
+    gateway_trust: str
+
+
+def attester(config: ProcessConfig, environments: tuple[str, ...]) -> Attester:
+    """The attester of this machine's level."""
+    if config.level == 1:
+        return NoneAttester()
+    key = installation_key(Path(config.folder) / "installation.key")
+    return SoftwareAttester(key, measure(environments))
+
+
+def _ready(**facts: Any) -> None:
+    print(json.dumps({"event": "ready", **facts}), flush=True)
+
+
+def _on_end(stop: Callable[[], None]) -> None:
+    """Stop on SIGTERM, and when the launcher is gone. Ctrl-C is the launcher's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        stop()
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+def gateway(config: ProcessConfig) -> None:
+    """Run a gateway."""
+    doors = HostClient(config.host_socket)
+    mine = attester(config, ())
+    folder = Path(config.folder)
+    fingerprint = mine.fingerprint if isinstance(mine, SoftwareAttester) else "0" * 64
+    sealing = Sealing(folder / "enclave", mine.measurement or "0" * 64, fingerprint)
+    keys = open_service(
+        folder / "enclave", sealing, config.origin, config.platform_policy, config.worker_trust, int(time.time())
+    )
+    asyncio.run(_serve(Gateway(GatewayConfig(config.listen_host, config.listen_port), keys, mine, *_three(doors))))
+
+
+def _three(doors: HostClient) -> tuple[Any, Any, Any]:
+    return doors.records, doors.queue, doors.blobs
+
+
+async def _serve(service: Gateway) -> None:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, service.stop)
+    _on_end(lambda: loop.call_soon_threadsafe(service.stop))
+    await service.run(lambda port: _ready(port=port, service=service.service_digest, log_key=service.log.public.hex()))
+
+
+def worker(config: ProcessConfig) -> None:
+    """Run a worker."""
+    doors = HostClient(config.host_socket)
+    mine = attester(config, (ENVIRONMENT,))
+    environments = mine.environments
+    trust = TrustPolicy.from_toml(config.gateway_trust)
+    client = GatewayClient(config.listen_host, config.listen_port, mine, trust, environments)
+    service = Worker(client, doors.queue, doors.blobs, Supervisor())
+    signal.signal(signal.SIGTERM, lambda *_: service.stop())
+    _on_end(service.stop)
+    service.run(lambda: _ready(measurement=mine.measurement, environments=dict(environments)))
+
+
+def main() -> int:
+    """Run the process that the arguments name."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    for noisy in ("httpx", "httpcore", "asyncio", "uvicorn"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        role, path = sys.argv[1:]
+        data = Path(path).read_bytes()[: limits.REQUEST_BYTES]
+        config = statements.validate(ProcessConfig, parse_object(data), "configuration")
+        protect_process()
+        run = {"gateway": gateway, "worker": worker}.get(role)
+        if run is None:
+            raise Malformed(f"unknown process {role!r}")
+        run(config)
+    except MesateeError as error:
+        print(json.dumps({"event": "stopped", **error.as_dict()}), flush=True)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

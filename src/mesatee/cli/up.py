@@ -1,0 +1,368 @@
+"""The embedded launcher: host, gateway and worker as processes of their own, from one command.
+
+State lives in ``HOME/service``; what clients need (``trust.toml`` with the pinned fingerprint and measurements, and
+``service.toml``) is written to HOME. A process that dies is started again; all end when the launcher does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..attestation.trust import GatewayTrust, RoleTrust, TrustPolicy
+from ..enclave.platform.measure import environment_digest, measure
+from ..enclave.platform.software import SoftwareAttester, installation_key
+from ..errors import Conflict, Malformed, MesateeError, TimedOut, Unavailable, from_dict
+from ..party.config import write_service_file
+from ..protocol import limits, statements
+from ..protocol.jsonstrict import parse_object
+from ..protocol.policy_text import DEFAULT_PLATFORM_POLICY
+from .processes import ENVIRONMENT, ProcessConfig
+
+READY_SECONDS = 60.0
+"""How long a process may take to say that it is ready."""
+STOP_SECONDS = 10.0
+"""How long it may take to stop before it is killed."""
+RESTARTS = 5
+"""A process that ends this often within RESTART_WINDOW is given up."""
+RESTART_WINDOW = 60.0
+LISTEN_HOST = "127.0.0.1"
+
+
+@dataclass(slots=True)
+class Process:
+    """One process of the service, started again when it dies."""
+
+    name: str
+    command: list[str]
+    log: Path
+    environ: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    child: subprocess.Popen[bytes] | None = None
+    ends: list[float] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Start it and wait until it is ready. Raises what the process says, or `TimedOut`."""
+        with self.log.open("ab") as log:
+            self.child = subprocess.Popen(
+                self.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, **self.environ},
+                start_new_session=True,
+            )
+        line: list[bytes] = []
+        reader = threading.Thread(target=lambda: line.append(self.child.stdout.readline()), daemon=True)  # type: ignore[union-attr]
+        reader.start()
+        reader.join(READY_SECONDS)
+        if not line:
+            self.kill()
+            raise TimedOut(f"the {self.name} was not ready within {READY_SECONDS:.0f} s", hint=f"see {self.log}")
+        try:
+            said = parse_object(line[0] or b"{}")
+        except MesateeError:
+            said = {}
+        if said.get("event") != "ready":
+            self.kill()
+            if "code" in said:
+                raise from_dict(said)
+            raise Unavailable(f"the {self.name} did not start", hint=f"see {self.log}")
+        self.facts = said
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.child is not None and self.child.poll() is None
+
+    def stop(self) -> None:
+        """Ask it to stop; kill it if it does not."""
+        if self.child is None:
+            return
+        with contextlib.suppress(OSError):
+            self.child.stdin.close()  # type: ignore[union-attr]
+        try:
+            self.child.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self.child.stdout.close()  # type: ignore[union-attr]
+
+    def kill(self) -> None:
+        """Kill it now."""
+        if self.child is not None:
+            self.child.kill()
+            self.child.wait()
+
+
+@dataclass(slots=True)
+class Service:
+    """A running embedded service."""
+
+    home: Path
+    url: str
+    processes: list[Process]
+    runtime: Path
+    lock: int
+
+    def process(self, name: str) -> Process:
+        """The process of this name."""
+        return next(item for item in self.processes if item.name == name)
+
+    def tend(self) -> list[str]:
+        """Start again what has died; returns the names. Raises `Unavailable` for what dies again and again."""
+        revived = []
+        for process in self.processes:
+            if process.alive:
+                continue
+            now = time.monotonic()
+            process.ends = [at for at in process.ends if now - at < RESTART_WINDOW] + [now]
+            if len(process.ends) > RESTARTS:
+                raise Unavailable(f"the {process.name} keeps dying", hint=f"see {process.log}")
+            process.start()
+            revived.append(process.name)
+        return revived
+
+    def stop(self) -> None:
+        """Stop everything, the trusted processes first, so that they can still write."""
+        for process in reversed(self.processes):
+            process.stop()
+        shutil.rmtree(self.runtime, ignore_errors=True)
+        os.close(self.lock)
+
+
+def _lock(folder: Path) -> int:
+    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise Conflict(
+            f"a service runs in {folder} already", hint="use it, or choose another folder: `mesatee --home DIR up`"
+        ) from None
+    return fd
+
+
+class Founded(statements.Model):
+    """What an embedded service keeps of how it was founded."""
+
+    origin: str
+    level: Literal[1, 2]
+    port: int
+    platform_policy: str
+
+
+def _founding(folder: Path, level: Literal[1, 2], port: int, platform_policy: str | None) -> Founded:
+    path = folder / "founded.json"
+    if path.exists():
+        found = statements.validate(Founded, parse_object(path.read_bytes()[: limits.REQUEST_BYTES]), path.name)
+        if found.level != level or (platform_policy is not None and platform_policy != found.platform_policy):
+            raise Conflict(
+                "this service was founded with another level or platform policy",
+                hint="start it as it was, or found a new one: `mesatee --home DIR up`",
+            )
+        return found
+    return Founded(
+        origin=f"mesatee.local/{secrets.token_hex(8)}",
+        level=level,
+        port=port,
+        platform_policy=platform_policy or DEFAULT_PLATFORM_POLICY,
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _trust(level: Literal[1, 2], folder: Path) -> tuple[RoleTrust, RoleTrust]:
+    """What a gateway and a worker of this installation prove: pinned to this code and this installation key."""
+    if level == 1:
+        nothing = RoleTrust(tees=("none",), minimum_level=1, measurements="any")
+        return nothing, nothing
+    key = installation_key(folder / "installation.key")
+    pins = []
+    for environments in ((), (ENVIRONMENT,)):
+        mine = SoftwareAttester(key, measure(environments))
+        pins.append(
+            RoleTrust(
+                tees=("software",),
+                minimum_level=2,
+                measurements=(mine.measurement,),
+                installation_keys=(mine.fingerprint,),
+            )
+        )
+    return pins[0], pins[1]
+
+
+def start(
+    home: Path,
+    *,
+    level: Literal[1, 2] = 2,
+    port: int = 0,
+    platform_policy: str | None = None,
+    environ: dict[str, str] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Service:
+    """Start the embedded service in ``home/service`` and write ``trust.toml`` and ``service.toml`` to `home`.
+
+    `environ` is added to the environment of gateway and worker. Raises `Conflict` if one runs there already.
+    """
+    folder = home / "service"
+    for path in (home, folder, folder / "host", folder / "enclave", folder / "log"):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = _lock(folder)
+    runtime = Path(tempfile.mkdtemp(prefix="mesatee-"))
+    processes: list[Process] = []
+    try:
+        founded = _founding(folder, level, port, platform_policy)
+        say("measuring this installation")
+        gateway_trust, worker_trust = _trust(level, folder)
+        base = ProcessConfig(
+            folder=str(folder),
+            host_socket=str(runtime / "host.sock"),
+            origin=founded.origin,
+            listen_host=LISTEN_HOST,
+            listen_port=port or founded.port,
+            level=level,
+            platform_policy=founded.platform_policy,
+            worker_trust=TrustPolicy(worker=worker_trust).to_toml(),
+            gateway_trust=TrustPolicy().to_toml(),
+        )
+        python = [sys.executable, "-I", "-B", "-m"]
+        host = Process(
+            "host",
+            [*python, "mesatee.host.server", "--socket", base.host_socket, "--data", str(folder / "host")],
+            folder / "log" / "host.log",
+        )
+        gateway = Process(
+            "gateway",
+            [*python, "mesatee.cli.processes", "gateway", str(runtime / "gateway.json")],
+            folder / "log" / "gateway.log",
+            environ or {},
+        )
+        worker = Process(
+            "worker",
+            [*python, "mesatee.cli.processes", "worker", str(runtime / "worker.json")],
+            folder / "log" / "worker.log",
+            environ or {},
+        )
+        say("starting the host process")
+        host.start()
+        processes.append(host)
+        say("starting the gateway")
+        _write(runtime / "gateway.json", base.model_dump_json())
+        gateway.start()
+        processes.append(gateway)
+        port = int(gateway.facts["port"])
+        _write(folder / "founded.json", founded.model_copy(update={"port": port}).model_dump_json())
+        trust = _client_trust(gateway_trust, worker_trust, founded.origin, gateway.facts)
+        fixed = base.model_copy(update={"listen_port": port, "gateway_trust": trust.to_toml()})
+        _write(runtime / "gateway.json", fixed.model_dump_json())
+        _write(runtime / "worker.json", fixed.model_dump_json())
+        _write(home / "trust.toml", trust.to_toml())
+        url = f"https://{LISTEN_HOST}:{port}"
+        write_service_file(
+            home,
+            url=url,
+            trust="trust.toml",
+            workers=list(worker_trust.measurements) if worker_trust.measurements != "any" else ["none"],
+            environment=environment_digest(ENVIRONMENT),
+            tees=list(worker_trust.tees),
+            level=level,
+        )
+        say("starting the worker")
+        worker.start()
+        processes.append(worker)
+        return Service(home, url, processes, runtime, lock)
+    except BaseException:
+        for process in reversed(processes):
+            process.stop()
+        shutil.rmtree(runtime, ignore_errors=True)
+        os.close(lock)
+        raise
+
+
+def _client_trust(
+    gateway: RoleTrust, worker: RoleTrust, origin: str, facts: dict[str, Any]
+) -> TrustPolicy:
+    log_key, service = facts.get("log_key"), facts.get("service")
+    if not isinstance(log_key, str) or not isinstance(service, str):
+        raise Malformed("the gateway did not say its log key and service statement")
+    return TrustPolicy(
+        gateway=GatewayTrust(**gateway.as_kwargs(), log_origin=origin, log_key=log_key, service=(service,)),
+        worker=worker,
+    )
+
+
+@contextlib.contextmanager
+def running(home: Path, **options: Any) -> Iterator[Service]:
+    """An embedded service for the length of a with block; what dies is started again."""
+    service = start(home, **options)
+    over = threading.Event()
+
+    def tend() -> None:
+        while not over.wait(0.2):
+            with contextlib.suppress(MesateeError):
+                service.tend()
+
+    keeper = threading.Thread(target=tend, name="tend", daemon=True)
+    keeper.start()
+    try:
+        yield service
+    finally:
+        over.set()
+        keeper.join()
+        service.stop()
+
+
+def run(home: Path, *, level: int, port: int, platform_policy: Path | None, as_json: bool) -> None:
+    """`mesatee up`: start, say where, and stay until Ctrl-C or SIGTERM."""
+    if level not in (1, 2):
+        raise Malformed("this machine can be run at level 1 or 2", hint="`mesatee doctor` says why not higher")
+    text = platform_policy.read_text() if platform_policy else None
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    service = start(home, level=1 if level == 1 else 2, port=port, platform_policy=text, say=say)
+    try:
+        facts = {
+            "url": service.url,
+            "trust": str(home / "trust.toml"),
+            "service": service.process("gateway").facts["service"],
+            "log_key": service.process("gateway").facts["log_key"],
+            "level": level,
+        }
+        if as_json:
+            print(json.dumps({"event": "ready", **facts}), flush=True)
+        else:
+            print(f"MesaTEE serves at {service.url}, level {level} ({'software trust' if level == 2 else 'none'}).")
+            print(f"Clients trust it by {home / 'trust.toml'}; give that file to them by a way you trust.")
+            print("Stop with Ctrl-C.", flush=True)
+        while not stopped.wait(0.5):
+            for name in service.tend():
+                say(f"the {name} had died and was started again")
+    finally:
+        say("stopping")
+        service.stop()
+
+
+__all__ = ["Process", "Service", "run", "running", "start"]

@@ -1,0 +1,87 @@
+"""Fault points: where a test can kill this process (ADR 1, "Fault points").
+
+`point` stands at each step of the life cycle. It does nothing unless the process was started with
+``MESATEE_FAULT=name`` or ``MESATEE_FAULT=name:count``, when it kills its own process with SIGKILL, the
+count-th time that it is passed. It can stop a process and nothing else: no check is weaker because of it,
+and whoever sets a process's environment could kill it anyway.
+
+>>> point("records.append.before")
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from mesatee.errors import Malformed
+
+VARIABLE: Final = "MESATEE_FAULT"
+_SPECIFICATION: Final = re.compile(r"(?P<name>[a-z0-9_.]+)(?::(?P<count>[1-9][0-9]{0,8}))?")
+
+POINTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "records.append.before": "the gateway has formed a batch; the host has not seen it",
+        "records.append.sent": "the host has the whole batch; its answer has not been read",
+        "records.append.after": "the host has acknowledged the batch; nobody was told",
+    }
+)
+"""Each fault point and what is the case there. A test compares it with the `point` calls in the source."""
+
+
+class Fault(NamedTuple):
+    """What `MESATEE_FAULT` asks for."""
+
+    name: str
+    hits: int
+
+
+def parse(specification: str) -> Fault:
+    """``name`` or ``name:count``.
+
+    Raises `Malformed`, also for an undeclared name: a test with a typo must not pass.
+    """
+    match = _SPECIFICATION.fullmatch(specification)
+    if match is None:
+        raise Malformed(
+            f"{VARIABLE} is name or name:count", hint=f"unset {VARIABLE}, or name a point of faults.POINTS"
+        )
+    if match["name"] not in POINTS:
+        raise Malformed(
+            f"{VARIABLE} names no fault point: {match['name']}", hint=f"known: {', '.join(sorted(POINTS))}"
+        )
+    return Fault(match["name"], int(match["count"] or 1))
+
+
+class _Countdown:
+    """Counts the hits of one point, over all threads."""
+
+    def __init__(self, fault: Fault) -> None:
+        self._name = fault.name
+        self._left = fault.hits
+        self._guard = threading.Lock()
+
+    def hit(self, name: str) -> None:
+        if name != self._name:
+            return
+        with self._guard:
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+# Read once, when the process starts: what happens to its environment later changes nothing.
+_armed: Final = _Countdown(parse(os.environ[VARIABLE])) if os.environ.get(VARIABLE) else None
+
+
+def point(name: str) -> None:
+    """Die here if this process was started to; `name` is a literal that `POINTS` declares."""
+    if _armed is not None:
+        _armed.hit(name)
+
+
+__all__ = ["POINTS", "VARIABLE", "Fault", "parse", "point"]

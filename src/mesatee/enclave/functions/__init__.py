@@ -1,0 +1,12 @@
+"""The functions that are part of MesaTEE. They keep to the contract that every function keeps to.
+
+>>> from mesatee.enclave import functions
+>>> functions.names()
+('echo', 'psi')
+>>> functions.find("psi").signature.open_inputs
+'table'
+"""
+
+from mesatee.enclave.functions.registry import Builtin, find, names
+
+__all__ = ["Builtin", "find", "names"]

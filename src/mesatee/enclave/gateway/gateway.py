@@ -1,0 +1,423 @@
+"""The gateway: assembles keys, log, monitor, listener and API, and keeps queue and log moving."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..._core import Listener, PeerCertificate, SecretKey, SigningKey, make_certificate, spki
+from ...attestation.evidence import Claims
+from ...attestation.trust import TrustPolicy
+from ...attestation.verify import AppraisalCache
+from ...channel.uvicorn_protocol import AttestedServer
+from ...errors import Denied, HostFailed, LogCorrupt, MesateeError
+from ...protocol import envelope as dsse
+from ...protocol import limits, records, statements, wire
+from ...protocol.digests import b64encode, sha256
+from ...protocol.doors import Blobs, Queue, Records
+from .. import faults
+from ..platform.base import Attester
+from . import api
+from .identity import ServiceKeys
+from .keyring import Keyring
+from .log import Log, SnapshotRef
+from .monitor import CODE, Granted, Monitor
+from .peer import Peer
+
+from .state import State
+
+LOGGER = logging.getLogger("mesatee.gateway")
+SWEEP_SECONDS = 1.0
+"""How often runs without a live ticket are looked for."""
+TICKET_AGAIN_SECONDS = 20.0
+"""A run that still waits this long after its last ticket gets another: the queue may lose things."""
+SNAPSHOT_EVERY = 5_000
+"""Log entries between two snapshots of the projection."""
+CERTIFICATE_SECONDS = 7 * 86_400
+"""Life of the gateway's channel certificate; its process makes a new one at each start."""
+ENVELOPES_CACHED = 4_096
+"""Statements kept in memory for those who ask, oldest out first."""
+_SNAPSHOT = b"mesatee snapshot v1"
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """Where to listen."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+
+
+class Gateway:
+    """One gateway process. `run` serves until `stop` is called."""
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        keys: ServiceKeys,
+        attester: Attester,
+        store: Records,
+        queue: Queue,
+        blobs: Blobs,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.config = config
+        self.blobs = blobs
+        self._queue = queue
+        self._keys = keys
+        self._attester = attester
+        self._clock = clock
+        self._snapshot_key: SecretKey = keys.snapshot
+        self._countersign: SigningKey = keys.log
+        service = keys.service.predicate
+        assert isinstance(service, statements.ServiceStatement)
+        self._worker_trust = TrustPolicy.from_toml(service.worker_trust)
+        self._appraisals = AppraisalCache()
+        self.log = Log(service.origin, store, keys.body, keys.log)
+        self._keyring = Keyring(service.origin, keys.sealing, keys.tickets)
+        self._ticketed: dict[tuple[str, int], float] = {}
+        self._broken: HostFailed | None = None
+        self._snapshot_at = 0
+        self._envelopes: dict[int, dict[str, Any]] = {}
+        self._changed = asyncio.Condition()
+        self._stopping = asyncio.Event()
+        self.port = 0
+        self._channel_key = SigningKey.generate()
+        claims = Claims.of_key(spki(self._channel_key.public), "gateway", service=keys.service.digest)
+        self._extension = attester.evidence(claims)
+        now = int(clock())
+        self._certificate = make_certificate(
+            self._channel_key, "mesatee gateway", now - 60, now + CERTIFICATE_SECONDS, self._extension
+        )
+        self.monitor = self._replay()
+
+    @property
+    def service_digest(self) -> str:
+        """The digest of the service statement."""
+        return self._keys.service.digest
+
+    # -- start and recovery -----------------------------------------------------------------------
+
+    def _replay(self) -> Monitor:
+        state = State()
+
+        def restore(ref: SnapshotRef, root: bytes) -> None:
+            nonlocal state
+            try:
+                sealed = b"".join(self.blobs.get(ref.blob))
+                plain = self._snapshot_key.open(sealed, _SNAPSHOT + root)
+            except MesateeError as error:
+                raise LogCorrupt(f"the snapshot of {ref.size} entries does not open: {error.message}") from None
+            state = State.restore(plain)
+            if state.size != ref.size:
+                raise LogCorrupt("the snapshot covers another size than the head says")
+
+        self.log.load(lambda index, record: state.apply(index, record), restore)
+        self._snapshot_at = state.size
+        return Monitor(self.log, state, self._keyring, self._keys.service, self._clock, time.monotonic)
+
+    async def run(self, ready: Callable[[int], None] | None = None) -> None:
+        """Serve until stopped. `ready` gets the port."""
+        await asyncio.to_thread(self._store_public, self._certificate)
+        self.log.begin(self.monitor.state.epoch + 1)
+        await self._begin_epoch()
+        listener = Listener(
+            self.config.host, self.config.port, self._certificate, self._channel_key, self._appraise, self._refused
+        )
+        self.port = listener.port
+        server = AttestedServer(api.build(self), listener)
+        serving = asyncio.create_task(server.serve())
+        sweeping = asyncio.create_task(self._sweep())
+        try:
+            if ready:
+                ready(self.port)
+            stopped = asyncio.create_task(self._stopping.wait())
+            await asyncio.wait({serving, sweeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (serving, sweeping):
+                if task.done() and not task.cancelled() and task.exception():
+                    raise task.exception() or AssertionError
+        finally:
+            sweeping.cancel()
+            await server.shutdown()
+            serving.cancel()
+            with contextlib.suppress(asyncio.CancelledError, MesateeError):
+                await asyncio.gather(serving, sweeping, return_exceptions=True)
+            with contextlib.suppress(MesateeError):
+                await self._snapshot()
+            self.log.close()
+
+    async def _begin_epoch(self) -> None:
+        await self.monitor.begin_epoch(self._attester.measurement, self._attester.level, self._channel_key.public.hex())
+
+    def stop(self) -> None:
+        """Ask `run` to end. Call it on the loop's thread."""
+        self._stopping.set()
+
+    def _store_public(self, data: bytes) -> str:
+        digest = sha256(data)
+        self.blobs.put(digest, [data], len(data))
+        return digest
+
+    # -- the channel ------------------------------------------------------------------------------
+
+    def _appraise(self, certificate: PeerCertificate) -> Peer:
+        """Inside the handshake: a party is its key, a worker is what its evidence proves."""
+        key = certificate.public.hex()
+        if certificate.evidence is None:
+            return Peer("party", key, certificate.der, None)
+        at = int(self._clock())
+        appraisal = self._appraisals.appraise(
+            certificate.evidence, certificate.spki, self._worker_trust, at, role="worker"
+        )
+        return Peer("worker", key, certificate.der, appraisal)
+
+    def _refused(self, address: str, reason: str) -> None:
+        LOGGER.warning(json.dumps({"event": "handshake_refused", "address": address, "reason": reason}))
+
+    def note_refusal(self, peer: Peer, route: str, error: MesateeError) -> None:
+        """One line without values of the request."""
+        line = {"event": "refused", "peer": peer.key[:16], "role": peer.role, "route": route, "code": error.code}
+        LOGGER.info(json.dumps(line))
+
+    # -- what the API calls -----------------------------------------------------------------------
+
+    def describe(self, peer: Peer) -> wire.ServiceReply:
+        """Who this is, and where `peer` stands with it."""
+        state = self.monitor.state
+        status: Literal["ready", "halted", "host_failed"] = "ready"
+        if self.monitor.halted:
+            status = "halted"
+        elif self._broken:
+            status = "host_failed"
+        return wire.ServiceReply(
+            statement=self._keys.service.envelope.as_dict(),
+            digest=self._keys.service.digest,
+            checkpoint=self.monitor.checkpoint().note,
+            epoch=state.epoch,
+            epoch_index=state.epoch_index,
+            status=status,
+            fresh=state.fresh(peer.key),
+            registered=peer.key in state.parties,
+            version="1",
+        )
+
+    async def post(self, peer: Peer, envelope: dsse.Envelope) -> wire.Posted:
+        """Take in a statement and do what follows from it."""
+        predicate = statements.read(envelope)
+        await self._blob_there(predicate)
+        accepted, statement = await self.monitor.submit(peer, envelope)
+        result = None
+        match predicate:
+            case statements.RunStatement():
+                await self._enqueue(statement.digest)
+            case statements.CollectStatement():
+                wraps = await self.monitor.release(peer.key, predicate)
+                result = wire.ResultReply(wraps=wraps, bundle=await asyncio.to_thread(self.bundle, predicate.run))
+        await self._notify()
+        return wire.Posted(
+            digest=accepted.digest,
+            index=accepted.index,
+            already=accepted.already,
+            checkpoint=self.monitor.checkpoint().note,
+            result=result,
+        )
+
+    async def _blob_there(self, predicate: statements.Predicate) -> None:
+        ref: Any = None
+        if isinstance(predicate, statements.DatasetStatement):
+            ref = predicate.blob
+        elif isinstance(predicate, statements.FunctionStatement):
+            ref = predicate.code
+        if ref is None:
+            return
+        size = await asyncio.to_thread(self.blobs.size, ref.sha256)
+        if size != ref.size:
+            raise Denied(f"the stored blob has {size} bytes, the statement says {ref.size}")
+
+    async def grant(self, peer: Peer, facts: statements.WorkerFacts, ticket: bytes, key: bytes) -> wire.GrantReply:
+        """Key release for one attempt."""
+        assert peer.appraisal is not None
+        environments = frozenset(peer.appraisal.environments.values())
+        await asyncio.to_thread(self._store_public, peer.certificate)
+        granted = await self.monitor.grant(peer, facts, environments, ticket, key)
+        faults.point("key_released")
+        await self._notify()
+        return self._grant_reply(granted)
+
+    def _grant_reply(self, granted: Granted) -> wire.GrantReply:
+        state, task, function = self.monitor.state, granted.task.predicate, granted.function.predicate
+        inputs = {}
+        for name, digest in task.inputs.items():
+            said = state.dataset(digest).predicate
+            inputs[name] = wire.GrantedBlob(
+                sha256=said.blob.sha256, size=said.blob.size, format=said.format, wrap=granted.wraps[name]
+            )
+        code = None
+        if function.code is not None:
+            code = wire.GrantedBlob(
+                sha256=function.code.sha256,
+                size=function.code.size,
+                format="bytes",
+                wrap=granted.wraps.get(CODE),
+            )
+        formats = {port.name: port.format for port in function.outputs}
+        defaults = {item.name: item.default for item in function.arguments if not item.required}
+        return wire.GrantReply(
+            run=granted.run.digest,
+            task=granted.task.digest,
+            function=granted.function.digest,
+            environment=task.environment,
+            fence=granted.grant.fence,
+            attempt=granted.grant.attempt,
+            lease_seconds=granted.grant.lease,
+            executor=function.executor,
+            entry=function.entry,
+            code=code,
+            datasets=dict(task.inputs),
+            inputs=inputs,
+            worker=granted.grant.worker,
+            arguments={**defaults, **task.arguments},
+            outputs={name: formats.get(name, "bytes") for name in task.outputs},
+            limits=task.limits,
+            approvals=granted.grant.approvals,
+            policies=granted.grant.policies,
+        )
+
+    def renew(self, peer: Peer, fence: int) -> wire.RenewReply:
+        """Whether an attempt goes on."""
+        run = self.monitor.renew(peer, fence)
+        return wire.RenewReply(status="running", lease_seconds=run.grant.lease if run.grant else 0)
+
+    async def finish(self, peer: Peer, fence: int, envelope: dsse.Envelope, wraps: dict[str, str]) -> int:
+        """Accept a receipt."""
+        index = await self.monitor.finish(peer, fence, envelope, wraps, self._countersign)
+        await self._notify()
+        return index
+
+    def envelope(self, index: int) -> dict[str, Any]:
+        """The envelope of the statement at a log index."""
+        found = self._envelopes.get(index)
+        if found is None:
+            found = self.log.prove(index).read().body
+            self._envelopes[index] = found
+            while len(self._envelopes) > ENVELOPES_CACHED:
+                self._envelopes.pop(next(iter(self._envelopes)), None)
+        return found
+
+    def bundle(self, run_digest: str) -> wire.Bundle:
+        """Everything that an offline check of a run needs."""
+        state = self.monitor.state
+        run = state.run(run_digest)
+        assert run.receipt is not None
+        assert run.grant is not None
+        task = state.task(run.task)
+        function = state.function(task.predicate.function)
+        record = self.log.prove(run.receipt)
+        outcome = record.read().outcome()
+        assert isinstance(outcome, records.ReceiptOutcome)
+        counted = set(run.grant.approvals.values())
+        given = [state.approvals[item] for item in state.approvals_of.get(run.task, ())]
+        return wire.Bundle(
+            receipt=outcome.envelope,
+            record=record,
+            checkpoint=self._checkpoint_of(record.size),
+            service=self._keys.service.envelope.as_dict(),
+            task=self.envelope(task.index),
+            function=self.envelope(function.index),
+            datasets={digest: self.envelope(state.dataset(digest).index) for digest in task.predicate.inputs.values()},
+            approvals={item.digest: self.envelope(item.index) for item in given if item.digest in counted},
+            worker_certificate=b64encode(b"".join(self.blobs.get(run.grant.worker.certificate))),
+            gateway_certificate=b64encode(self._certificate),
+        )
+
+    def _checkpoint_of(self, size: int) -> str:
+        return self.log.checkpoint(self.monitor.now(), size).note
+
+    async def changed(self, task: str, after: int, wait: int) -> None:
+        """Return when the log has grown beyond `after`, or after `wait` seconds."""
+
+        async def grown() -> None:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self.log.size > after)
+
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(grown(), wait)
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    # -- keeping things moving --------------------------------------------------------------------
+
+    def host_failed(self, error: HostFailed) -> None:
+        """The log may be ahead of what is durable: nothing more is decided until it has been read again."""
+        if self.log.failed is not None:
+            self._broken = error
+
+    async def _enqueue(self, digest: str) -> None:
+        run = self.monitor.state.run(digest)
+        ticket = self.monitor.invoke(run, self.monitor.now())
+        self._ticketed[digest, len(run.grants)] = time.monotonic()
+        faults.point("ticket_made")
+        try:
+            await asyncio.to_thread(self._queue.put, ticket)
+        except HostFailed as error:
+            # The run is in the log; the sweep will make another ticket.
+            LOGGER.warning(json.dumps({"event": "queue_failed", "reason": error.message}))
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            try:
+                await self._tend()
+            except HostFailed as error:
+                self.host_failed(error)
+            except MesateeError as error:
+                LOGGER.warning(json.dumps({"event": "sweep_failed", "code": error.code, "reason": error.message}))
+
+    async def _tend(self) -> None:
+        if self._broken is not None or self.log.failed is not None:
+            await self._reload()
+        now = time.monotonic()
+        for run in self.monitor.waiting():
+            if run.status == "running" and len(run.grants) >= limits.ATTEMPTS:
+                await self.monitor.close_lost(run)
+                await self._notify()
+            elif now - self._ticketed.get((run.digest, len(run.grants)), -1e9) > TICKET_AGAIN_SECONDS:
+                await self._enqueue(run.digest)
+        open_runs = self.monitor.state.open_runs
+        self._ticketed = {key: at for key, at in self._ticketed.items() if key[0] in open_runs}
+        if self.monitor.state.size - self._snapshot_at >= SNAPSHOT_EVERY:
+            await self._snapshot()
+
+    async def _reload(self) -> None:
+        """After the host failed: forget what is not durable and read the log again, in a new epoch."""
+        await asyncio.to_thread(self.log.close)
+        halted = self.monitor.halted
+        fresh = await asyncio.to_thread(self._replay)
+        fresh.halted = halted
+        self.monitor = fresh
+        self.log.begin(fresh.state.epoch + 1)
+        await self._begin_epoch()
+        self._broken = None
+        LOGGER.info(json.dumps({"event": "log_reloaded", "size": self.log.size}))
+
+    async def _snapshot(self) -> None:
+        """Seal the projection, bound to the root at its size; later heads name it."""
+        state = self.monitor.state
+        if self.log.failed is not None or state.size == self._snapshot_at or self.monitor.halted:
+            return
+        size, root = state.size, self.log.root(state.size)
+        sealed = self._snapshot_key.seal(state.dump(), _SNAPSHOT + root)
+        blob = await asyncio.to_thread(self._store_public, sealed)
+        self.log.note_snapshot(SnapshotRef(size, blob))
+        self._snapshot_at = size
+
+
+__all__ = ["Gateway", "GatewayConfig"]

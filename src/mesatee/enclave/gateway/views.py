@@ -1,0 +1,176 @@
+"""What parties may read: views of the projection. Plain metadata, no key, no wrap, no data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from ...errors import NotApproved
+from ...protocol import statements, wire
+from . import policies, rules
+from .state import ENDED, Held, Run
+
+if TYPE_CHECKING:
+    from .gateway import Gateway
+
+TaskState = Literal["created", "approved", "queued", "running", "finished", "failed", "cancelled", "expired"]
+
+
+class Views:
+    """Answers for registered parties."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+        self._monitor = gateway.monitor
+        self._state = gateway.monitor.state
+
+    def _name(self, party: str) -> str:
+        return self._state.party(party).predicate.keys.name
+
+    def parties(self) -> list[wire.PartyView]:
+        """Everybody, with the statement that introduced them: keys are verified by whoever uses them."""
+        return [
+            wire.PartyView(
+                id=held.signer,
+                name=held.predicate.keys.name,
+                index=held.index,
+                statement=self._gateway.envelope(held.index),
+                fresh=self._state.fresh(held.signer),
+            )
+            for held in list(self._state.parties.values())
+        ]
+
+    def datasets(self) -> list[wire.DatasetView]:
+        """All datasets, retired ones marked."""
+        uses: dict[str, int] = {}
+        for run in self._state.runs.values():
+            if run.grants:
+                for digest in self._state.task(run.task).predicate.inputs.values():
+                    uses[digest] = uses.get(digest, 0) + 1
+        return [self._dataset(held, uses.get(held.digest, 0)) for held in self._state.datasets.values()]
+
+    def _dataset(self, held: Held[statements.DatasetStatement], uses: int) -> wire.DatasetView:
+        said = held.predicate
+        return wire.DatasetView(
+            digest=held.digest,
+            owner=held.signer,
+            owner_name=self._name(held.signer),
+            name=said.name,
+            index=held.index,
+            format=said.format,
+            columns=tuple({"name": column.name, "type": column.type} for column in said.columns),
+            rows=said.rows,
+            blob=said.blob.sha256,
+            size=said.blob.size,
+            policy=said.policy,
+            retired=held.retired is not None,
+            uses=uses,
+        )
+
+    def functions(self, party: str) -> list[wire.FunctionView]:
+        """Public functions, the party's own, and private ones of tasks that concern it."""
+        seen = {
+            held.predicate.function for held in self._state.tasks.values() if party in self._state.concerned(held)
+        }
+        return [
+            self._function(held)
+            for held in self._state.functions.values()
+            if not held.predicate.private or held.signer == party or held.digest in seen
+        ]
+
+    def _function(self, held: Held[statements.FunctionStatement]) -> wire.FunctionView:
+        said = held.predicate
+        return wire.FunctionView(
+            digest=held.digest,
+            owner=held.signer,
+            owner_name=self._name(held.signer),
+            name=said.name,
+            index=held.index,
+            executor=said.executor,
+            entry=said.entry,
+            private=said.private,
+            code=said.code.sha256 if said.code else None,
+            inputs=tuple(port.model_dump(mode="json") for port in said.inputs),
+            variadic=said.variadic,
+            arguments=tuple(argument.model_dump(mode="json") for argument in said.arguments),
+            outputs=tuple(port.model_dump(mode="json") for port in said.outputs),
+            retired=held.retired is not None,
+        )
+
+    def tasks(self, party: str) -> list[wire.TaskView]:
+        """Tasks that concern the party, oldest first."""
+        return [self.task(held) for held in self._state.tasks.values() if party in self._state.concerned(held)]
+
+    def task(self, held: Held[statements.TaskStatement]) -> wire.TaskView:
+        """One task."""
+        now = self._monitor.now()
+        asked = policies.Question(self._state, held, policies.USE, None, now, 1)
+        automatic = policies.automatic(asked)
+        runs = self._state.runs_of(held.digest)
+        return wire.TaskView(
+            digest=held.digest,
+            author=held.signer,
+            author_name=self._name(held.signer),
+            name=held.predicate.name,
+            index=held.index,
+            state=self._task_state(held, automatic, runs, now),
+            statement=self._gateway.envelope(held.index),
+            approvals=tuple(
+                self._approval(held, who, reason, automatic, now)
+                for who, reason in self._state.must_approve(held.predicate).items()
+            ),
+            runs=tuple(self._run(run) for run in runs),
+            log_size=self._gateway.log.size,
+        )
+
+    def _approval(
+        self, held: Held[statements.TaskStatement], who: str, reason: str, automatic: dict[str, str], now: int
+    ) -> wire.ApprovalView:
+        given = [self._state.approvals[item] for item in self._state.approvals_of.get(held.digest, ())]
+        mine = [item for item in given if item.party == who]
+        valid = self._state.valid_approvals(held.digest, now).get(who)
+        newest = valid or (mine[-1] if mine else None)
+        state: Literal["missing", "approved", "automatic", "withdrawn", "expired"] = "missing"
+        if valid:
+            state = "approved"
+        elif who in automatic:
+            state = "automatic"
+        elif newest:
+            state = "withdrawn" if newest.withdrawn is not None else "expired"
+        return wire.ApprovalView(
+            party=who,
+            name=self._name(who),
+            reason=reason,
+            state=state,
+            id=newest.id if newest else None,
+            index=newest.index if newest else None,
+            expires=newest.expires if newest else None,
+        )
+
+    def _task_state(
+        self, held: Held[statements.TaskStatement], automatic: dict[str, str], runs: list[Run], now: int
+    ) -> TaskState:
+        if runs and (runs[-1].status not in ENDED or held.predicate.runs == len(runs)):
+            return runs[-1].status
+        if held.predicate.expires <= now:
+            return runs[-1].status if runs else "expired"
+        try:
+            rules.approvals(self._state, held, automatic, now)
+        except NotApproved:
+            return "created"
+        return runs[-1].status if runs else "approved"
+
+    def _run(self, run: Run) -> wire.RunView:
+        worker: dict[str, Any] | None = run.grant.worker.model_dump(mode="json") if run.grant else None
+        return wire.RunView(
+            digest=run.digest,
+            status=run.status,
+            index=run.index,
+            time=run.time,
+            attempts=len(run.grants),
+            failure=run.failure,  # type: ignore[arg-type]  # pydantic checks it against the closed list
+            ended=run.ended,
+            worker=worker,
+        )
+
+
+__all__ = ["Views"]

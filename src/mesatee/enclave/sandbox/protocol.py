@@ -1,0 +1,350 @@
+"""What supervisor, zygote and child say to each other (ADR 1 "The sandbox").
+
+Three kinds of small JSON messages, each bounded and checked field by field:
+
+- a `Job` goes from the supervisor to the zygote, together with file descriptors;
+- an `Exit` comes back from the zygote when the child is gone;
+- a `Report` comes from the child and is hostile: everything that is not exactly of the form is `Malformed`.
+
+>>> job = Job("builtin", "echo", inputs={"data": "bytes"}, outputs={"copy": OutputSpec("bytes")})
+>>> Job.decode(job.encode()) == job
+True
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, Literal, get_args
+
+from mesatee.errors import Malformed, TooLarge
+from mesatee.protocol import limits
+from mesatee.protocol.signature import RESERVED_OUTPUT
+
+Executor = Literal["builtin", "python"]
+Format = Literal["csv", "parquet", "arrow", "bytes", "json"]
+Failure = Literal[
+    "function_raised",
+    "wrong_output",
+    "bad_argument",
+    "bad_input",
+    "out_of_memory",
+    "out_of_time",
+    "out_of_cpu",
+    "output_too_large",
+    "crashed",
+    "cancelled",
+]
+"""The failure codes of ADR 1 that a run can end with; `worker_lost` and `input_corrupt` are the worker's own."""
+
+CHILD_FAILURES: Final[frozenset[Failure]] = frozenset(
+    {"function_raised", "wrong_output", "bad_argument", "bad_input", "out_of_memory", "output_too_large"}
+)
+"""What a child may say of itself; the rest is seen from outside."""
+
+REASON_CHARS: Final = 300
+"""Of a refused sandbox's reason, in characters."""
+LAYERS: Final = 32
+"""Layers that a report may name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a run may use; all of it is enforced by the kernel or by the supervisor.
+
+    `seconds` of wall clock from the request on, `cpu_seconds` of processor time over all threads, `memory_bytes` of
+    address space beyond the warm interpreter and the mapped inputs, `output_bytes` over all outputs, `threads`
+    including the first one.
+    """
+
+    seconds: float = 300.0
+    cpu_seconds: int = 300
+    memory_bytes: int = 2 * limits.GIB
+    output_bytes: int = 256 * limits.MIB
+    threads: int = 4
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.seconds) and 0 < self.seconds <= limits.RUN_SECONDS):
+            raise Malformed(f"a run takes more than 0 and at most {limits.RUN_SECONDS} seconds")
+        _in_range("cpu_seconds", self.cpu_seconds, 1, 64 * limits.RUN_SECONDS)
+        _in_range("memory_bytes", self.memory_bytes, limits.MIB, limits.BLOB_BYTES)
+        _in_range("output_bytes", self.output_bytes, 1, limits.BLOB_BYTES)
+        _in_range("threads", self.threads, 1, 256)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """The format of an output and its largest size in bytes (the job's `output_bytes` if None)."""
+
+    format: Format
+    max_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("the format", self.format, get_args(Format))
+        if self.max_bytes is not None:
+            _in_range("max_bytes", self.max_bytes, 1, limits.BLOB_BYTES)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run. `code` crosses by memory file, everything else in the message."""
+
+    executor: Executor
+    entry: str
+    code: bytes = b""
+    args: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Format] = field(default_factory=dict)
+    outputs: Mapping[str, OutputSpec] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    require: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        _one_of("the executor", self.executor, get_args(Executor))
+        if len(self.code) > limits.CODE_BYTES:
+            raise TooLarge(f"the code has {len(self.code)} bytes, the limit is {limits.CODE_BYTES}")
+        for name in (self.entry, *self.inputs, *self.outputs):
+            _name(name)
+        for group in (self.inputs, self.outputs):
+            if len(group) > limits.INPUTS:
+                raise TooLarge(f"a job has at most {limits.INPUTS} inputs and as many outputs")
+        if RESERVED_OUTPUT in self.outputs:
+            raise Malformed(f"the output name {RESERVED_OUTPUT} is reserved")
+        for format in self.inputs.values():
+            _one_of("the format", format, get_args(Format))
+        if len(_dump(dict(self.args))) > limits.ARGUMENTS_BYTES:
+            raise TooLarge(f"the arguments have over {limits.ARGUMENTS_BYTES} bytes")
+        # Whoever made the job may keep the dictionaries and change them later.
+        for name in ("args", "inputs", "outputs"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    @property
+    def file_bytes(self) -> int:
+        """The largest single output, in bytes."""
+        largest = max(
+            (spec.max_bytes or self.limits.output_bytes for spec in self.outputs.values()), default=1
+        )
+        return min(largest, self.limits.output_bytes)
+
+    def encode(self) -> bytes:
+        """JSON without the code. Raises `TooLarge`."""
+        message = _dump(
+            {
+                "executor": self.executor,
+                "entry": self.entry,
+                "args": dict(self.args),
+                "inputs": [[name, format] for name, format in self.inputs.items()],
+                "outputs": [[name, spec.format, spec.max_bytes] for name, spec in self.outputs.items()],
+                "limits": {name: getattr(self.limits, name) for name in _LIMIT_NAMES},
+                "require": sorted(self.require),
+            }
+        )
+        if len(message) > limits.JOB_BYTES:
+            raise TooLarge(f"the job has {len(message)} bytes, the limit is {limits.JOB_BYTES}")
+        return message
+
+    @classmethod
+    def decode(cls, message: bytes) -> Job:
+        """The inverse of `encode`; the code stays empty. Raises `Malformed` or `TooLarge`."""
+        fields = _object(message, limits.JOB_BYTES, _JOB_NAMES)
+        inputs = {_name(name): format for name, format in _rows(fields["inputs"], 2)}
+        outputs = {
+            _name(name): OutputSpec(format, most) for name, format, most in _rows(fields["outputs"], 3)
+        }
+        if len(inputs) != len(fields["inputs"]) or len(outputs) != len(fields["outputs"]):
+            raise Malformed("two inputs or outputs have one name")
+        bounds = fields["limits"]
+        if not isinstance(bounds, dict) or set(bounds) != set(_LIMIT_NAMES):
+            raise Malformed("the limits are not complete")
+        if not isinstance(bounds["seconds"], (int, float)) or not isinstance(fields["args"], dict):
+            raise Malformed("the job has a field of another type")
+        return cls(
+            executor=fields["executor"],
+            entry=_name(fields["entry"]),
+            args=fields["args"],
+            inputs=inputs,
+            outputs=outputs,
+            limits=Limits(**bounds),
+            require=frozenset(_layers(fields["require"])),
+        )
+
+
+_LIMIT_NAMES: Final = ("seconds", "cpu_seconds", "memory_bytes", "output_bytes", "threads")
+_JOB_NAMES: Final = {"executor", "entry", "args", "inputs", "outputs", "limits", "require"}
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a child ended, as the zygote saw it: 0, or 128 and the signal, or another exit code."""
+
+    status: int
+    cpu_seconds: float
+    max_rss_bytes: int
+
+    def encode(self) -> bytes:
+        """JSON."""
+        return _dump({"status": self.status, "cpu": self.cpu_seconds, "rss": self.max_rss_bytes})
+
+    @classmethod
+    def decode(cls, message: bytes) -> Exit:
+        """Raises `Malformed` or `TooLarge`."""
+        fields = _object(message, limits.JOB_BYTES, {"status", "cpu", "rss"})
+        cpu = fields["cpu"]
+        if isinstance(cpu, bool) or not isinstance(cpu, (int, float)) or not math.isfinite(cpu):
+            raise Malformed("the processor time is not a number")
+        _in_range("status", fields["status"], 0, 255)
+        _in_range("rss", fields["rss"], 0, 2**62)
+        return cls(fields["status"], float(cpu), fields["rss"])
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a child said: first its layers or why it has none, at last how the function ended.
+
+    `outputs` is None as long as there is no last word. The first line is written before any foreign code runs.
+    """
+
+    layers: tuple[str, ...] = ()
+    refused: str | None = None
+    failure: Failure | None = None
+    outputs: tuple[str, ...] | None = None
+
+
+def ready_line(layers: Iterable[str]) -> bytes:
+    """The child's first line: the isolation layers that are active."""
+    return _dump({"layers": list(layers)}) + b"\n"
+
+
+def refused_line(reason: str) -> bytes:
+    """The child's first and only line: the sandbox could not be set up."""
+    return _dump({"refused": reason[:REASON_CHARS]}) + b"\n"
+
+
+def last_line(failure: Failure | None, outputs: Iterable[str]) -> bytes:
+    """The child's last line."""
+    return _dump({"failure": failure, "outputs": list(outputs)}) + b"\n"
+
+
+def parse_report(data: bytes) -> Report:
+    """The report of a child, which is hostile input. Raises `Malformed` or `TooLarge`.
+
+    1. At most `limits.CHILD_REPORT_BYTES`, at most two lines, each ended.
+    2. The first line names layers, or the reason why there are none; then nothing follows.
+    3. The last line is a failure that a child may name, or the names of all outputs.
+    """
+    # 1.
+    if len(data) > limits.CHILD_REPORT_BYTES:
+        raise TooLarge(f"a report has at most {limits.CHILD_REPORT_BYTES} bytes")
+    if not data:
+        return Report()
+    *lines, rest = data.split(b"\n")
+    if rest or not 1 <= len(lines) <= 2:
+        raise Malformed("a report has one or two whole lines")
+    # 2.
+    first = _object(lines[0], limits.CHILD_REPORT_BYTES, None)
+    if set(first) == {"refused"}:
+        reason = first["refused"]
+        if not isinstance(reason, str) or len(reason) > REASON_CHARS or len(lines) > 1:
+            raise Malformed("a refusal is one short text")
+        return Report(refused="".join(char if char.isprintable() else "?" for char in reason))
+    if set(first) != {"layers"}:
+        raise Malformed("a report starts with its layers")
+    layers = _layers(first["layers"])
+    if len(lines) == 1:
+        return Report(layers)
+    # 3.
+    last = _object(lines[1], limits.CHILD_REPORT_BYTES, {"failure", "outputs"})
+    failure, outputs = last["failure"], last["outputs"]
+    if failure is not None and (not isinstance(failure, str) or failure not in CHILD_FAILURES):
+        raise Malformed("a child cannot end with this failure")
+    if not isinstance(outputs, list) or len(outputs) > limits.INPUTS:
+        raise Malformed("the outputs are a list of names")
+    return Report(layers, failure=failure, outputs=tuple(_name(name) for name in outputs))  # type: ignore[arg-type]
+
+
+# -- checks ----------------------------------------------------------------------------------------
+
+
+def _dump(value: Any) -> bytes:
+    try:
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+    except (TypeError, ValueError, RecursionError):
+        raise Malformed("a value is not JSON") from None
+
+
+def _object(message: bytes, most: int, names: set[str] | None) -> dict[str, Any]:
+    if len(message) > most:
+        raise TooLarge(f"the message has {len(message)} bytes, the limit is {most}")
+    try:
+        value = json.loads(
+            message.decode("utf-8", "strict"), object_pairs_hook=_unique, parse_constant=_no_constant
+        )
+    except (ValueError, RecursionError):
+        raise Malformed("the message is not JSON") from None
+    if not isinstance(value, dict) or (names is not None and set(value) != names):
+        raise Malformed("the message has other fields")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise Malformed("a name stands twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise Malformed(f"{name} is not JSON")
+
+
+def _rows(value: Any, width: int) -> list[list[Any]]:
+    if not isinstance(value, list) or len(value) > limits.INPUTS:
+        raise Malformed("a list was expected")
+    if not all(isinstance(row, list) and len(row) == width for row in value):
+        raise Malformed(f"each row has {width} fields")
+    return value
+
+
+def _layers(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > LAYERS:
+        raise Malformed("the layers are a list of names")
+    return tuple(_name(name) for name in value)
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not value.isascii() or not value.isidentifier():
+        raise Malformed("a name is an ASCII identifier")
+    if len(value) > limits.NAME_CHARS:
+        raise TooLarge(f"a name has at most {limits.NAME_CHARS} characters")
+    return value
+
+
+def _one_of(what: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in allowed:
+        raise Malformed(f"{what} is one of {', '.join(allowed)}")
+
+
+def _in_range(what: str, value: Any, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise Malformed(f"{what} is a number from {least} to {most}")
+
+
+__all__ = [
+    "CHILD_FAILURES",
+    "LAYERS",
+    "REASON_CHARS",
+    "Executor",
+    "Exit",
+    "Failure",
+    "Format",
+    "Job",
+    "Limits",
+    "OutputSpec",
+    "Report",
+    "last_line",
+    "parse_report",
+    "ready_line",
+    "refused_line",
+]

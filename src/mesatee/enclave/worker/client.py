@@ -1,0 +1,92 @@
+"""The worker's side of the gateway's API, over the attested channel."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TypeVar
+
+import httpx
+
+from ..._core import PeerCertificate, SigningKey, make_certificate, spki
+from ...attestation.appraisal import Appraisal
+from ...attestation.evidence import Claims
+from ...attestation.trust import TrustPolicy
+from ...attestation.verify import appraise
+from ...channel import AttestedTransport
+from ...errors import HostFailed, TooLarge, from_dict
+from ...protocol import envelope as dsse
+from ...protocol import limits, statements, wire
+from ...protocol.digests import b64encode
+from ...protocol.jsonstrict import canonical, parse_object
+from ..platform.base import Attester
+
+CERTIFICATE_SECONDS = 86_400
+"""Life of a worker's channel certificate."""
+TIMEOUT_SECONDS = 30.0
+"""For one request to the gateway."""
+
+M = TypeVar("M", bound=wire.Model)
+
+
+class GatewayClient:
+    """Mutually attested. Thread-safe."""
+
+    def __init__(
+        self, host: str, port: int, attester: Attester, trust: TrustPolicy, environments: Mapping[str, str]
+    ) -> None:
+        self.key = SigningKey.generate()
+        self._trust = trust
+        now = int(time.time())
+        claims = Claims.of_key(spki(self.key.public), "worker", environments=environments)
+        self.evidence = attester.evidence(claims)
+        self.certificate = make_certificate(
+            self.key, "mesatee worker", now - 60, now + CERTIFICATE_SECONDS, self.evidence
+        )
+        transport = AttestedTransport(host, port, self.certificate, self.key, self._appraise)
+        self._http = httpx.Client(transport=transport, base_url="http://mesatee", timeout=TIMEOUT_SECONDS)
+
+    def _appraise(self, certificate: PeerCertificate) -> Appraisal:
+        return appraise(certificate.evidence, certificate.spki, self._trust, int(time.time()), "gateway")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def service(self) -> wire.ServiceReply:
+        """Who the gateway is."""
+        return self._call("GET", "/v1/service", wire.ServiceReply)
+
+    def attempt(self, ticket: bytes, attempt_key: bytes) -> wire.GrantReply:
+        """Ask for the keys of the run that the ticket stands for."""
+        body = {"ticket": b64encode(ticket), "attempt_key": b64encode(attempt_key)}
+        return self._call("POST", "/v1/attempts", wire.GrantReply, body)
+
+    def renew(self, fence: int) -> wire.RenewReply:
+        """Keep the lease. Raises `Conflict` when the attempt no longer counts."""
+        return self._call("POST", f"/v1/attempts/{fence}/renew", wire.RenewReply, {})
+
+    def finish(self, fence: int, receipt: dsse.Envelope, wraps: Mapping[str, str]) -> wire.FinishReply:
+        """Hand in the receipt."""
+        body = {"receipt": receipt.as_dict(), "wraps": dict(wraps)}
+        return self._call("POST", f"/v1/attempts/{fence}/receipt", wire.FinishReply, body)
+
+    def _call(self, method: str, path: str, model: type[M], body: object | None = None) -> M:
+        content = canonical(body) if body is not None else None
+        try:
+            with self._http.stream(method, path, content=content) as response:
+                data = bytearray()
+                for part in response.iter_bytes():
+                    data += part
+                    if len(data) > limits.RESPONSE_BYTES:
+                        raise TooLarge(f"the gateway's answer has more than {limits.RESPONSE_BYTES} bytes")
+        except httpx.HTTPError as error:
+            raise HostFailed(f"the gateway does not answer: {type(error).__name__}") from None
+        value = parse_object(bytes(data), limit=limits.RESPONSE_BYTES)
+        if response.status_code >= 400:
+            failure = value.get("error")
+            raise from_dict(failure if isinstance(failure, dict) else {})
+        return statements.validate(model, value, "answer")
+
+
+__all__ = ["GatewayClient"]

@@ -1,0 +1,253 @@
+"""One attempt, from its keys to its receipt.
+
+Plaintext exists in memfds of this process and in the sandboxed child, and nowhere else; keys of the attempt are handles
+that go with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+from ..._core import FileKey, HpkeKey, SigningKey, age_open, age_seal, memfd, memfd_seal
+from ...errors import Corrupt, DigestMismatch, InputError, KeyRefused, MesateeError, SandboxFailed
+from ...protocol import envelope as dsse
+from ...protocol import limits, statements, wire, wraps
+from ...protocol.digests import WRAP_BYTES, b64decode, b64encode
+from ...protocol.doors import Blobs
+from .. import faults
+from ..sandbox.protocol import Job, Limits, OutputSpec
+from ..sandbox.supervisor import Outcome
+
+DIAGNOSTICS = "diagnostics"
+_CODE = "code of the function"
+NEEDED_LAYERS = frozenset({"seccomp", "rlimits", "no-new-privs"})
+"""Without these the child does not start. Namespaces and Landlock are used where the kernel has them, and reported."""
+
+
+class Sandbox(Protocol):
+    """What runs a job; `Supervisor` does."""
+
+    def run(self, job: Job, inputs: Mapping[str, int]) -> Outcome:
+        """Run it in a fresh child; input file descriptors are sealed memfds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What an attempt hands to the gateway."""
+
+    receipt: dsse.Envelope
+    wraps: dict[str, str]
+    failure: str | None
+
+
+class Attempt:
+    """One granted attempt."""
+
+    def __init__(
+        self, service: wire.ServiceReply, grant: wire.GrantReply, key: HpkeKey, signer: SigningKey, blobs: Blobs
+    ) -> None:
+        said = statements.validate(statements.ServiceStatement, _predicate(service), "service")
+        self._origin = said.origin
+        self._service = service.digest
+        self._sealing_key = b64decode(said.sealing_key, max_bytes=2048)
+        self._grant = grant
+        self._key = key
+        self._signer = signer
+        self._blobs = blobs
+
+    def run(self, sandbox: Sandbox, worker: statements.WorkerFacts) -> Finished:
+        """Open the inputs, run the function, seal the outputs, sign the receipt.
+
+        1. Stream each input's ciphertext, check its digest, open it into a memfd and seal that against writing.
+        2. Run the function in a fresh sandboxed child with exactly these inputs.
+        3. Seal each output that the task names under a fresh file key, wrapped to the gateway only.
+        4. Sign the account of it.
+        """
+        started = int(time.time())
+        layers: tuple[str, ...] = ()
+        outputs: dict[str, statements.OutputFacts] = {}
+        wrapped: dict[str, str] = {}
+        with ExitStack() as stack:
+            try:
+                inputs = {name: self._input(stack, name, blob) for name, blob in self._grant.inputs.items()}
+                job = self._job(stack)
+            except (Corrupt, InputError, KeyRefused):
+                failure: str | None = "input_corrupt"
+            else:
+                faults.point("inputs_open")
+                outcome = sandbox.run(job, inputs)
+                failure, layers = outcome.failure, outcome.layers
+                for fd, _ in outcome.outputs.values():
+                    stack.callback(os.close, fd)
+                faults.point("function_ran")
+                produced = dict(outcome.outputs) if failure is None else {}
+                if DIAGNOSTICS in self._grant.outputs:
+                    produced[DIAGNOSTICS] = self._bytes(stack, outcome.diagnostics)
+                for name, (fd, _) in produced.items():
+                    if name in self._grant.outputs:
+                        outputs[name], wrapped[name] = self._output(stack, name, fd)
+        faults.point("outputs_stored")
+        receipt = self._receipt(worker, layers, started, failure, outputs)
+        return Finished(receipt, wrapped, failure)
+
+    # -- inputs -----------------------------------------------------------------------------------
+
+    def _input(self, stack: ExitStack, name: str, blob: wire.GrantedBlob) -> int:
+        fd = memfd(f"input-{name}")
+        stack.callback(os.close, fd)
+        self._open(name, blob, fd)
+        memfd_seal(fd)
+        return fd
+
+    def _file_key(self, name: str, blob: wire.GrantedBlob) -> FileKey:
+        if blob.wrap is None:
+            raise KeyRefused("the gateway released no key")
+        binding = wraps.attempt_input(self._origin, self._grant.run, self._grant.fence, name, blob.sha256)
+        return self._key.unwrap_file_key(b64decode(blob.wrap, max_bytes=WRAP_BYTES), binding.info, binding.aad)
+
+    def _open(self, name: str, blob: wire.GrantedBlob, target: int) -> None:
+        key = self._file_key(name, blob)
+        reader, writer = os.pipe()
+        failed: list[BaseException] = []
+        feeder = threading.Thread(target=self._feed, args=(blob, writer, failed), name="feed", daemon=True)
+        feeder.start()
+        try:
+            age_open(reader, target, key, blob.size)
+        finally:
+            os.close(reader)
+            feeder.join()
+        if failed:
+            raise failed[0]
+
+    def _feed(self, blob: wire.GrantedBlob, writer: int, failed: list[BaseException]) -> None:
+        digest = hashlib.sha256()
+        try:
+            with os.fdopen(writer, "wb", buffering=0) as pipe:
+                for chunk in self._blobs.get(blob.sha256):
+                    digest.update(chunk)
+                    view = memoryview(chunk)
+                    while view:
+                        view = view[pipe.write(view) or 0 :]
+            if digest.hexdigest() != blob.sha256:
+                failed.append(DigestMismatch("the host's ciphertext is not that of the dataset"))
+        except BrokenPipeError:
+            # The reader found the bytes to be wrong and says so itself.
+            pass
+        except MesateeError as error:
+            failed.append(error)
+
+    # -- the job ----------------------------------------------------------------------------------
+
+    def _code(self, stack: ExitStack) -> bytes:
+        blob = self._grant.code
+        if blob is None:
+            return b""
+        if blob.wrap is not None:
+            fd = memfd("code")
+            stack.callback(os.close, fd)
+            self._open(_CODE, blob, fd)
+            return os.pread(fd, limits.CODE_BYTES + 1, 0)
+        data = b"".join(self._blobs.get(blob.sha256))
+        if hashlib.sha256(data).hexdigest() != blob.sha256:
+            raise DigestMismatch("the host's code is not that of the function")
+        return data
+
+    def _job(self, stack: ExitStack) -> Job:
+        grant, bounds = self._grant, self._grant.limits
+        return Job(
+            executor=grant.executor,
+            entry=grant.entry,
+            code=self._code(stack),
+            args=grant.arguments,
+            inputs={name: blob.format for name, blob in grant.inputs.items()},
+            outputs={
+                name: OutputSpec(format=kind, max_bytes=bounds.output_bytes)
+                for name, kind in grant.outputs.items()
+                if name != DIAGNOSTICS
+            },
+            limits=Limits(
+                seconds=bounds.seconds,
+                cpu_seconds=bounds.cpu_seconds,
+                memory_bytes=bounds.memory_bytes,
+                output_bytes=bounds.output_bytes,
+                threads=bounds.threads,
+            ),
+            require=NEEDED_LAYERS,
+        )
+
+    # -- outputs ----------------------------------------------------------------------------------
+
+    def _bytes(self, stack: ExitStack, data: bytes) -> tuple[int, int]:
+        fd = memfd("diagnostics")
+        stack.callback(os.close, fd)
+        os.pwrite(fd, data, 0)
+        return fd, len(data)
+
+    def _output(self, stack: ExitStack, name: str, fd: int) -> tuple[statements.OutputFacts, str]:
+        sealed_fd = memfd(f"sealed-{name}")
+        stack.callback(os.close, sealed_fd)
+        os.lseek(fd, 0, os.SEEK_SET)
+        sealed = age_seal(fd, sealed_fd, [])
+        self._blobs.put(sealed.digest, _chunks(sealed_fd, sealed.size), sealed.size)
+        binding = wraps.attempt_output(self._origin, self._grant.run, self._grant.fence, name, sealed.digest)
+        wrap = sealed.file_key.wrap(self._sealing_key, binding.info, binding.aad)
+        facts = statements.OutputFacts(sha256=sealed.digest, size=sealed.size, format=self._grant.outputs[name])
+        return facts, b64encode(wrap)
+
+    def _receipt(
+        self,
+        worker: statements.WorkerFacts,
+        layers: tuple[str, ...],
+        started: int,
+        failure: str | None,
+        outputs: dict[str, statements.OutputFacts],
+    ) -> dsse.Envelope:
+        grant = self._grant
+        receipt = statements.ReceiptStatement.model_validate(
+            {
+                "origin": self._origin,
+                "service": self._service,
+                "run": grant.run,
+                "task": grant.task,
+                "function": grant.function,
+                "environment": grant.environment,
+                "fence": grant.fence,
+                "inputs": dict(grant.datasets),
+                "approvals": grant.approvals,
+                "policies": grant.policies,
+                "worker": worker,
+                "layers": layers,
+                "started": started,
+                "finished": max(started, int(time.time())),
+                "failure": failure,
+                "outputs": outputs,
+            }
+        )
+        return statements.sign(receipt, self._signer).envelope
+
+
+def _predicate(service: wire.ServiceReply) -> object:
+    statement = statements.verify(dsse.from_dict(service.statement), "service")
+    if statement.digest != service.digest:
+        raise DigestMismatch("the service statement does not have the digest that the gateway names")
+    return statement.predicate.model_dump(mode="json")
+
+
+def _chunks(fd: int, size: int) -> Iterator[bytes]:
+    offset = 0
+    while offset < size:
+        piece = os.pread(fd, limits.BLOB_CHUNK_BYTES, offset)
+        if not piece:
+            raise SandboxFailed("a sealed output ended early")
+        offset += len(piece)
+        yield piece
+
+
+__all__ = ["NEEDED_LAYERS", "Attempt", "Finished"]

@@ -1,0 +1,133 @@
+"""The worker's loop: lease, prove, run, hand in, forget."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+
+from ..._core import HpkeKey
+from ...errors import (
+    Conflict,
+    Denied,
+    EvidenceRefused,
+    InputError,
+    LevelTooLow,
+    MesateeError,
+    NotFound,
+    SandboxFailed,
+    TimedOut,
+    Unavailable,
+)
+from ...protocol import wire
+from ...protocol.doors import Blobs, Lease, Queue
+from ...protocol.envelope import Envelope
+from .. import faults
+from ..sandbox.supervisor import Supervisor
+from .client import GatewayClient
+from .run import Attempt
+
+LOGGER = logging.getLogger("mesatee.worker")
+QUEUE_LEASE_SECONDS = 20.0
+"""A ticket that this worker drops silently comes back to the queue after this time."""
+WAIT_SECONDS = 5.0
+"""How long one request to the queue waits for a ticket."""
+RETRY_SECONDS = 1.0
+"""Pause after the host or the gateway failed."""
+DROP = (Conflict, Denied, NotFound, InputError)
+"""Answers after which a ticket is worth nothing: the run has ended, or the ticket is not the gateway's."""
+
+
+class Worker:
+    """Runs one task at a time. `run` returns after `stop`."""
+
+    def __init__(self, client: GatewayClient, queue: Queue, blobs: Blobs, supervisor: Supervisor) -> None:
+        self._client = client
+        self._queue = queue
+        self._blobs = blobs
+        self._supervisor = supervisor
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """End after cancelling what runs. Safe from a signal handler's thread."""
+        self._stop.set()
+        self._supervisor.cancel()
+
+    def run(self, ready: Callable[[], None] | None = None) -> None:
+        """Serve until stopped."""
+        self._supervisor.start()
+        if ready:
+            ready()
+        while not self._stop.is_set():
+            try:
+                lease = self._queue.lease(QUEUE_LEASE_SECONDS, WAIT_SECONDS)
+                if lease is not None:
+                    self._serve(lease)
+            except MesateeError as error:
+                _note("failed", error)
+                self._stop.wait(RETRY_SECONDS)
+
+    def _serve(self, lease: Lease) -> None:
+        faults.point("ticket_leased")
+        key = HpkeKey.generate()
+        try:
+            service = self._client.service()
+            grant = self._client.attempt(lease.ticket, key.public)
+        except (EvidenceRefused, LevelTooLow, Unavailable, TimedOut) as error:
+            # Another worker, or this one later, may be accepted: the ticket goes back by itself.
+            _note("not_granted", error)
+            self._stop.wait(RETRY_SECONDS)
+            return
+        except DROP as error:
+            _note("dropped", error)
+            self._queue.ack(lease.id)
+            return
+        faults.point("keys_received")
+        self._attempt(service, grant, key)
+        self._queue.ack(lease.id)
+
+    def _attempt(self, service: wire.ServiceReply, grant: wire.GrantReply, key: HpkeKey) -> None:
+        over = threading.Event()
+        keeper = threading.Thread(target=self._keep, args=(grant, over), name="keep-lease", daemon=True)
+        keeper.start()
+        try:
+            attempt = Attempt(service, grant, key, self._client.key, self._blobs)
+            finished = attempt.run(self._supervisor, grant.worker)
+            faults.point("receipt_signed")
+            self._hand_in(grant, finished.receipt, finished.wraps)
+        except (Conflict, SandboxFailed) as error:
+            # Either the run was stopped, or this machine cannot isolate it: the lease lapses and another may try.
+            _note("attempt_ended", error)
+        finally:
+            over.set()
+            keeper.join()
+
+    def _hand_in(self, grant: wire.GrantReply, receipt: Envelope, wraps: dict[str, str]) -> None:
+        while not self._stop.is_set():
+            try:
+                self._client.finish(grant.fence, receipt, wraps)
+                faults.point("receipt_accepted")
+                return
+            except Unavailable as error:
+                # The same receipt may be handed in again: the gateway takes one a run.
+                _note("hand_in_failed", error)
+                self._stop.wait(RETRY_SECONDS)
+
+    def _keep(self, grant: wire.GrantReply, over: threading.Event) -> None:
+        while not over.wait(min(grant.lease_seconds / 4, 1.0)):
+            try:
+                self._client.renew(grant.fence)
+            except (Conflict, NotFound) as error:
+                _note("stopped", error)
+                self._supervisor.cancel()
+                return
+            except MesateeError as error:
+                _note("renew_failed", error)
+
+
+def _note(event: str, error: MesateeError) -> None:
+    LOGGER.warning(json.dumps({"event": event, "code": error.code, "reason": error.message}))
+
+
+__all__ = ["Worker"]

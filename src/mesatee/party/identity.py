@@ -44,13 +44,16 @@ class Identity:
     def create(cls, home: Path, name: str) -> Identity:
         """Make new keys under a new name.
 
-        Raises `Malformed` for a name that could be a path, and `Conflict` if there is an identity of this name.
+        Raises `Malformed` for a name that could be a path, and `Conflict` if there is an identity of this
+        name.
         """
         check_name(name, "an identity")
         try:
             folder = private_folder(private_folder(home) / FOLDER)
         except OSError as error:
-            raise InputError(f"cannot write into {home}: {error.strerror}", hint="choose another --home") from None
+            raise InputError(
+                f"cannot write into {home}: {error.strerror}", hint="choose another --home"
+            ) from None
         target = folder / name
         if target.exists():
             raise Conflict(f"there is an identity {name} already", hint="choose another name")
@@ -83,7 +86,8 @@ class Identity:
         if not folder.is_dir():
             known = ", ".join(names(home))
             raise NotFound(
-                f"there is no identity {name}", hint=f"known: {known}" if known else f"`mesatee id new {name}` makes it"
+                f"there is no identity {name}",
+                hint=f"known: {known}" if known else f"`mesatee id new {name}` makes it",
             )
         return cls(
             name,
@@ -100,10 +104,15 @@ class Identity:
 
     def keys(self) -> PartyKeys:
         """The public keys, as statements carry them."""
-        return PartyKeys(name=self.name, signing=self.id, age=self.age.recipient, hpke=b64encode(self.hpke.public))
+        return PartyKeys(
+            name=self.name, signing=self.id, age=self.age.recipient, hpke=b64encode(self.hpke.public)
+        )
 
     def certificate(self, now: int) -> bytes:
-        """A self-signed channel certificate in DER, valid around `now` (Unix seconds). A party shows no evidence."""
+        """A self-signed channel certificate in DER, valid around `now` (Unix seconds).
+
+        A party shows no evidence.
+        """
         start = now - limits.CLOCK_SKEW_SECONDS
         return _core.make_certificate(self.signing, self.name, start, now + CERTIFICATE_SECONDS, None)
 

@@ -1,7 +1,7 @@
 """What a party remembers of each log: the newest checkpoint that it has verified, across sessions.
 
-This is what makes a rollback visible to its owner: a log that is shorter than, or different from, what was verified
-before is refused. A memory file that does not parse is an error, never an empty memory.
+This is what makes a rollback visible to its owner: a log that is shorter than, or different from, what was
+verified before is refused. A memory file that does not parse is an error, never an empty memory.
 """
 
 from __future__ import annotations
@@ -57,27 +57,29 @@ class CheckpointMemory:
         if key != log_key.hex():
             raise KeyRefused(
                 f"the log {self.origin} is signed by another key than before",
-                hint=f"if the service was really set up anew, remove {self._path} and pin the new key in the trust file",
+                hint=f"if the service was set up anew, remove {self._path} and pin the new key",
             )
         return kept
 
     def _corrupt(self, why: str) -> Corrupt:
         return Corrupt(
             f"the remembered checkpoint of {self.origin} was altered: {why}",
-            hint=f"restore {self._path} from a copy; if you remove it, a rollback of the log can no longer be noticed",
+            hint=f"restore {self._path} from a copy; without it a rollback of the log cannot be noticed",
         )
 
     def remember(self, checkpoint: cp.Checkpoint, log_key: bytes) -> cp.Checkpoint:
         """Keep a checkpoint that was verified to extend the kept one; returns what is kept now.
 
-        Another process of the same identity may have gone further meanwhile: then its checkpoint stays. Raises
-        `ForkDetected` for two roots of one size, and what `load` raises.
+        Another process of the same identity may have gone further meanwhile: then its checkpoint stays.
+        Raises `ForkDetected` for two roots of one size, and what `load` raises.
         """
         with self._locked():
             kept = self.load(log_key)
             if kept is not None:
                 if kept.size == checkpoint.size and kept.root != checkpoint.root:
-                    raise ForkDetected(f"the log {self.origin} has two different trees of {kept.size} entries")
+                    raise ForkDetected(
+                        f"the log {self.origin} has two different trees of {kept.size} entries"
+                    )
                 if (kept.size, kept.time) >= (checkpoint.size, checkpoint.time):
                     return kept
             value = {"version": VERSION, "log_key": log_key.hex(), "note": checkpoint.note}

@@ -84,6 +84,10 @@ impl SecretKey {
     fn __reduce_ex__(&self, _protocol: i32) -> PyResult<()> {
         Err(not_copied("SecretKey"))
     }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(not_copied("SecretKey"))
+    }
 }
 
 /// An Ed25519 private key.
@@ -149,6 +153,10 @@ impl SigningKey {
     }
 
     fn __reduce_ex__(&self, _protocol: i32) -> PyResult<()> {
+        Err(not_copied("SigningKey"))
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
         Err(not_copied("SigningKey"))
     }
 }

@@ -160,6 +160,10 @@ impl HpkeKey {
     fn __reduce_ex__(&self, _protocol: i32) -> PyResult<()> {
         Err(not_copied("HpkeKey"))
     }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(not_copied("HpkeKey"))
+    }
 }
 
 #[pyfunction]
@@ -200,6 +204,10 @@ impl FileKey {
     fn __reduce_ex__(&self, _protocol: i32) -> PyResult<()> {
         Err(not_copied("FileKey"))
     }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(not_copied("FileKey"))
+    }
 }
 
 /// An age X25519 identity.
@@ -237,6 +245,10 @@ impl AgeKey {
     }
 
     fn __reduce_ex__(&self, _protocol: i32) -> PyResult<()> {
+        Err(not_copied("AgeKey"))
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
         Err(not_copied("AgeKey"))
     }
 }
@@ -292,6 +304,10 @@ impl Sealed {
     }
 
     fn __reduce_ex__(&self, _protocol: i32) -> PyResult<()> {
+        Err(not_copied("Sealed"))
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
         Err(not_copied("Sealed"))
     }
 }
@@ -381,6 +397,10 @@ impl AgeReader {
     }
 
     fn __reduce_ex__(&self, _protocol: i32) -> PyResult<()> {
+        Err(not_copied("AgeReader"))
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
         Err(not_copied("AgeReader"))
     }
 }

@@ -45,6 +45,9 @@ impl From<Error> for FileError {
         match error.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => Self::NotFound,
             ErrorKind::AlreadyExists => Self::Exists,
+            ErrorKind::InvalidInput | ErrorKind::InvalidFilename => {
+                Self::Malformed("the path cannot name a file")
+            }
             ErrorKind::PermissionDenied => Self::Refused("this user may not open it"),
             _ => Self::Io(error),
         }

@@ -49,11 +49,10 @@ pub fn enter_namespaces(read_paths: &[String]) -> Result<Vec<&'static str>> {
     if privileged {
         active.extend(KINDS.iter().map(|kind| kind.0));
     } else {
-        if own_user_namespace(uid, gid).is_err() {
-            return Ok(active);
+        if own_user_namespace(uid, gid).is_ok() {
+            active.push(layer::USER);
+            OWN_COUNT.store(uid != 0, Ordering::Relaxed);
         }
-        active.push(layer::USER);
-        OWN_COUNT.store(uid != 0, Ordering::Relaxed);
         for (name, flag) in KINDS {
             if sys::unshare("unshare", flag).is_ok() {
                 active.push(name);
@@ -65,8 +64,7 @@ pub fn enter_namespaces(read_paths: &[String]) -> Result<Vec<&'static str>> {
         active.push(layer::ROOT);
     }
     // 4.
-    if privileged && everybody_reads {
-        sys::become_user(NOBODY, NOBODY)?;
+    if privileged && everybody_reads && sys::become_user(NOBODY, NOBODY)? {
         active.push(layer::NOBODY);
         if sys::unshare("unshare", libc::CLONE_NEWUSER).is_ok() {
             active.push(layer::USER);

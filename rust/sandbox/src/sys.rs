@@ -117,15 +117,20 @@ pub(crate) fn effective_ids() -> (u32, u32) {
     unsafe { (libc::geteuid(), libc::getegid()) }
 }
 
-/// Take another identity for good: groups, group and user, real, effective and saved.
-pub(crate) fn become_user(uid: u32, gid: u32) -> Result<()> {
+/// Take another identity for good, group and user, real, effective and saved, and leave all other groups.
+///
+/// `false`, with nothing changed, where this user namespace does not have that identity.
+pub(crate) fn become_user(uid: u32, gid: u32) -> Result<bool> {
+    // SAFETY: these calls take integers only.
+    if unsafe { libc::setresgid(gid, gid, gid) } != 0 {
+        return Ok(false);
+    }
     // SAFETY: an empty list is passed by length 0, so that the pointer is never read; the rest are integers.
     unsafe {
         check("setgroups", i64::from(libc::setgroups(0, std::ptr::null())))?;
-        check("setresgid", i64::from(libc::setresgid(gid, gid, gid)))?;
         check("setresuid", i64::from(libc::setresuid(uid, uid, uid)))?;
     }
-    Ok(())
+    Ok(true)
 }
 
 pub(crate) fn process_id() -> u32 {

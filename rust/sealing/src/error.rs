@@ -75,6 +75,10 @@ impl SealingError {
         Self::Io("get randomness", Error::other("the system gave none"))
     }
 
+    pub(crate) fn hash_failed() -> Self {
+        Self::Io("hash", Error::other("the hashing thread ended"))
+    }
+
     /// A failed write; a limit of the target's size is the caller's, not the system's.
     pub(crate) fn write(error: Error) -> Self {
         match error.kind() {

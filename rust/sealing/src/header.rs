@@ -44,6 +44,11 @@ pub(crate) fn take(source: &mut impl BufRead) -> Result<Vec<u8>, SealingError> {
         let start = head.len();
         line(source, &mut head, AGE_HEADER_BYTES)?;
         let last = &head[start..];
+        // An altered end of the header is met here, in the payload's random bytes, and not at the limit.
+        let text = last.strip_suffix(b"\n").unwrap_or(last);
+        if !text.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+            return Err(SealingError::malformed("not an age v1 header"));
+        }
         if !last.ends_with(b"\n") {
             return Err(match head.len() >= AGE_HEADER_BYTES {
                 true => SealingError::too_large("the age header is longer than 65536 bytes"),
@@ -141,6 +146,7 @@ mod tests {
         );
         assert_eq!(kind(b"age-encryption.or"), Reject::Corrupt);
         assert_eq!(kind(b"age-encryption.org/v1\n-> a"), Reject::Corrupt);
+        assert_eq!(kind(b"age-encryption.org/v1\n-> \x07\n"), Reject::Malformed);
         assert_eq!(kind(b"age-encryption.org/v1\n--- a\n"), Reject::Malformed);
         assert_eq!(kind(&[b'a'; 1 << 20]), Reject::Malformed);
     }

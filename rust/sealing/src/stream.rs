@@ -5,12 +5,17 @@ use aws_lc_rs::digest::{Context, SHA256};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
+use std::sync::mpsc::{sync_channel, SyncSender};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use zeroize::Zeroize;
 
 /// How much passes between two calls of [`Watch::progress`], in bytes.
 pub const PROGRESS_BYTES: u64 = 16 * 1024 * 1024;
 /// Size of the buffers between the library's 64 KiB chunks and the system calls, in bytes.
 pub(crate) const BUFFER_BYTES: usize = 1024 * 1024;
+/// Buffers that wait to be hashed; with this the memory in use is constant.
+const HASH_QUEUE: usize = 2;
 
 /// Looks on while bytes pass.
 pub trait Watch {
@@ -133,11 +138,58 @@ impl<'w> Target<'w> {
     }
 }
 
+/// SHA-256 of a stream. Beyond the first buffer it runs beside the cipher, which alone takes a core.
+enum Hasher {
+    Here(Context),
+    Beside(SyncSender<Arc<Vec<u8>>>, JoinHandle<Context>),
+}
+
+impl Hasher {
+    fn update(self, bytes: &Arc<Vec<u8>>) -> Result<Self, SealingError> {
+        match self {
+            Self::Here(mut digest) => {
+                digest.update(bytes);
+                let (sender, receiver) = sync_channel::<Arc<Vec<u8>>>(HASH_QUEUE);
+                let mut ours = digest.clone();
+                let spawned = std::thread::Builder::new().spawn(move || {
+                    for bytes in receiver {
+                        ours.update(&bytes);
+                    }
+                    ours
+                });
+                // Where no thread can be had it stays here.
+                Ok(match spawned {
+                    Ok(thread) => Self::Beside(sender, thread),
+                    Err(_) => Self::Here(digest),
+                })
+            }
+            Self::Beside(sender, thread) => match sender.send(Arc::clone(bytes)) {
+                Ok(()) => Ok(Self::Beside(sender, thread)),
+                Err(_) => Err(SealingError::hash_failed()),
+            },
+        }
+    }
+
+    fn finish(self) -> Result<[u8; 32], SealingError> {
+        let digest = match self {
+            Self::Here(digest) => digest,
+            Self::Beside(sender, thread) => {
+                drop(sender);
+                thread.join().map_err(|_| SealingError::hash_failed())?
+            }
+        };
+        let mut out = [0u8; 32];
+        out.copy_from_slice(digest.finish().as_ref());
+        Ok(out)
+    }
+}
+
 /// A buffered target that hashes and counts what passes.
 pub(crate) struct Hashed<'w> {
     target: Target<'w>,
     buffer: Vec<u8>,
-    digest: Context,
+    /// `None` after a failure only.
+    digest: Option<Hasher>,
     size: u64,
 }
 
@@ -146,23 +198,33 @@ impl<'w> Hashed<'w> {
         Self {
             target,
             buffer: Vec::with_capacity(BUFFER_BYTES),
-            digest: Context::new(&SHA256),
+            digest: Some(Hasher::Here(Context::new(&SHA256))),
             size: 0,
         }
     }
 
     fn spill(&mut self) -> Result<(), SealingError> {
-        self.target.push(&self.buffer)?;
-        self.buffer.clear();
-        Ok(())
+        let full = std::mem::replace(&mut self.buffer, Vec::with_capacity(BUFFER_BYTES));
+        let full = Arc::new(full);
+        let digest = self.digest.take().ok_or_else(SealingError::hash_failed)?;
+        self.digest = Some(digest.update(&full)?);
+        self.size += full.len() as u64;
+        self.target.push(&full)
     }
 
     /// Write what is left; the digest and the number of bytes.
     pub(crate) fn finish(mut self) -> Result<([u8; 32], u64), SealingError> {
-        self.spill()?;
-        let mut out = [0u8; 32];
-        out.copy_from_slice(self.digest.finish().as_ref());
-        Ok((out, self.size))
+        let digest = match self.digest.take().ok_or_else(SealingError::hash_failed)? {
+            // A short stream starts no thread.
+            Hasher::Here(mut digest) => {
+                digest.update(&self.buffer);
+                Hasher::Here(digest)
+            }
+            beside => beside.update(&Arc::new(self.buffer.clone()))?,
+        };
+        self.size += self.buffer.len() as u64;
+        self.target.push(&self.buffer)?;
+        Ok((digest.finish()?, self.size))
     }
 }
 
@@ -171,14 +233,12 @@ impl Write for Hashed<'_> {
         if self.buffer.len() + bytes.len() > BUFFER_BYTES {
             self.spill().map_err(SealingError::carried)?;
         }
-        self.digest.update(bytes);
-        self.size += bytes.len() as u64;
         self.buffer.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.spill().map_err(SealingError::carried)
+        Ok(())
     }
 }
 

@@ -26,8 +26,8 @@ from ..enclave.doors import HostClient
 from ..enclave.gateway.gateway import Gateway, GatewayConfig
 from ..enclave.gateway.identity import open_service
 from ..enclave.platform.base import Attester
-from ..enclave.platform.measure import measure
-from ..enclave.platform.none import NoneAttester
+from ..enclave.platform.measure import environment_digest, measure
+from ..enclave.platform.none import NoAttester
 from ..enclave.platform.sealing import Sealing
 from ..enclave.platform.software import SoftwareAttester, installation_key
 from ..enclave.sandbox.supervisor import Supervisor
@@ -58,7 +58,7 @@ class ProcessConfig(statements.Model):
 def attester(config: ProcessConfig, environments: tuple[str, ...]) -> Attester:
     """The attester of this machine's level."""
     if config.level == 1:
-        return NoneAttester()
+        return NoAttester({name: environment_digest(name) for name in environments})
     key = installation_key(Path(config.folder) / "installation.key")
     return SoftwareAttester(key, measure(environments))
 
@@ -87,9 +87,16 @@ def gateway(config: ProcessConfig) -> None:
     fingerprint = mine.fingerprint if isinstance(mine, SoftwareAttester) else "0" * 64
     sealing = Sealing(folder / "enclave", mine.measurement or "0" * 64, fingerprint)
     keys = open_service(
-        folder / "enclave", sealing, config.origin, config.platform_policy, config.worker_trust, int(time.time())
+        folder / "enclave",
+        sealing,
+        config.origin,
+        config.platform_policy,
+        config.worker_trust,
+        int(time.time()),
     )
-    asyncio.run(_serve(Gateway(GatewayConfig(config.listen_host, config.listen_port), keys, mine, *_three(doors))))
+    asyncio.run(
+        _serve(Gateway(GatewayConfig(config.listen_host, config.listen_port), keys, mine, *_three(doors)))
+    )
 
 
 def _three(doors: HostClient) -> tuple[Any, Any, Any]:
@@ -99,8 +106,14 @@ def _three(doors: HostClient) -> tuple[Any, Any, Any]:
 async def _serve(service: Gateway) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, service.stop)
-    _on_end(lambda: loop.call_soon_threadsafe(service.stop))
-    await service.run(lambda port: _ready(port=port, service=service.service_digest, log_key=service.log.public.hex()))
+    _on_end(lambda: _discard(loop.call_soon_threadsafe(service.stop)))
+    await service.run(
+        lambda port: _ready(port=port, service=service.service_digest, log_key=service.log.public.hex())
+    )
+
+
+def _discard(_: object) -> None:
+    """Make a callback's result nothing."""
 
 
 def worker(config: ProcessConfig) -> None:

@@ -30,7 +30,7 @@ from ..errors import Conflict, Malformed, MesateeError, TimedOut, Unavailable, f
 from ..party.config import write_service_file
 from ..protocol import limits, statements
 from ..protocol.jsonstrict import parse_object
-from ..protocol.policy_text import DEFAULT_PLATFORM_POLICY
+from ..enclave.gateway.policy import DEFAULT_PLATFORM_POLICY
 from .processes import ENVIRONMENT, ProcessConfig
 
 READY_SECONDS = 60.0
@@ -72,7 +72,9 @@ class Process:
         reader.join(READY_SECONDS)
         if not line:
             self.kill()
-            raise TimedOut(f"the {self.name} was not ready within {READY_SECONDS:.0f} s", hint=f"see {self.log}")
+            raise TimedOut(
+                f"the {self.name} was not ready within {READY_SECONDS:.0f} s", hint=f"see {self.log}"
+            )
         try:
             said = parse_object(line[0] or b"{}")
         except MesateeError:
@@ -151,7 +153,8 @@ def _lock(folder: Path) -> int:
     except OSError:
         os.close(fd)
         raise Conflict(
-            f"a service runs in {folder} already", hint="use it, or choose another folder: `mesatee --home DIR up`"
+            f"a service runs in {folder} already",
+            hint="use it, or choose another folder: `mesatee --home DIR up`",
         ) from None
     return fd
 
@@ -168,7 +171,9 @@ class Founded(statements.Model):
 def _founding(folder: Path, level: Literal[1, 2], port: int, platform_policy: str | None) -> Founded:
     path = folder / "founded.json"
     if path.exists():
-        found = statements.validate(Founded, parse_object(path.read_bytes()[: limits.REQUEST_BYTES]), path.name)
+        found = statements.validate(
+            Founded, parse_object(path.read_bytes()[: limits.REQUEST_BYTES]), path.name
+        )
         if found.level != level or (platform_policy is not None and platform_policy != found.platform_policy):
             raise Conflict(
                 "this service was founded with another level or platform policy",
@@ -246,7 +251,7 @@ def start(
         python = [sys.executable, "-I", "-B", "-m"]
         host = Process(
             "host",
-            [*python, "mesatee.host.server", "--socket", base.host_socket, "--data", str(folder / "host")],
+            [*python, "mesatee.host.server", "--socket", base.host_socket, "--data", str(folder / "host"), "--lifeline"],
             folder / "log" / "host.log",
         )
         gateway = Process(
@@ -279,11 +284,9 @@ def start(
         write_service_file(
             home,
             url=url,
-            trust="trust.toml",
+            trust=Path("trust.toml"),
             workers=list(worker_trust.measurements) if worker_trust.measurements != "any" else ["none"],
             environment=environment_digest(ENVIRONMENT),
-            tees=list(worker_trust.tees),
-            level=level,
         )
         say("starting the worker")
         worker.start()
@@ -297,14 +300,20 @@ def start(
         raise
 
 
-def _client_trust(
-    gateway: RoleTrust, worker: RoleTrust, origin: str, facts: dict[str, Any]
-) -> TrustPolicy:
+def _client_trust(gateway: RoleTrust, worker: RoleTrust, origin: str, facts: dict[str, Any]) -> TrustPolicy:
     log_key, service = facts.get("log_key"), facts.get("service")
     if not isinstance(log_key, str) or not isinstance(service, str):
         raise Malformed("the gateway did not say its log key and service statement")
     return TrustPolicy(
-        gateway=GatewayTrust(**gateway.as_kwargs(), log_origin=origin, log_key=log_key, service=(service,)),
+        gateway=GatewayTrust(
+            tees=gateway.tees,
+            minimum_level=gateway.minimum_level,
+            measurements=gateway.measurements,
+            installation_keys=gateway.installation_keys,
+            log_origin=origin,
+            log_key=log_key,
+            service=(service,),
+        ),
         worker=worker,
     )
 
@@ -333,7 +342,9 @@ def running(home: Path, **options: Any) -> Iterator[Service]:
 def run(home: Path, *, level: int, port: int, platform_policy: Path | None, as_json: bool) -> None:
     """`mesatee up`: start, say where, and stay until Ctrl-C or SIGTERM."""
     if level not in (1, 2):
-        raise Malformed("this machine can be run at level 1 or 2", hint="`mesatee doctor` says why not higher")
+        raise Malformed(
+            "this machine can be run at level 1 or 2", hint="`mesatee doctor` says why not higher"
+        )
     text = platform_policy.read_text() if platform_policy else None
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -354,7 +365,9 @@ def run(home: Path, *, level: int, port: int, platform_policy: Path | None, as_j
         if as_json:
             print(json.dumps({"event": "ready", **facts}), flush=True)
         else:
-            print(f"MesaTEE serves at {service.url}, level {level} ({'software trust' if level == 2 else 'none'}).")
+            print(
+                f"MesaTEE serves at {service.url}, level {level} ({'software trust' if level == 2 else 'none'})."
+            )
             print(f"Clients trust it by {home / 'trust.toml'}; give that file to them by a way you trust.")
             print("Stop with Ctrl-C.", flush=True)
         while not stopped.wait(0.5):

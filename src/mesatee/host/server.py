@@ -152,8 +152,10 @@ class HostServer:
             if isinstance(door, SqliteRecords | SqliteQueue):
                 door.close()
         os.close(self._lock)
+        # A late `stop` must not write into whatever gets these numbers next.
+        wake_write, self._wake_write = self._wake_write, -1
         os.close(self._wake_read)
-        os.close(self._wake_write)
+        os.close(wake_write)
         log("stopped")
 
     def _end_connections(self) -> None:
@@ -274,6 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--socket", required=True, metavar="PATH", help="Unix socket to serve, in a folder of its own"
     )
     parser.add_argument("--data", required=True, metavar="DIR", help="folder of the databases and blobs")
+    parser.add_argument("--lifeline", action="store_true", help="stop when standard input ends")
     options = parser.parse_args(arguments)
     try:
         server = HostServer(options.socket, options.data)
@@ -282,8 +285,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_REFUSED
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
-    server.serve_forever()
+    if options.lifeline:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=_await_end, args=(server,), name="lifeline", daemon=True).start()
+    server.serve_forever(_say_ready)
     return 0
+
+
+def _await_end(server: HostServer) -> None:
+    while os.read(0, 1):
+        pass
+    server.stop()
+
+
+def _say_ready() -> None:
+    print(json.dumps({"event": "ready"}), flush=True)
 
 
 if __name__ == "__main__":

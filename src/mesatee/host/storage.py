@@ -82,6 +82,12 @@ def open_database(path: Path, version: int, schema: str) -> sqlite3.Connection:
 
     Raises `HostFailed` if it is damaged, foreign, or of another version, and when the disk fails.
     """
+    try:
+        # SQLite gives its side files the mode of the database, so that comes first. No connection is open
+        # here: closing a descriptor of the file would drop its locks.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise disk_failed(error, f"opening {path.name}") from None
     database = connect(path)
     try:
         database.execute("PRAGMA trusted_schema=OFF")
@@ -93,7 +99,6 @@ def open_database(path: Path, version: int, schema: str) -> sqlite3.Connection:
             verdict = database.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
                 raise HostFailed(f"the database {path.name} is damaged", hint=_RESTORE)
-        path.chmod(0o600)
         fsync_folder(path.parent)
     except sqlite3.Error as error:
         database.close()

@@ -63,7 +63,8 @@ def _base64_of(max_bytes: int) -> AfterValidator:
 
 # No separator, no leading dot, no control character: a name can never become a path or a second line.
 Name = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", min_length=1, max_length=limits.NAME_CHARS)
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", min_length=1, max_length=limits.NAME_CHARS),
 ]
 Hex32 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Hex16 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
@@ -72,7 +73,9 @@ WRAP_BYTES = 1120 + 16 + 16
 HPKE_PUBLIC_BYTES = 1216
 """An X-Wing public key (draft-connolly-cfrg-xwing-kem)."""
 Wrap = Annotated[str, StringConstraints(min_length=4, max_length=2048), _base64_of(WRAP_BYTES)]
-HpkePublic = Annotated[str, StringConstraints(min_length=1600, max_length=1632), _base64_of(HPKE_PUBLIC_BYTES)]
+HpkePublic = Annotated[
+    str, StringConstraints(min_length=1600, max_length=1632), _base64_of(HPKE_PUBLIC_BYTES)
+]
 AgeRecipient = Annotated[str, StringConstraints(pattern=r"^age1[02-9ac-hj-np-z]{58}$")]
 
 __all__ = [

@@ -126,4 +126,14 @@ def _signature(item: Any) -> Signature:
     return Signature(keyid, raw)
 
 
-__all__ = ["MAX_SIGNATURES", "PAYLOAD_TYPE", "Envelope", "Signature", "Signer", "from_bytes", "from_dict", "pae", "sign"]
+__all__ = [
+    "MAX_SIGNATURES",
+    "PAYLOAD_TYPE",
+    "Envelope",
+    "Signature",
+    "Signer",
+    "from_bytes",
+    "from_dict",
+    "pae",
+    "sign",
+]

@@ -177,15 +177,15 @@ class Decoder:
         Raises `Malformed`, `TooLarge` or `UnsupportedVersion`.
         """
         if self._failed is not None:
-            raise self._failed
+            raise type(self._failed)(self._failed.message)
         self._buffer += data
         frames = []
         try:
             while (frame := self._next()) is not None:
                 frames.append(frame)
         except MesateeError as error:
-            self._failed = error
-            self._buffer.clear()
+            self._failed = type(error)(error.message)
+            self._buffer = bytearray()
             raise
         return frames
 
@@ -198,8 +198,9 @@ class Decoder:
         end = HEADER.size + length
         if len(self._buffer) < end:
             return None
-        with memoryview(self._buffer) as view:
-            fields = _parse_fields(view[HEADER.size : end], count)
+        # Both views are released even when this raises: a traceback that keeps one would lock the buffer.
+        with memoryview(self._buffer) as view, view[HEADER.size : end] as payload:
+            fields = _parse_fields(payload, count)
         _check_shape(op, [len(field) for field in fields])
         del self._buffer[:end]
         return Frame(op, request, fields)

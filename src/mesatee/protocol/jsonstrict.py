@@ -1,12 +1,90 @@
+"""JSON with one reading (RFC 8259, strictly) and one writing.
+
+Reading is done in Rust (`mesatee._core.parse_json`): UTF-8 only, no duplicate keys, no trailing bytes,
+finite numbers, integers within 64 bits, bounded size and depth. Writing sorts keys by code point and adds
+no white space; what `canonical` writes, `parse` reads back as an equal value.
+
+>>> canonical({"b": [1, 2.5], "a": "ä"})
+b'{"a":"\\xc3\\xa4","b":[1,2.5]}'
+>>> parse(b'{"a": 1, "a": 2}')
+Traceback (most recent call last):
+mesatee.errors.Malformed: not strict JSON: a key stands twice in the object that ends at line 1 column 16
+"""
+
+from __future__ import annotations
+
 import json
-from typing import Any
-from ..errors import Malformed, TooLarge
-def parse(data, *, limit=1<<20):
-    if len(data)>limit: raise TooLarge("x")
-    try: return json.loads(data)
-    except ValueError as e: raise Malformed("bad json") from None
-def parse_object(data, *, limit=1<<20):
-    v=parse(data,limit=limit)
-    if not isinstance(v,dict): raise Malformed("not an object")
-    return v
-def canonical(v): return json.dumps(v,sort_keys=True,separators=(",",":"),ensure_ascii=False,allow_nan=False).encode()
+import math
+from typing import Any, Final
+
+from mesatee import _core
+from mesatee.errors import Malformed, TooLarge
+from mesatee.protocol import limits
+
+INTEGER_MIN: Final = -(2**63)
+"""The smallest integer that is read and written."""
+INTEGER_MAX: Final = 2**63 - 1
+"""The largest integer that is read and written."""
+
+
+def parse(data: bytes, *, limit: int = limits.REQUEST_BYTES) -> Any:
+    """The value of a JSON text of at most `limit` bytes and `limits.JSON_DEPTH` levels.
+
+    Raises `Malformed`, or `TooLarge` when it is over a limit. Messages give positions, never content.
+    """
+    return _core.parse_json(data, limit, limits.JSON_DEPTH)
+
+
+def parse_object(data: bytes, *, limit: int = limits.REQUEST_BYTES) -> dict[str, Any]:
+    """As `parse`; anything but an object is `Malformed`."""
+    value = parse(data, limit=limit)
+    if not isinstance(value, dict):
+        raise Malformed("the JSON text is not an object")
+    return value
+
+
+def canonical(value: Any) -> bytes:
+    """The one encoding of `value`: keys sorted by code point, no white space, UTF-8.
+
+    Takes dicts with string keys, lists, tuples, strings, booleans, None, integers of 64 bits and finite
+    floats. Raises `Malformed` for anything else, and `TooLarge` beyond `limits.JSON_DEPTH` levels.
+    """
+    _check(value, limits.JSON_DEPTH)
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise Malformed("a string has a surrogate that stands alone") from None
+
+
+def _check(value: Any, levels: int) -> None:
+    """Refuse what the encoder would change silently, such as keys that are not strings."""
+    match value:
+        case None | bool() | str():
+            return
+        case int():
+            if not INTEGER_MIN <= value <= INTEGER_MAX:
+                raise Malformed("an integer outside of 64 bits")
+        case float():
+            if not math.isfinite(value):
+                raise Malformed("a number that is not finite")
+        case dict():
+            _check_levels(levels)
+            for key, item in value.items():
+                if not isinstance(key, str):
+                    raise Malformed(f"a key is of type {type(key).__name__}, not str")
+                _check(item, levels - 1)
+        case list() | tuple():
+            _check_levels(levels)
+            for item in value:
+                _check(item, levels - 1)
+        case _:
+            raise Malformed(f"a value of type {type(value).__name__} has no JSON form")
+
+
+def _check_levels(levels: int) -> None:
+    if levels <= 0:
+        raise TooLarge(f"JSON deeper than {limits.JSON_DEPTH} levels")
+
+
+__all__ = ["INTEGER_MAX", "INTEGER_MIN", "canonical", "parse", "parse_object"]

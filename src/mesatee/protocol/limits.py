@@ -44,6 +44,12 @@ BLOB_BYTES: Final = 64 * GIB
 """A sealed file, in bytes."""
 AGE_HEADER_BYTES: Final = 64 * KIB
 """An age header, in bytes; the age specification sets no limit, a parser of hostile bytes needs one."""
+AGE_HEADER_LINES: Final = 1_024
+"""Lines of an age header: the parser starts anew for each, so short lines are what costs time."""
+AGE_RECIPIENTS: Final = 256
+"""Recipients of one sealed file: their header stays within the two limits above."""
+KEY_FILE_BYTES: Final = 4 * KIB
+"""A key file, in bytes: the longest of ours has 1,700."""
 BLOB_CHUNK_BYTES: Final = 1 * MIB
 """Blobs cross sockets in pieces of at most this many bytes."""
 
@@ -131,8 +137,7 @@ TRUST_ENTRIES: Final = 256
 
 # -- Cedar policies -------------------------------------------------------------------------------
 POLICY_DEPTH: Final = 24
-"""Brackets open at once in a policy text: the Cedar parser recurses, and 100 overflow a stack of 1 MiB."""
-POLICY_IFS: Final = 16
-"""`if` expressions in a policy text, because each nests like a bracket."""
-POLICY_CHAIN: Final = 16
-"""Attributes in one `a.b.c` path of a policy text: Cedar's check of `has` paths takes quadratic time."""
+"""Brackets open at once in a policy text: Cedar's parser recurses, and 100 overflow a stack of 1 MiB."""
+POLICY_OPERATORS: Final = 128
+"""Operators, paths, brackets and clauses in one permit or forbid, for each may nest in the last one: with 500
+of them Cedar's validator runs out of a stack of 1 MiB and then passes what it did not look at."""

@@ -153,7 +153,9 @@ def verify_inclusion(leaf: bytes, index: int, size: int, path: Sequence[bytes], 
         raise LogCorrupt("the inclusion proof does not lead to the checkpoint's root")
 
 
-def verify_consistency(first: int, second: int, first_root: bytes, second_root: bytes, path: Sequence[bytes]) -> None:
+def verify_consistency(
+    first: int, second: int, first_root: bytes, second_root: bytes, path: Sequence[bytes]
+) -> None:
     """RFC 9162, section 2.1.4.2. Raises `LogCorrupt`."""
     if not 0 < first <= second:
         raise LogCorrupt("the consistency proof is for other sizes")

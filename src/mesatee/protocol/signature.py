@@ -1,7 +1,8 @@
 """The contract of a Python function, read from its source without running it (design.md section 6).
 
-A function's positional parameters are its inputs, its keyword-only parameters its arguments, and what it returns
-its outputs. The party that registers a function and the child that runs it derive the same `Signature`.
+A function's positional parameters are its inputs, its keyword-only parameters its arguments, and what it
+returns its outputs. The party that registers a function and the child that runs it derive the same
+`Signature`.
 
 >>> source = '''
 ... def overlap(left: Table, right: Table, *, key: str = "id") -> Table:
@@ -62,8 +63,9 @@ class Argument:
 class Signature:
     """What a function takes and returns.
 
-    `open_inputs` is the kind of all inputs when the function takes a mapping of any names. `returns` is ``one``
-    (a value), ``fields`` (a NamedTuple) or ``mapping`` (a dict whose names the task fixes; `outputs` is empty).
+    `open_inputs` is the kind of all inputs when the function takes a mapping of any names. `returns` is
+    ``one`` (a value), ``fields`` (a NamedTuple) or ``mapping`` (a dict whose names the task fixes;
+    `outputs` is empty).
     """
 
     entry: str
@@ -188,8 +190,9 @@ def _argument(value: Any) -> Argument:
 def derive(source: str | bytes, entry: str) -> Signature:
     """The contract of the function `entry` in `source`, which is parsed and never run.
 
-    Raises `TooLarge` over `limits.CODE_BYTES`, and `Malformed` when the source does not parse or the function does
-    not keep to the contract: a plain top-level ``def``, every parameter and the result annotated.
+    Raises `TooLarge` over `limits.CODE_BYTES`, and `Malformed` when the source does not parse or the
+    function does not keep to the contract: a plain top-level ``def``, every parameter and the result
+    annotated.
     """
     try:
         return _derive(_parse(source), entry)

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from ..errors import KeyRefused, Malformed, TooLarge, UnsupportedVersion
 from . import envelope as dsse
@@ -137,7 +145,9 @@ class FunctionStatement(Common):
     kind = "function"
     name: Name
     executor: Literal["builtin", "python"]
-    entry: Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=limits.NAME_CHARS)]
+    entry: Annotated[
+        str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=limits.NAME_CHARS)
+    ]
     private: bool
     code: CodeRef | None
     inputs: Annotated[tuple[Port, ...], Field(max_length=limits.INPUTS)]
@@ -190,7 +200,9 @@ class TaskStatement(Common):
     environment: Hex32
     inputs: Annotated[dict[Name, Hex32], Field(max_length=limits.INPUTS)]
     arguments: dict[Name, JsonValue]
-    outputs: dict[Name, Annotated[tuple[PartyKeys, ...], Field(min_length=1, max_length=limits.PARTIES_PER_TASK)]]
+    outputs: dict[
+        Name, Annotated[tuple[PartyKeys, ...], Field(min_length=1, max_length=limits.PARTIES_PER_TASK)]
+    ]
     accept: Accept
     limits: RunLimits
     runs: Annotated[int, Field(ge=1, le=limits.RUNS)]
@@ -208,7 +220,10 @@ class TaskStatement(Common):
         return self
 
     def about(self) -> dict[str, str]:
-        return {"function": self.function, **{f"input {name}": digest for name, digest in self.inputs.items()}}
+        return {
+            "function": self.function,
+            **{f"input {name}": digest for name, digest in self.inputs.items()},
+        }
 
 
 class ApprovalStatement(Common):
@@ -439,13 +454,17 @@ def read(envelope: dsse.Envelope, kind: str | None = None) -> Predicate:
         raise UnsupportedVersion(f"predicateType must start with {PREDICATE_PREFIX}")
     name, _, version = found.removeprefix(PREDICATE_PREFIX).partition(":")
     if name not in _KINDS or version != VERSION:
-        raise UnsupportedVersion(f"unknown statement {name[:64]!r} in version {version[:16]!r}; known is {VERSION}")
+        raise UnsupportedVersion(
+            f"unknown statement {name[:64]!r} in version {version[:16]!r}; known is {VERSION}"
+        )
     if kind is not None and name != kind:
         raise Malformed(f"expected a {kind} statement, this is a {name}")
     predicate = validate(_KINDS[name], body["predicate"], name)
     # Field order, white space or omitted defaults must not make a second digest for the same fact.
     if payload(predicate) != envelope.payload:
-        raise Malformed(f"the {name} statement is not in canonical form, or its subject is not what it is about")
+        raise Malformed(
+            f"the {name} statement is not in canonical form, or its subject is not what it is about"
+        )
     return predicate
 
 
@@ -490,7 +509,7 @@ class Author:
 
     def write(self, kind: type[C], **fields: Any) -> Statement:
         """Fill in the common fields and sign. Raises `Malformed` for fields that do not fit."""
-        common = {
+        common: dict[str, Any] = {
             "origin": self.origin,
             "service": self.service,
             "time": self.time,

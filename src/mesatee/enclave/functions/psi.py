@@ -20,15 +20,17 @@ def psi(
 ) -> Table:
     """Intersect the key columns of two or more tables, as sets.
 
-    `key` names the key column or columns of all inputs, or maps each input to its own. Rows with a null in a key
-    column never match; a key that stands several times counts once. `mode` is ``intersection`` (the common keys,
-    sorted, in columns named as in the first input) or ``cardinality`` (one column and row, ``cardinality``).
+    `key` names the key column or columns of all inputs, or maps each input to its own. Rows with a null in
+    a key column never match; a key that stands several times counts once. `mode` is ``intersection`` (the
+    common keys, sorted, in columns named as in the first input) or ``cardinality`` (one column and row,
+    ``cardinality``).
 
-    Reveals to the receivers of the output: with ``intersection`` the keys that all inputs have, and nothing of the
-    other columns; with ``cardinality`` only how many they are. Reveals to the receivers of `diagnostics`: of each
-    input the numbers of rows, of rows with nulls and of distinct keys. A receiver who owns one of the inputs can
-    tell which of its own keys the others have; from repeated runs on chosen inputs one can learn single keys even
-    by ``cardinality``: the number of runs that a task allows is the bound.
+    Reveals to the receivers of the output: with ``intersection`` the keys that all inputs have, and nothing
+    of the other columns; with ``cardinality`` only how many they are. Reveals to the receivers of
+    `diagnostics`: of each input the numbers of rows, of rows with nulls and of distinct keys. A receiver
+    who owns one of the inputs can tell which of its own keys the others have; from repeated runs on chosen
+    inputs one can learn single keys even by ``cardinality``: the number of runs that a task allows is the
+    bound.
     """
     if mode not in ("intersection", "cardinality"):
         raise Malformed("mode is intersection or cardinality")

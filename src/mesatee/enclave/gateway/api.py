@@ -129,7 +129,11 @@ def _tile_path(text: str) -> tuple[int, int]:
     groups = body.split("/")
     digits = [group.removeprefix("x") for group in groups]
     shaped = all(group.startswith("x") for group in groups[:-1]) and not groups[-1].startswith("x")
-    if not shaped or not all(len(item) == 3 and item.isascii() and item.isdigit() for item in digits) or len(groups) > 5:
+    if (
+        not shaped
+        or not all(len(item) == 3 and item.isascii() and item.isdigit() for item in digits)
+        or len(groups) > 5
+    ):
         raise Malformed("a tile's index is written in groups of three digits, as in x001/234")
     if width and not (width.isascii() and width.isdigit() and 1 <= int(width) < merkle.TILE):
         raise Malformed("a partial tile has a width of 1 to 255")
@@ -291,7 +295,9 @@ async def finish(call: Call) -> Response:
     """A worker hands in its receipt."""
     facts_of(call.peer)
     body = statements.validate(wire.FinishRequest, parse_object(await call.body()), "request")
-    index = await call.gateway.finish(call.peer, call.number("fence"), dsse.from_dict(body.receipt), dict(body.wraps))
+    index = await call.gateway.finish(
+        call.peer, call.number("fence"), dsse.from_dict(body.receipt), dict(body.wraps)
+    )
     return reply(wire.FinishReply(index=index))
 
 
@@ -353,9 +359,7 @@ def build(gateway: Gateway) -> Starlette:
                 error = failure
         if isinstance(error, HostFailed):
             gateway.host_failed(error)
-        return Response(
-            canonical({"error": error.as_dict()}), error.status, media_type="application/json"
-        )
+        return Response(canonical({"error": error.as_dict()}), error.status, media_type="application/json")
 
     routes = [Route(path, endpoint(handler), methods=[method]) for method, path, handler in ROUTES]
     return Starlette(routes=routes)

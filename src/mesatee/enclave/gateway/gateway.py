@@ -113,7 +113,9 @@ class Gateway:
                 sealed = b"".join(self.blobs.get(ref.blob))
                 plain = self._snapshot_key.open(sealed, _SNAPSHOT + root)
             except MesateeError as error:
-                raise LogCorrupt(f"the snapshot of {ref.size} entries does not open: {error.message}") from None
+                raise LogCorrupt(
+                    f"the snapshot of {ref.size} entries does not open: {error.message}"
+                ) from None
             state = State.restore(plain)
             if state.size != ref.size:
                 raise LogCorrupt("the snapshot covers another size than the head says")
@@ -128,7 +130,12 @@ class Gateway:
         self.log.begin(self.monitor.state.epoch + 1)
         await self._begin_epoch()
         listener = Listener(
-            self.config.host, self.config.port, self._certificate, self._channel_key, self._appraise, self._refused
+            self.config.host,
+            self.config.port,
+            self._certificate,
+            self._channel_key,
+            self._appraise,
+            self._refused,
         )
         self.port = listener.port
         server = AttestedServer(api.build(self), listener)
@@ -153,7 +160,9 @@ class Gateway:
             self.log.close()
 
     async def _begin_epoch(self) -> None:
-        await self.monitor.begin_epoch(self._attester.measurement, self._attester.level, self._channel_key.public.hex())
+        await self.monitor.begin_epoch(
+            self._attester.measurement or "none", self._attester.level, self._channel_key.public.hex()
+        )
 
     def stop(self) -> None:
         """Ask `run` to end. Call it on the loop's thread."""
@@ -182,7 +191,13 @@ class Gateway:
 
     def note_refusal(self, peer: Peer, route: str, error: MesateeError) -> None:
         """One line without values of the request."""
-        line = {"event": "refused", "peer": peer.key[:16], "role": peer.role, "route": route, "code": error.code}
+        line = {
+            "event": "refused",
+            "peer": peer.key[:16],
+            "role": peer.role,
+            "route": route,
+            "code": error.code,
+        }
         LOGGER.info(json.dumps(line))
 
     # -- what the API calls -----------------------------------------------------------------------
@@ -218,7 +233,9 @@ class Gateway:
                 await self._enqueue(statement.digest)
             case statements.CollectStatement():
                 wraps = await self.monitor.release(peer.key, predicate)
-                result = wire.ResultReply(wraps=wraps, bundle=await asyncio.to_thread(self.bundle, predicate.run))
+                result = wire.ResultReply(
+                    wraps=wraps, bundle=await asyncio.to_thread(self.bundle, predicate.run)
+                )
         await self._notify()
         return wire.Posted(
             digest=accepted.digest,
@@ -240,7 +257,9 @@ class Gateway:
         if size != ref.size:
             raise Denied(f"the stored blob has {size} bytes, the statement says {ref.size}")
 
-    async def grant(self, peer: Peer, facts: statements.WorkerFacts, ticket: bytes, key: bytes) -> wire.GrantReply:
+    async def grant(
+        self, peer: Peer, facts: statements.WorkerFacts, ticket: bytes, key: bytes
+    ) -> wire.GrantReply:
         """Key release for one attempt."""
         assert peer.appraisal is not None
         environments = frozenset(peer.appraisal.environments.values())
@@ -330,7 +349,10 @@ class Gateway:
             service=self._keys.service.envelope.as_dict(),
             task=self.envelope(task.index),
             function=self.envelope(function.index),
-            datasets={digest: self.envelope(state.dataset(digest).index) for digest in task.predicate.inputs.values()},
+            datasets={
+                digest: self.envelope(state.dataset(digest).index)
+                for digest in task.predicate.inputs.values()
+            },
             approvals={item.digest: self.envelope(item.index) for item in given if item.digest in counted},
             worker_certificate=b64encode(b"".join(self.blobs.get(run.grant.worker.certificate))),
             gateway_certificate=b64encode(self._certificate),
@@ -379,7 +401,9 @@ class Gateway:
             except HostFailed as error:
                 self.host_failed(error)
             except MesateeError as error:
-                LOGGER.warning(json.dumps({"event": "sweep_failed", "code": error.code, "reason": error.message}))
+                LOGGER.warning(
+                    json.dumps({"event": "sweep_failed", "code": error.code, "reason": error.message})
+                )
 
     async def _tend(self) -> None:
         if self._broken is not None or self.log.failed is not None:

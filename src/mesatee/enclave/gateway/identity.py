@@ -103,7 +103,9 @@ def _load(path: Path, log: SigningKey) -> statements.Statement:
         data = file.read(limits.STATEMENT_BYTES + 1)
     statement = statements.verify(envelope.from_bytes(data), "service")
     if statement.signer != log.public.hex():
-        raise Malformed(f"{path.name} is not signed by this service's log key", hint="restore the folder as it was")
+        raise Malformed(
+            f"{path.name} is not signed by this service's log key", hint="restore the folder as it was"
+        )
     return statement
 
 

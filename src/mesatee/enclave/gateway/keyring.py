@@ -72,7 +72,13 @@ class Keyring:
         return released
 
     def release_outputs(
-        self, permit: Permit, run: str, fence: int, held: Mapping[str, tuple[str, str]], receiver: str, to: bytes
+        self,
+        permit: Permit,
+        run: str,
+        fence: int,
+        held: Mapping[str, tuple[str, str]],
+        receiver: str,
+        to: bytes,
     ) -> dict[str, str]:
         """Output name -> file key wrapped to the receiver; `held` is name -> (blob, the attempt's wrap)."""
         permit.use(Action.RELEASE_RESULT, run)
@@ -101,7 +107,9 @@ class Keyring:
         try:
             plain = self._tickets.open(sealed, _TICKET)
         except MesateeError:
-            raise Replayed("this ticket was not made by this gateway", hint="drop it and lease the next") from None
+            raise Replayed(
+                "this ticket was not made by this gateway", hint="drop it and lease the next"
+            ) from None
         ticket = validate(Ticket, parse_object(plain), "ticket")
         if ticket.expires <= now:
             raise Expired("this ticket has expired", hint="drop it; the gateway makes a new one where needed")

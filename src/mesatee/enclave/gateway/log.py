@@ -148,7 +148,9 @@ class Log:
 
     # -- replay -----------------------------------------------------------------------------------
 
-    def load(self, apply: Callable[[int, records.LogRecord], None], restore: Callable[[SnapshotRef, bytes], None]) -> None:
+    def load(
+        self, apply: Callable[[int, records.LogRecord], None], restore: Callable[[SnapshotRef, bytes], None]
+    ) -> None:
         """Read and verify everything that the host has.
 
         1. The head's checkpoint is signed by this log's key and names this many entries.
@@ -165,22 +167,32 @@ class Log:
         if size == 0:
             return
         signed = self._check_head(size, head)
-        first = self._snapshot.size if self._snapshot else 0
+        first = self._snapshot_size()
         later: list[tuple[int, bytes]] = []
         for index, record in self._all(size):
             self._tree.append(merkle.leaf_hash(record.entry))
             if index >= first:
                 later.append((index, self._verified(index, record)))
         if self._tree.root(size) != signed.root:
-            raise LogCorrupt("an entry of the stored log was altered: the entries do not have the signed root")
-        if self._snapshot:
-            restore(self._snapshot, self._tree.root(self._snapshot.size))
+            raise LogCorrupt(
+                "an entry of the stored log was altered: the entries do not have the signed root"
+            )
+        if first:
+            self._restore(restore)
         for index, plain in later:
             try:
                 apply(index, records.parse(plain))
             except MesateeError as error:
                 raise LogCorrupt(f"log entry {index} cannot be replayed: {error.message}") from error
         self._durable, self._epoch, self._time = size, signed.epoch, signed.time
+
+    def _snapshot_size(self) -> int:
+        return self._snapshot.size if self._snapshot else 0
+
+    def _restore(self, restore: Callable[[SnapshotRef, bytes], None]) -> None:
+        snapshot = self._snapshot
+        if snapshot is not None:
+            restore(snapshot, self._tree.root(snapshot.size))
 
     def _check_head(self, size: int, head: bytes) -> cp.Checkpoint:
         try:
@@ -293,19 +305,25 @@ class Log:
             try:
                 end = batch[-1].index + 1
                 self._time = max(self._time, batch[-1].time)
-                signed = cp.sign(self.origin, end, self._tree.root(end), self._time, self._epoch, self._signer)
+                signed = cp.sign(
+                    self.origin, end, self._tree.root(end), self._time, self._epoch, self._signer
+                )
                 snapshot = self._snapshot
                 named = snapshot is not None and snapshot.size <= end
                 head = canonical(
                     {
                         "checkpoint": signed.note,
-                        "snapshot": {"size": snapshot.size, "blob": snapshot.blob} if snapshot and named else None,
+                        "snapshot": {"size": snapshot.size, "blob": snapshot.blob}
+                        if snapshot and named
+                        else None,
                     }
                 )
                 self._store.append(batch[0].index, [item.record for item in batch], head)
                 self._durable = end
             except Conflict:
-                self._failed = Conflict("another gateway has written to this log", hint="only one gateway may run an epoch")
+                self._failed = Conflict(
+                    "another gateway has written to this log", hint="only one gateway may run an epoch"
+                )
             except MesateeError as error:
                 self._failed = error
         for item in batch:

@@ -141,7 +141,9 @@ class Monitor:
         """Log a refusal. The caller then raises `error`."""
         if self.halted or isinstance(error, (Unavailable, Halted)):
             return
-        outcome = records.DeniedOutcome(by=peer.key, action=action[:64], subject=subject[:64], code=error.code)
+        outcome = records.DeniedOutcome(
+            by=peer.key, action=action[:64], subject=subject[:64], code=error.code
+        )
         await self._log_outcome(outcome)
 
     # -- statements -------------------------------------------------------------------------------
@@ -236,16 +238,25 @@ class Monitor:
                 rules.retire(state, signer, predicate)
 
     def _check_upload(self, upload: Upload) -> None:
-        self._keyring.check_upload(self._mint.permit(Action.REGISTER, upload.blob, self._log.next_index), upload)
+        self._keyring.check_upload(
+            self._mint.permit(Action.REGISTER, upload.blob, self._log.next_index), upload
+        )
 
     def _may_register(self, what: str, signer: str, now: int) -> None:
         policies.platform(self._platform_policy, "register", what, signer, now)
 
     def _may(
-        self, held: Held[statements.TaskStatement], action: policy.TaskAction, facts: WorkerFacts | None, now: int, run: int = 0
+        self,
+        held: Held[statements.TaskStatement],
+        action: policy.TaskAction,
+        facts: WorkerFacts | None,
+        now: int,
+        run: int = 0,
     ) -> tuple[dict[str, str], dict[str, str]]:
         """Approvals and every owner's policy, ANDed. Returns what counted: approvals by party, policies by resource."""
-        asked = policies.Question(self.state, held, action, facts, now, run or len(self.state.runs_of(held.digest)) + 1)
+        asked = policies.Question(
+            self.state, held, action, facts, now, run or len(self.state.runs_of(held.digest)) + 1
+        )
         counted = rules.approvals(self.state, held, policies.automatic(asked), now)
         return counted, policies.decide(asked, self._platform_policy)
 
@@ -306,7 +317,12 @@ class Monitor:
             await self._log_outcome(records.ClosedOutcome(run=run.digest, failure="cancelled"))
             raise
         outcome = records.GrantOutcome(
-            run=run.digest, attempt=number, lease=LEASE_SECONDS, worker=facts, approvals=counted, policies=ruled
+            run=run.digest,
+            attempt=number,
+            lease=LEASE_SECONDS,
+            worker=facts,
+            approvals=counted,
+            policies=ruled,
         )
         faults.point("grant_decided")
         index = await self._log_outcome(outcome)
@@ -318,7 +334,9 @@ class Monitor:
         function = self.state.function(held.predicate.function)
         uploads = {
             name: Upload(item.signer, item.predicate.blob.sha256, item.predicate.wrap)
-            for name, item in ((name, self.state.dataset(digest)) for name, digest in held.predicate.inputs.items())
+            for name, item in (
+                (name, self.state.dataset(digest)) for name, digest in held.predicate.inputs.items()
+            )
         }
         code = function.predicate.code
         if code is not None and code.wrap is not None:
@@ -354,14 +372,21 @@ class Monitor:
     def _attempt_of(self, peer: Peer, fence: int) -> Run:
         digest = self.state.fences.get(fence)
         run = self.state.run(digest) if digest else None
-        if run is None or not any(grant.fence == fence and grant.worker.key == peer.key for grant in run.grants):
+        if run is None or not any(
+            grant.fence == fence and grant.worker.key == peer.key for grant in run.grants
+        ):
             raise NotFound("you hold no attempt of this number")
         return run
 
     # -- the receipt ------------------------------------------------------------------------------
 
     async def finish(
-        self, peer: Peer, fence: int, envelope: dsse.Envelope, wrapped: dict[str, str], countersign: dsse.Signer
+        self,
+        peer: Peer,
+        fence: int,
+        envelope: dsse.Envelope,
+        wrapped: dict[str, str],
+        countersign: dsse.Signer,
     ) -> int:
         """Accept the one receipt of a run.
 
@@ -396,7 +421,9 @@ class Monitor:
     def _same_receipt(self, run: Run, digest: str) -> bool:
         assert run.receipt is not None
         outcome = self._log.prove(run.receipt).read().outcome()
-        return isinstance(outcome, records.ReceiptOutcome) and dsse.from_dict(outcome.envelope).digest == digest
+        return (
+            isinstance(outcome, records.ReceiptOutcome) and dsse.from_dict(outcome.envelope).digest == digest
+        )
 
     def _matches(
         self, run: Run, grant: Grant, receipt: statements.ReceiptStatement, wrapped: dict[str, str]
@@ -422,7 +449,9 @@ class Monitor:
         if receipt.failure is not None:
             wanted &= {"diagnostics"} & set(receipt.outputs)
         if set(receipt.outputs) != wanted or set(wrapped) != wanted:
-            raise Malformed(f"the receipt must name exactly the outputs {', '.join(sorted(wanted)) or 'none'}")
+            raise Malformed(
+                f"the receipt must name exactly the outputs {', '.join(sorted(wanted)) or 'none'}"
+            )
         for name, facts in receipt.outputs.items():
             permit = self._mint.permit(Action.REGISTER, facts.sha256, self._log.next_index)
             self._keyring.check_output(permit, run.digest, grant.fence, name, facts.sha256, wrapped[name])
@@ -449,7 +478,9 @@ class Monitor:
         names = rules.collect(self.state, signer, predicate)
         run = self.state.run(predicate.run)
         assert run.grant is not None
-        index = await self._log_outcome(records.ReleaseOutcome(run=run.digest, to=signer, outputs=tuple(sorted(names))))
+        index = await self._log_outcome(
+            records.ReleaseOutcome(run=run.digest, to=signer, outputs=tuple(sorted(names)))
+        )
         faults.point("release_logged")
         # A withdrawal that came in between has the lower index now, and wins.
         rules.still_approved(self.state, run.task, run.grant.approvals)

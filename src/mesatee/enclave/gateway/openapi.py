@@ -9,15 +9,17 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from ...protocol import wire
+from ...protocol.records import RecordProof
+from ...protocol.statements import Model
 
-_BODIES: dict[str, type[wire.Model] | None] = {
+_BODIES: dict[str, type[Model] | None] = {
     "post_attempt": wire.GrantRequest,
     "finish": wire.FinishRequest,
 }
-_ANSWERS: dict[str, type[wire.Model]] = {
+_ANSWERS: dict[str, type[Model]] = {
     "service": wire.ServiceReply,
     "consistency": wire.ProofReply,
-    "entry": wire.RecordProof,
+    "entry": RecordProof,
     "post_statement": wire.Posted,
     "parties": wire.ListReply,
     "datasets": wire.ListReply,
@@ -45,7 +47,9 @@ _ERROR = {
 
 def document(routes: Iterable[tuple[str, str, Callable[..., Any]]]) -> dict[str, Any]:
     """OpenAPI 3.1."""
-    models = sorted({*_ANSWERS.values(), *(body for body in _BODIES.values() if body)}, key=lambda m: m.__name__)
+    models = sorted(
+        {*_ANSWERS.values(), *(body for body in _BODIES.values() if body)}, key=lambda m: m.__name__
+    )
     _, schemas = models_json_schema(
         [(model, "serialization") for model in models], ref_template="#/components/schemas/{model}"
     )

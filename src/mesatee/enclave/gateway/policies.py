@@ -114,9 +114,21 @@ def _requests(asked: Question, action: policy.TaskAction) -> list[policy.Request
         ]
     else:
         contexts = [
-            replace(context, tee=tee, measurement=measurement) for tee in accept.tees for measurement in accept.workers
+            replace(context, tee=tee, measurement=measurement)
+            for tee in accept.tees
+            for measurement in accept.workers
         ]
     return [policy.Request(asked.task.signer, action, item) for item in contexts]
 
 
-__all__ = ["PLATFORM", "RELEASE_KEY", "RELEASE_RESULT", "USE", "Question", "automatic", "check", "decide", "platform"]
+__all__ = [
+    "PLATFORM",
+    "RELEASE_KEY",
+    "RELEASE_RESULT",
+    "USE",
+    "Question",
+    "automatic",
+    "check",
+    "decide",
+    "platform",
+]

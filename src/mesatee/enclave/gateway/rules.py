@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...errors import Conflict, Denied, EvidenceRefused, Expired, KeyRefused, LevelTooLow, Malformed, NotApproved
+from ...errors import (
+    Conflict,
+    Denied,
+    EvidenceRefused,
+    Expired,
+    KeyRefused,
+    LevelTooLow,
+    Malformed,
+    NotApproved,
+)
 from ...errors import NotFound, QuotaExceeded, Replayed, StateError
 from ...protocol import limits, statements
 from ...protocol.statements import WorkerFacts
@@ -29,7 +38,9 @@ def times(predicate: statements.Common, now: int) -> None:
     if predicate.time > now + limits.CLOCK_SKEW_SECONDS:
         raise Expired(f"the statement is signed {predicate.time - now} s in the future")
     if predicate.time < now - limits.STATEMENT_AGE_SECONDS:
-        raise Expired(f"the statement was signed {now - predicate.time} s ago; the limit is {limits.STATEMENT_AGE_SECONDS} s")
+        raise Expired(
+            f"the statement was signed {now - predicate.time} s ago; the limit is {limits.STATEMENT_AGE_SECONDS} s"
+        )
 
 
 def _life(expires: int, now: int, what: str) -> None:
@@ -43,9 +54,13 @@ def party(state: State, signer: str, predicate: statements.PartyStatement) -> No
     """One name, one party; keys do not change under an identity."""
     for held in state.parties.values():
         if held.signer == signer and held.predicate.keys != predicate.keys:
-            raise Conflict("this identity is registered with other keys", hint="make a new identity for new keys")
+            raise Conflict(
+                "this identity is registered with other keys", hint="make a new identity for new keys"
+            )
         if held.signer != signer and held.predicate.keys.name == predicate.keys.name:
-            raise Conflict(f"the name {predicate.keys.name} is taken", hint="choose another name for this identity")
+            raise Conflict(
+                f"the name {predicate.keys.name} is taken", hint="choose another name for this identity"
+            )
 
 
 def blob(state: State, signer: str, digest: str) -> None:
@@ -73,7 +88,9 @@ def task(state: State, signer: str, predicate: statements.TaskStatement, now: in
         raise Malformed(f"a task has at most {limits.PARTIES_PER_TASK} parties")
 
 
-def _inputs(state: State, function: statements.FunctionStatement, predicate: statements.TaskStatement) -> None:
+def _inputs(
+    state: State, function: statements.FunctionStatement, predicate: statements.TaskStatement
+) -> None:
     required = {port.name for port in function.inputs if not port.optional}
     known = {port.name for port in function.inputs}
     given = set(predicate.inputs)
@@ -104,7 +121,9 @@ def check_arguments(function: statements.FunctionStatement, arguments: dict[str,
 def in_use(held: Held[Any], what: str) -> Held[Any]:
     """Not retired by its owner."""
     if held.retired is not None:
-        raise StateError(f"the {what} {held.digest[:16]} was retired by its owner", hint=f"use a newer {what}")
+        raise StateError(
+            f"the {what} {held.digest[:16]} was retired by its owner", hint=f"use a newer {what}"
+        )
     return held
 
 
@@ -117,14 +136,18 @@ def approval(state: State, signer: str, predicate: statements.ApprovalStatement,
         raise Replayed("an approval with this id is in the log already")
     held = state.task(predicate.task)
     if signer not in state.must_approve(held.predicate):
-        raise Denied("the task needs no approval of yours", hint="only owners and receivers of joint outputs approve")
+        raise Denied(
+            "the task needs no approval of yours", hint="only owners and receivers of joint outputs approve"
+        )
 
 
 def withdrawal(state: State, signer: str, predicate: statements.WithdrawalStatement) -> None:
     """A party withdraws its own approval, once."""
     found = state.approvals.get(predicate.id)
     if found is None or found.party != signer or found.task != predicate.task:
-        raise NotFound("you have no approval with this id for this task", hint="`mesatee task show` lists the ids")
+        raise NotFound(
+            "you have no approval with this id for this task", hint="`mesatee task show` lists the ids"
+        )
     if found.withdrawn is not None:
         raise Replayed("this approval is withdrawn already")
 
@@ -177,9 +200,14 @@ def still_approved(state: State, task: str, counted: dict[str, str]) -> None:
     """None of the approvals that counted at key release was withdrawn since."""
     for who, digest in counted.items():
         given = state.approvals_of.get(task, ())
-        if any(state.approvals[item].digest == digest and state.approvals[item].withdrawn is not None for item in given):
+        if any(
+            state.approvals[item].digest == digest and state.approvals[item].withdrawn is not None
+            for item in given
+        ):
             found = state.parties.get(who)
-            raise NotApproved(f"{found.predicate.keys.name if found else who[:16]} has withdrawn the approval of this run")
+            raise NotApproved(
+                f"{found.predicate.keys.name if found else who[:16]} has withdrawn the approval of this run"
+            )
 
 
 def cancel(state: State, signer: str, predicate: statements.CancelStatement) -> None:
@@ -211,7 +239,9 @@ def collect(state: State, signer: str, predicate: statements.CollectStatement) -
         if any(keys.signing == signer for keys in receivers)
     ]
     if not mine:
-        raise Denied("you receive no output of this task", hint="receivers are fixed in the task and approved with it")
+        raise Denied(
+            "you receive no output of this task", hint="receivers are fixed in the task and approved with it"
+        )
     if found.status == "failed" and set(mine) & set(found.outputs):
         # A failed run may still have its approved diagnostics.
         return [name for name in mine if name in found.outputs]
@@ -229,7 +259,9 @@ def worker(predicate: statements.TaskStatement, facts: WorkerFacts, environments
     if facts.level < accept.min_level:
         raise LevelTooLow(f"the worker has level {facts.level}, the task asks for {accept.min_level}")
     if facts.tee not in accept.tees:
-        raise EvidenceRefused(f"the worker's TEE class is {facts.tee}, the task accepts {', '.join(accept.tees)}")
+        raise EvidenceRefused(
+            f"the worker's TEE class is {facts.tee}, the task accepts {', '.join(accept.tees)}"
+        )
     if facts.measurement not in accept.workers:
         raise EvidenceRefused(f"the task does not accept a worker of measurement {facts.measurement[:16]}")
     if predicate.environment not in environments:

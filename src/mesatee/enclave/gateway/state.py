@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...errors import LogCorrupt, NotFound
 from ...protocol import checkpoint as cp
+from ...protocol import envelope as dsse
 from ...protocol import records, statements
 from ...protocol.digests import Hex32
 
@@ -186,7 +187,11 @@ class State:
                     return frozenset({signer}) if statement.private else None
                 case statements.TaskStatement():
                     return self.concerned(self.task(record.statement().digest))
-                case statements.ApprovalStatement() | statements.WithdrawalStatement() | statements.RunStatement():
+                case (
+                    statements.ApprovalStatement()
+                    | statements.WithdrawalStatement()
+                    | statements.RunStatement()
+                ):
                     return self.concerned(self.task(statement.task))
                 case statements.CancelStatement() | statements.CollectStatement():
                     return self.concerned(self.task(self.run(statement.run).task))
@@ -198,7 +203,10 @@ class State:
             case records.DeniedOutcome():
                 return frozenset({outcome.by})
             case (
-                records.GrantOutcome() | records.ReceiptOutcome() | records.ClosedOutcome() | records.ReleaseOutcome()
+                records.GrantOutcome()
+                | records.ReceiptOutcome()
+                | records.ClosedOutcome()
+                | records.ReleaseOutcome()
             ):
                 return self.concerned(self.task(self.run(outcome.run).task))
         return frozenset()
@@ -286,13 +294,19 @@ class State:
                 self.fences[index] = run.digest
                 run.grants.append(
                     Grant(
-                        index, outcome.attempt, time, outcome.lease, outcome.worker, outcome.approvals, outcome.policies
+                        index,
+                        outcome.attempt,
+                        time,
+                        outcome.lease,
+                        outcome.worker,
+                        outcome.approvals,
+                        outcome.policies,
                     )
                 )
             case records.ReceiptOutcome():
                 run = self.run(outcome.run)
                 run.receipt, run.wraps = index, dict(outcome.wraps)
-                receipt = statements.read(statements.dsse.from_dict(outcome.envelope), "receipt")
+                receipt = statements.read(dsse.from_dict(outcome.envelope), "receipt")
                 if isinstance(receipt, statements.ReceiptStatement):
                     run.outputs = dict(receipt.outputs)
                 self._end(run, index, "failed" if outcome.failure else "finished", outcome.failure)
@@ -317,7 +331,9 @@ class State:
         try:
             return _ADAPTER.validate_json(data)
         except ValidationError as error:
-            raise LogCorrupt(f"the snapshot is not of this version: {error.error_count()} fields do not fit") from None
+            raise LogCorrupt(
+                f"the snapshot is not of this version: {error.error_count()} fields do not fit"
+            ) from None
 
 
 T = TypeVar("T")

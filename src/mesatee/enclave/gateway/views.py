@@ -69,7 +69,9 @@ class Views:
     def functions(self, party: str) -> list[wire.FunctionView]:
         """Public functions, the party's own, and private ones of tasks that concern it."""
         seen = {
-            held.predicate.function for held in self._state.tasks.values() if party in self._state.concerned(held)
+            held.predicate.function
+            for held in self._state.tasks.values()
+            if party in self._state.concerned(held)
         }
         return [
             self._function(held)
@@ -98,7 +100,9 @@ class Views:
 
     def tasks(self, party: str) -> list[wire.TaskView]:
         """Tasks that concern the party, oldest first."""
-        return [self.task(held) for held in self._state.tasks.values() if party in self._state.concerned(held)]
+        return [
+            self.task(held) for held in self._state.tasks.values() if party in self._state.concerned(held)
+        ]
 
     def task(self, held: Held[statements.TaskStatement]) -> wire.TaskView:
         """One task."""

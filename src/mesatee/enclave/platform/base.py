@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from mesatee.attestation.evidence import Claims
@@ -13,6 +14,14 @@ class Attester(Protocol):
     @property
     def tee(self) -> str:
         """Class of the TEE, as in `mesatee.attestation.evidence.TEE_OF_TAG`."""
+
+    @property
+    def level(self) -> int:
+        """The level that its evidence can prove, 1 to 5."""
+
+    @property
+    def environments(self) -> Mapping[str, str]:
+        """The execution environments that were measured: name -> digest, hex."""
 
     @property
     def measurement(self) -> str:

@@ -6,8 +6,9 @@
 - environments: the distributions that a worker's sandboxed children load (`ENVIRONMENTS`).
 
 A distribution's tree is walked on disk: its RECORD only says which folders are its own, so a file that
-somebody added or altered changes the digest. Nothing is cached on disk. Measuring code, interpreter and
-libraries reads some 80 MB; an environment some 300 MB, which is why only a worker measures it.
+somebody added or altered changes the digest. Nothing is cached on disk. Code, interpreter and libraries are
+some 80 MB (0.2 s on two cores, 0.3 s with cold caches), the base environment some 420 MB (0.8 s, 1.7 s cold),
+which is why only a worker measures it.
 
 Limits, stated so that nobody reads more into level 2: files are measured, not memory, so root can change them
 between measuring and loading; byte code caches are not measured, so the launcher must start the trusted
@@ -193,7 +194,7 @@ def closure(roots: Iterable[str]) -> tuple[str, ...]:
         found.add(name)
         for line in lines:
             match = _REQUIREMENT.match(line)
-            if match and "extra ==" not in line.partition(";")[2]:
+            if match and not re.search(r"\bextra\b", line.partition(";")[2]):
                 waiting.append(canonical(match[1]))
     return tuple(sorted(found))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 
 from mesatee import _core
 from mesatee.attestation.evidence import Claims, report_data
@@ -36,6 +37,7 @@ class SoftwareAttester:
     """Signs claims together with this process's measurement."""
 
     tee: str = "software"
+    level: int = 2
 
     def __init__(
         self,
@@ -51,6 +53,11 @@ class SoftwareAttester:
         self._installation = installation
         self._components = measurement.components
         self._life = life_seconds
+
+    @property
+    def environments(self) -> Mapping[str, str]:
+        """The measured environments: name -> digest, hex."""
+        return self._components.environments
 
     @property
     def measurement(self) -> str:

@@ -1,4 +1,5 @@
-"""From the fork to the function: the outer child makes namespaces, the inner one locks itself in and runs the job.
+"""From the fork to the function: the outer child makes namespaces, the inner one locks itself in and runs
+the job.
 
 The outer child runs no foreign code; it waits for the inner one, which is process 1 of its own PID namespace.
 """
@@ -25,7 +26,7 @@ _SEED_BYTES: Final = 32
 
 
 def outer(job: Job, fds: Sequence[int], read_paths: list[str]) -> int:
-    """Enter the namespaces, fork the inner child and wait for it; returns 0, or 128 and its signal, or its code."""
+    """Enter the namespaces, fork the inner child, wait for it; returns its code, or 128 and its signal."""
     stdio, report = fds[:2]
     try:
         space = _address_space() + job.limits.memory_bytes
@@ -138,5 +139,6 @@ def _say(report: int, line: bytes) -> None:
     try:
         os.write(report, line)
     except OSError:
-        # The supervisor has gone, or foreign code closed the descriptor: without a last word the run has crashed.
+        # The supervisor has gone, or foreign code closed the descriptor: without a last word the run has
+        # crashed.
         return

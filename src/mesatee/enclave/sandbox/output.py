@@ -9,7 +9,8 @@ _TAIL_SHARE: Final = 4
 
 
 class Cut:
-    """Keeps the beginning and the end of a stream, within `limit` bytes together with a note of what was left out.
+    """Keeps the beginning and the end of a stream, within `limit` bytes together with a note of what was
+    left out.
 
     >>> cut = Cut(200)
     >>> cut.add(b"x" * 1000)

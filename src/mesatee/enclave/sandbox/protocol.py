@@ -38,7 +38,7 @@ Failure = Literal[
     "crashed",
     "cancelled",
 ]
-"""The failure codes of ADR 1 that a run can end with; `worker_lost` and `input_corrupt` are the worker's own."""
+"""How a run can fail, of the codes in ADR 1; `worker_lost` and `input_corrupt` are the worker's own."""
 
 CHILD_FAILURES: Final[frozenset[Failure]] = frozenset(
     {"function_raised", "wrong_output", "bad_argument", "bad_input", "out_of_memory", "output_too_large"}
@@ -55,9 +55,9 @@ LAYERS: Final = 32
 class Limits:
     """What a run may use; all of it is enforced by the kernel or by the supervisor.
 
-    `seconds` of wall clock from the request on, `cpu_seconds` of processor time over all threads, `memory_bytes` of
-    address space beyond the warm interpreter and the mapped inputs, `output_bytes` over all outputs, `threads`
-    including the first one.
+    `seconds` of wall clock from the request on, `cpu_seconds` of processor time over all threads,
+    `memory_bytes` of address space beyond the warm interpreter and the mapped inputs, `output_bytes` over
+    all outputs, `threads` including the first one.
     """
 
     seconds: float = 300.0
@@ -203,7 +203,8 @@ class Exit:
 class Report:
     """What a child said: first its layers or why it has none, at last how the function ended.
 
-    `outputs` is None as long as there is no last word. The first line is written before any foreign code runs.
+    `outputs` is None as long as there is no last word. The first line is written before any foreign code
+    runs.
     """
 
     layers: tuple[str, ...] = ()
@@ -261,7 +262,7 @@ def parse_report(data: bytes) -> Report:
         raise Malformed("a child cannot end with this failure")
     if not isinstance(outputs, list) or len(outputs) > limits.INPUTS:
         raise Malformed("the outputs are a list of names")
-    return Report(layers, failure=failure, outputs=tuple(_name(name) for name in outputs))  # type: ignore[arg-type]
+    return Report(layers, failure=failure, outputs=tuple(_name(name) for name in outputs))
 
 
 # -- checks ----------------------------------------------------------------------------------------

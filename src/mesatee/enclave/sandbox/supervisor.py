@@ -16,6 +16,7 @@ This process loads no numpy and no Arrow: data passes through it as descriptors 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import select
@@ -68,7 +69,7 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a run used: processor time of all its threads, its largest resident memory, and wall-clock time."""
+    """Processor time of all threads, largest resident memory, and wall-clock time of a run."""
 
     cpu_seconds: float = 0.0
     max_rss_bytes: int = 0
@@ -79,8 +80,9 @@ class Usage:
 class Outcome:
     """How a run ended. The caller owns the descriptors in `outputs`; `close` or ``with`` closes them.
 
-    `failure` is None when the function succeeded; only then there are outputs. `diagnostics` is the only place
-    where text of the child stands. `layers` are the isolation layers that were active, said before foreign code ran.
+    `failure` is None when the function succeeded; only then there are outputs. `diagnostics` is the only
+    place where text of the child stands. `layers` are the isolation layers that were active, said before
+    foreign code ran.
     """
 
     failure: Failure | None
@@ -102,7 +104,10 @@ class Outcome:
 
 
 def sealed_memfd(name: str, data: bytes) -> int:
-    """A sealed memory file with `data`; the caller owns the descriptor. For small data: a worker streams into one."""
+    """A sealed memory file with `data`; the caller owns the descriptor.
+
+    For small data: a worker streams into one.
+    """
     fd = _core.memfd(name)
     try:
         rest = memoryview(data)
@@ -118,7 +123,8 @@ def sealed_memfd(name: str, data: bytes) -> int:
 class Supervisor:
     """Runs one job at a time; a second `run` waits for the first.
 
-    All methods may be called from any thread. `require` names isolation layers without which no foreign code is run.
+    All methods may be called from any thread. `require` names isolation layers without which no foreign
+    code is run.
     """
 
     def __init__(self, *, require: Iterable[str] = (), python: str = sys.executable) -> None:
@@ -163,7 +169,10 @@ class Supervisor:
             return run.execute(inputs)
 
     def cancel(self) -> None:
-        """End the run that is going on, within a second; its outcome is `cancelled`. Without one, nothing happens."""
+        """End the run that is going on, within a second; its outcome is `cancelled`.
+
+        Without one, nothing happens.
+        """
         with self._state:
             if self._wake is not None:
                 os.eventfd_write(self._wake, 1)
@@ -298,8 +307,6 @@ class _Run:
     # -- before ------------------------------------------------------------------------------------
 
     def _send(self, inputs: Mapping[str, int]) -> tuple[int, int, dict[str, int]]:
-        import dataclasses
-
         job = dataclasses.replace(self._job, require=self._require)
         theirs: list[int] = []
         try:
@@ -330,7 +337,8 @@ class _Run:
     # -- during ------------------------------------------------------------------------------------
 
     def _watch(self, stdio: int, report: int) -> None:
-        """Until the zygote says that the child is gone; kills it at the deadline, on cancel, and for a flooded report.
+        """Until the zygote says that the child is gone; kills it at the deadline, on cancel, and for a
+        flooded report.
 
         Raises `SandboxFailed` if the zygote dies or does not obey.
         """

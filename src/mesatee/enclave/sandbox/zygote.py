@@ -1,8 +1,9 @@
 """The warm interpreter from which every child is forked (ADR 1 "The sandbox").
 
-Run as ``python -I -B -m mesatee.enclave.sandbox.zygote``, with one SOCK_SEQPACKET socket as descriptor 3. It has
-numpy, pandas, Arrow and scikit-learn loaded, holds no key, runs no foreign code and reads no foreign byte: jobs
-come from the supervisor, data goes unread to the child by descriptor. It has one thread, so that a fork is whole.
+Run as ``python -I -B -m mesatee.enclave.sandbox.zygote``, with one SOCK_SEQPACKET socket as descriptor 3.
+It has numpy, pandas, Arrow and scikit-learn loaded, holds no key, runs no foreign code and reads no foreign
+byte: jobs come from the supervisor, data goes unread to the child by descriptor. It has one thread, so that
+a fork is whole.
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ def read_paths() -> list[str]:
 
 
 def preload() -> None:
-    """Import what functions use, then make forks cheap and whole. Raises `RuntimeError` if a thread was started."""
+    """Import what functions use, then make forks cheap and whole.
+
+    Raises `RuntimeError` if a thread was started.
+    """
     for name in PRELOADED:
         try:
             importlib.import_module(name)

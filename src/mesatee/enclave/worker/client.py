@@ -26,7 +26,7 @@ CERTIFICATE_SECONDS = 86_400
 TIMEOUT_SECONDS = 30.0
 """For one request to the gateway."""
 
-M = TypeVar("M", bound=wire.Model)
+M = TypeVar("M", bound=statements.Model)
 
 
 class GatewayClient:

@@ -51,7 +51,12 @@ class Attempt:
     """One granted attempt."""
 
     def __init__(
-        self, service: wire.ServiceReply, grant: wire.GrantReply, key: HpkeKey, signer: SigningKey, blobs: Blobs
+        self,
+        service: wire.ServiceReply,
+        grant: wire.GrantReply,
+        key: HpkeKey,
+        signer: SigningKey,
+        blobs: Blobs,
     ) -> None:
         said = statements.validate(statements.ServiceStatement, _predicate(service), "service")
         self._origin = said.origin
@@ -87,7 +92,7 @@ class Attempt:
                 for fd, _ in outcome.outputs.values():
                     stack.callback(os.close, fd)
                 faults.point("function_ran")
-                produced = dict(outcome.outputs) if failure is None else {}
+                produced: dict[str, tuple[int, int]] = dict(outcome.outputs) if failure is None else {}
                 if DIAGNOSTICS in self._grant.outputs:
                     produced[DIAGNOSTICS] = self._bytes(stack, outcome.diagnostics)
                 for name, (fd, _) in produced.items():
@@ -110,7 +115,9 @@ class Attempt:
         if blob.wrap is None:
             raise KeyRefused("the gateway released no key")
         binding = wraps.attempt_input(self._origin, self._grant.run, self._grant.fence, name, blob.sha256)
-        return self._key.unwrap_file_key(b64decode(blob.wrap, max_bytes=WRAP_BYTES), binding.info, binding.aad)
+        return self._key.unwrap_file_key(
+            b64decode(blob.wrap, max_bytes=WRAP_BYTES), binding.info, binding.aad
+        )
 
     def _open(self, name: str, blob: wire.GrantedBlob, target: int) -> None:
         key = self._file_key(name, blob)
@@ -198,7 +205,9 @@ class Attempt:
         self._blobs.put(sealed.digest, _chunks(sealed_fd, sealed.size), sealed.size)
         binding = wraps.attempt_output(self._origin, self._grant.run, self._grant.fence, name, sealed.digest)
         wrap = sealed.file_key.wrap(self._sealing_key, binding.info, binding.aad)
-        facts = statements.OutputFacts(sha256=sealed.digest, size=sealed.size, format=self._grant.outputs[name])
+        facts = statements.OutputFacts(
+            sha256=sealed.digest, size=sealed.size, format=self._grant.outputs[name]
+        )
         return facts, b64encode(wrap)
 
     def _receipt(

@@ -1,7 +1,7 @@
 """Reading inputs, calling a function and writing its outputs, in the sandboxed child (design.md section 6).
 
-All bytes that come in here are hostile, and whatever is found wrong with them becomes a code from the closed list;
-the explanation goes to stderr, which is part of `diagnostics` and of nothing else.
+All bytes that come in here are hostile, and whatever is found wrong with them becomes a code from the
+closed list; the explanation goes to stderr, which is part of `diagnostics` and of nothing else.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _STDERR = 2
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A function that is ready to be called; `input_errors` are those by which it says that its input is wrong."""
+    """A function that can be called; by `input_errors` it says that its input is wrong."""
 
     function: Callable[..., Any]
     signature: Signature
@@ -38,7 +38,7 @@ Load = Callable[[Job], Call]
 """Turns a job, with its code, into a call. May raise `Failed`."""
 
 
-class Failed(Exception):  # noqa: N818  # it carries a failure code; it is no error of its own
+class Failed(Exception):
     """The run is over, with a code from the closed list."""
 
     def __init__(self, failure: Failure) -> None:
@@ -117,7 +117,7 @@ def _read(name: str, format: Format, kind: Kind, fd: int) -> Any:
         return Table.read(data, format)
     except MemoryError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         # Arrow's readers raise many classes; each of them means that these bytes cannot be read.
         explain(f"the input {name} is not readable as {format}: {error}")
         raise Failed("bad_input") from None

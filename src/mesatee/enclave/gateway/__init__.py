@@ -1,0 +1,1 @@
+"""The gateway: reference monitor, policy, life cycle and log."""

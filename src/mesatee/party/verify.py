@@ -20,6 +20,7 @@ from ..errors import MesateeError, ReceiptInvalid
 from ..protocol import checkpoint as cp
 from ..protocol import envelope as dsse
 from ..protocol import limits, records, statements, wire
+from ..protocol.consent import must_approve
 from ..protocol.digests import b64decode, sha256
 from .service import Service, check_service
 from .track import check_record
@@ -331,28 +332,6 @@ def _datasets(bundle: wire.Bundle, receipt: statements.ReceiptStatement, service
     return found
 
 
-def required(
-    task: statements.TaskStatement,
-    owners: Mapping[str, str],
-    function: tuple[str, statements.FunctionStatement],
-) -> dict[str, str]:
-    """Party -> why it has to approve: owners of inputs, receivers of joint outputs, the owner of private
-    code.
-
-    `owners` maps inputs to their owners; `function` is its owner and statement.
-    """
-    needed: dict[str, str] = {}
-    for name, owner in owners.items():
-        needed.setdefault(owner, f"owns input {name}")
-    for name, receivers in task.outputs.items():
-        if len(receivers) > 1:
-            for keys in receivers:
-                needed.setdefault(keys.signing, f"receives joint output {name}")
-    if function[1].private:
-        needed.setdefault(function[0], "owns the private function")
-    return needed
-
-
 def _approvals(
     bundle: wire.Bundle,
     receipt: statements.ReceiptStatement,
@@ -362,7 +341,7 @@ def _approvals(
     inputs: Inputs,
 ) -> tuple[GivenApproval, ...]:
     names = {keys.signing: keys.name for receivers in task.outputs.values() for keys in receivers}
-    needed = required(task, {name: item.owner for name, (item, _) in inputs.items()}, function)
+    needed = must_approve(task, {name: item.owner for name, (item, _) in inputs.items()}, function)
     _must(set(receipt.approvals) == set(needed), "they are not by exactly those who had to approve")
     _must(
         set(bundle.approvals) <= set(receipt.approvals.values()),
@@ -397,4 +376,4 @@ def _outputs(task: statements.TaskStatement, receipt: statements.ReceiptStatemen
         _must(produced <= {"diagnostics"}, "a failed run has an output other than its diagnostics")
 
 
-__all__ = ["GivenApproval", "VerifiedInput", "VerifiedReceipt", "required", "verify_bundle"]
+__all__ = ["GivenApproval", "VerifiedInput", "VerifiedReceipt",  "verify_bundle"]

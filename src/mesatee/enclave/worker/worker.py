@@ -55,8 +55,13 @@ class Worker:
         self._supervisor.cancel()
 
     def run(self, ready: Callable[[], None] | None = None) -> None:
-        """Serve until stopped."""
+        """Serve until stopped. Raises `TrustError` at once if gateway and worker do not accept each other."""
         self._supervisor.start()
+        try:
+            self._client.service()
+        except (Unavailable, TimedOut) as error:
+            # The gateway may come later.
+            _note("no_gateway_yet", error)
         if ready:
             ready()
         while not self._stop.is_set():

@@ -56,7 +56,6 @@ class Worker:
 
     def run(self, ready: Callable[[], None] | None = None) -> None:
         """Serve until stopped. Raises `TrustError` at once if gateway and worker do not accept each other."""
-        self._supervisor.start()
         try:
             self._client.service()
         except (Unavailable, TimedOut) as error:
@@ -64,6 +63,8 @@ class Worker:
             _note("no_gateway_yet", error)
         if ready:
             ready()
+        # Warming the sandbox takes a second or two; nobody has to wait for it who only wants to post a task.
+        self._supervisor.start()
         while not self._stop.is_set():
             try:
                 lease = self._queue.lease(QUEUE_LEASE_SECONDS, WAIT_SECONDS)

@@ -27,6 +27,9 @@ from .track import check_record
 AUTOMATIC: Final = "approve_automatically"
 """The Cedar action by which a dataset's policy stands for its owner's approval."""
 
+PLATFORM: Final = "platform"
+"""The platform's place among the policies of a receipt; datasets stand under the names of their inputs."""
+
 S = TypeVar("S", bound=statements.Common)
 T = TypeVar("T")
 
@@ -155,7 +158,8 @@ def verify_bundle(bundle: wire.Bundle, trust: TrustPolicy, at: int) -> VerifiedR
     7. Task: the receipt's, signed, for this service; it accepts this worker; function, inputs and environment
     agree.
     8. Function: the task's, signed.
-    9. Datasets: exactly the task's inputs, each signed by its owner, under the policy that was evaluated.
+    9. Datasets: exactly the task's inputs, each signed by its owner, under the policy that was evaluated;
+       so is the platform's.
     10. Approvals: each party that had to approve did, by a signature over this very task that had not
     expired, or by
         a policy that approves for its owner.
@@ -319,15 +323,14 @@ Inputs = dict[str, tuple[VerifiedInput, statements.DatasetStatement]]
 
 def _datasets(bundle: wire.Bundle, receipt: statements.ReceiptStatement, service: Service) -> Inputs:
     _must(set(bundle.datasets) == set(receipt.inputs.values()), "they are not exactly the inputs")
+    ruled = {PLATFORM: sha256(service.said.platform_policy.encode())}
     found: Inputs = {}
     for name, digest in sorted(receipt.inputs.items()):
         owner, said = _signed(bundle.datasets[digest], digest, statements.DatasetStatement, service)
-        policy = sha256(said.policy.encode())
-        _must(
-            receipt.policies.get(digest) == policy,
-            f"the policy of input {name} is not the one that was evaluated",
-        )
-        found[name] = VerifiedInput(name, digest, said.name, owner, said.blob.sha256, policy), said
+        ruled[name] = sha256(said.policy.encode())
+        found[name] = VerifiedInput(name, digest, said.name, owner, said.blob.sha256, ruled[name]), said
+    _must(PLATFORM not in found, f"an input has the reserved name {PLATFORM}")
+    _must(receipt.policies == ruled, "the policies that were evaluated are not those of datasets and service")
     return found
 
 
@@ -381,7 +384,7 @@ def _approvals(
         standing = [
             said
             for item, said in inputs.values()
-            if item.owner == party and digest in (item.policy, item.dataset) and AUTOMATIC in said.policy
+            if item.owner == party and digest == item.dataset and AUTOMATIC in said.policy
         ]
         _must(bool(standing), f"the approval of party {party[:16]} is missing")
         found.append(GivenApproval(party, name, reason, "policy", None, None))

@@ -221,11 +221,12 @@ def start(
     port: int = 0,
     platform_policy: str | None = None,
     environ: dict[str, str] | None = None,
+    with_worker: bool = True,
     say: Callable[[str], None] = lambda text: None,
 ) -> Service:
     """Start the embedded service in ``home/service`` and write ``trust.toml`` and ``service.toml`` to `home`.
 
-    `environ` is added to the environment of gateway and worker. Raises `Conflict` if one runs there already.
+    `environ` is added to the environment of gateway and worker. Without a worker, tasks wait. Raises `Conflict` if one runs there already.
     """
     folder = home / "service"
     for path in (home, folder, folder / "host", folder / "enclave", folder / "log"):
@@ -287,10 +288,13 @@ def start(
             trust=Path("trust.toml"),
             workers=list(worker_trust.measurements) if worker_trust.measurements != "any" else ["none"],
             environment=environment_digest(ENVIRONMENT),
+            tees=list(worker_trust.tees),
+            level=level,
         )
-        say("starting the worker")
-        worker.start()
-        processes.append(worker)
+        if with_worker:
+            say("starting the worker")
+            worker.start()
+            processes.append(worker)
         return Service(home, url, processes, runtime, lock)
     except BaseException:
         for process in reversed(processes):

@@ -144,6 +144,13 @@ def table(console: Console, columns: Sequence[str], rows: Iterable[Sequence[obje
     console.print(made)
 
 
+def facts(console: Console, rows: Sequence[tuple[str, object]]) -> None:
+    """Names and values, one a line, so that a digest stays in one piece."""
+    width = max(len(visible(name)) for name, _ in rows)
+    for name, value in rows:
+        console.print(Text.assemble((f"{visible(name):<{width}}  ", "bold"), visible(str(value))))
+
+
 def short(digest: str) -> str:
     """The front of a digest."""
     return digest[:DIGEST_SHOWN]
@@ -254,6 +261,7 @@ __all__ = [
     "Settings",
     "emit",
     "err",
+    "facts",
     "fail",
     "line",
     "moment",

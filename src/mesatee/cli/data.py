@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, cast, get_args
 
 import typer
@@ -15,7 +18,7 @@ from ..party.session import Session
 from ..protocol import limits, wire
 from ..protocol import policy_text as policies
 from ..protocol.statements import TableFormat
-from .common import AsJson, emit, line, moment, progress, settings, short, size, table, verb
+from .common import AsJson, emit, facts, line, moment, progress, settings, short, size, table, verb
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -105,20 +108,34 @@ def put(
     name = name or file.name.removesuffix(data.SEALED).split(".")[0]
     with chosen.session() as session:
         text = _policy(session, policy, min_level, tee or [], only or [], days, approve_automatically)
-        if file.suffix == data.SEALED:
-            made = data.sealed_file(identity, file, format=table_format(format), keys=key or ())
-        else:
-            with progress("sealing", file.stat().st_size) as told:
-                made = data.seal(identity, file, format=table_format(format), keys=key or (), progress=told)
-        with progress("uploading", made.size) as told:
-            posted = data.put(session, made, name, policy=text, progress=told)
+        with ExitStack() as stack:
+            if file.suffix == data.SEALED:
+                made = data.sealed_file(identity, file, format=table_format(format), keys=key or ())
+            else:
+                # The ciphertext is only on its way to the service: `data open` brings the file back.
+                folder = stack.enter_context(TemporaryDirectory(prefix=".mesatee-", dir=_beside(file)))
+                target = Path(folder) / (file.name + data.SEALED)
+                with progress("sealing", file.stat().st_size) as told:
+                    made = data.seal(
+                        identity, file, target, format=table_format(format), keys=key or (), progress=told
+                    )
+            with progress("uploading", made.size) as told:
+                posted = data.put(session, made, name, policy=text, progress=told)
     value = {"digest": posted.digest, "index": posted.index, "name": name, "policy": text, **_sealed(made)}
+    value["file"] = str(file)
 
     def human(console: Console) -> None:
-        _show_sealed(console, made)
+        line(console, f"{made.shape.format}, {size(made.size)} sealed, {short(made.digest)}")
         line(console, f"dataset {name} is {posted.digest}, log entry {posted.index}")
 
     emit(as_json, value, human)
+
+
+def _beside(file: Path) -> Path | None:
+    """The file's own folder, where there is room for its like; the system's for temporary files if not
+    writable.
+    """
+    return file.parent if os.access(file.parent, os.W_OK) else None
 
 
 def _policy(
@@ -205,7 +222,7 @@ def show(
 
 
 def _show(console: Console, view: wire.DatasetView, uses: list[data.Use], names: dict[str, str]) -> None:
-    facts = [
+    rows: list[tuple[str, object]] = [
         ("name", view.name),
         ("digest", view.digest),
         ("owner", f"{view.owner_name} ({short(view.owner)})"),
@@ -215,7 +232,7 @@ def _show(console: Console, view: wire.DatasetView, uses: list[data.Use], names:
         ("log entry", view.index),
         ("in use", "no, retired" if view.retired else "yes"),
     ]
-    table(console, ("what", "value"), facts, "")
+    facts(console, rows)
     line(console, "")
     table(console, ("column", "type"), [(item["name"], item["type"]) for item in view.columns], "No columns.")
     line(console, "")
@@ -223,11 +240,11 @@ def _show(console: Console, view: wire.DatasetView, uses: list[data.Use], names:
     for text in view.policy.rstrip("\n").split("\n"):
         line(console, "  " + text)
     line(console, "")
-    rows = [
+    used = [
         (moment(use.time), use.task_name, names.get(use.by, use.by[:12]), use.status, short(use.run))
         for use in uses
     ]
-    table(console, ("used at", "task", "by", "state", "run"), rows, "No run that concerns you has used it.")
+    table(console, ("used at", "task", "by", "state", "run"), used, "No run that concerns you has used it.")
 
 
 @app.command("rm")

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from ..party.identity import Identity, names
-from .common import AsJson, emit, line, settings, short, table, verb
+from .common import AsJson, emit, facts, line, settings, short, table, verb
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -50,7 +50,7 @@ def show(
         ("result key", short(keys.hpke) + "... (X-Wing, 1216 bytes)"),
         ("folder", found.folder),
     ]
-    emit(as_json, value, lambda console: table(console, ("what", "value"), rows, ""))
+    emit(as_json, value, lambda console: facts(console, rows))
 
 
 @app.command("list")

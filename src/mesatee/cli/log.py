@@ -15,7 +15,7 @@ from ..party.session import Session
 from ..protocol import checkpoint as cp
 from ..protocol import limits, merkle, wire
 from ..protocol.digests import sha256
-from .common import AsJson, emit, line, moment, settings, short, table, verb
+from .common import AsJson, emit, facts, line, moment, settings, short, verb
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -49,7 +49,7 @@ def show(context: typer.Context, as_json: AsJson = False) -> None:
         ("log key", said.log_key),
         ("state", hello.status),
     ]
-    emit(as_json, value, lambda console: table(console, ("log", "value"), rows, ""))
+    emit(as_json, value, lambda console: facts(console, rows))
 
 
 @app.command("prove")

@@ -310,6 +310,7 @@ def result(
     """Take your outputs of a run home: verify the receipt, download, open."""
     with settings(context).session() as session, progress("downloading", None) as told:
         found = tasks.result(session, tasks.find(session, task), out, run, told)
+        names = {item.id: item.keys.name for item in session.parties()}
     value = {
         "folder": str(found.folder),
         "outputs": {name: str(path) for name, path in found.outputs.items()},
@@ -321,7 +322,7 @@ def result(
         for name, path in found.outputs.items():
             line(console, f"{name}: {path} ({size(path.stat().st_size)})")
         line(console, f"receipt: {found.receipt_file} (check it again by `mesatee verify`)")
-        taskview.show_receipt(console, found.receipt)
+        taskview.show_receipt(console, found.receipt, names)
 
     emit(as_json, value, human)
     if found.receipt.failure is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from ..attestation.appraisal import LEVELS
 from ..party import tasks
 from ..party.verify import VerifiedReceipt
 from ..protocol import statements, wire
-from .common import line, moment, short, size, table
+from .common import facts, line, moment, short, size, table
 from .function import show_function
 
 
@@ -105,7 +106,7 @@ def show_conditions(console: Console, said: statements.TaskStatement) -> None:
         ("until", moment(said.expires)),
         ("limits of a run", f"{said.limits.seconds} s, {size(said.limits.memory_bytes)} of memory"),
     ]
-    table(console, ("runs on", "value"), rows, "")
+    facts(console, rows)
 
 
 def show_approvals(console: Console, view: wire.TaskView) -> None:
@@ -122,8 +123,12 @@ def show_run(console: Console, run: wire.RunView) -> None:
     line(console, f"run {short(run.digest)} of {moment(run.time)}: {run.status}{failure}")
 
 
-def show_receipt(console: Console, receipt: VerifiedReceipt) -> None:
-    """What a verified receipt proves, and what it does not."""
+def show_receipt(console: Console, receipt: VerifiedReceipt, names: Mapping[str, str] | None = None) -> None:
+    """What a verified receipt proves, and what it does not. `names` are those of parties, by id."""
+
+    def who(party: str) -> str:
+        return f"{names[party]} ({short(party)})" if names and party in names else short(party)
+
     rows: list[tuple[str, object]] = [
         ("task", f"{receipt.task_name} ({receipt.task})"),
         ("run", receipt.run),
@@ -131,14 +136,14 @@ def show_receipt(console: Console, receipt: VerifiedReceipt) -> None:
         ("arguments", json.dumps(dict(receipt.arguments), sort_keys=True)),
     ]
     rows += [
-        (f"input {item.name}", f"{item.dataset_name} of {short(item.owner)} ({item.dataset})")
+        (f"input {item.name}", f"{item.dataset_name} of {who(item.owner)} ({item.dataset})")
         for item in receipt.inputs
     ]
     for given in receipt.approvals:
         how = "by signature" if given.how == "signature" else "by its standing policy"
-        rows.append((f"approved by {given.name or short(given.party)}", f"{how}; {given.reason}"))
-    for name, facts in receipt.outputs.items():
-        rows.append((f"output {name}", f"{size(facts.size)} to {', '.join(receipt.receivers[name])}"))
+        rows.append((f"approved by {who(given.party)}", f"{how}; {given.reason}"))
+    for name, output in receipt.outputs.items():
+        rows.append((f"output {name}", f"{size(output.size)} to {', '.join(receipt.receivers[name])}"))
     simulated = ", SIMULATED" if receipt.simulated else ""
     rows += [
         ("outcome", receipt.failure or "finished"),
@@ -156,7 +161,7 @@ def show_receipt(console: Console, receipt: VerifiedReceipt) -> None:
             f"{moment(receipt.time)} (by the {'parties' if receipt.time_source == 'parties' else 'host'})",
         ),
     ]
-    table(console, ("verified", "value"), rows, "")
+    facts(console, rows)
 
 
 __all__ = ["as_dict", "show_approvals", "show_conditions", "show_receipt", "show_review", "show_run"]

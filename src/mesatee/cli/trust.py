@@ -20,7 +20,7 @@ from ..protocol import limits, wire
 from ..protocol.jsonstrict import parse_object
 from ..protocol.statements import validate
 from . import taskview
-from .common import AsJson, emit, fail, line, moment, settings, table, verb
+from .common import AsJson, emit, facts, fail, line, moment, settings, verb
 
 
 @verb
@@ -91,7 +91,7 @@ def _show(console: Console, found: Appraisal, trusted: list[str]) -> None:
         ("freshness", found.freshness.value),
         ("counts until", moment(found.expires)),
     ]
-    table(console, ("evidence", "value"), rows, "")
+    facts(console, rows)
     for reason in found.reasons:
         line(console, f"- {reason}")
     line(console, "")

@@ -39,8 +39,6 @@ class GivenApproval:
     """A party's yes that counted for the run."""
 
     party: str
-    name: str | None
-    """As in the task's receivers; None where the bundle does not say."""
     reason: str
     how: Literal["signature", "policy"]
     id: str | None
@@ -364,7 +362,6 @@ def _approvals(
     function: tuple[str, statements.FunctionStatement],
     inputs: Inputs,
 ) -> tuple[GivenApproval, ...]:
-    names = {keys.signing: keys.name for receivers in task.outputs.values() for keys in receivers}
     needed = required(task, {name: item.owner for name, (item, _) in inputs.items()}, function)
     _must(set(receipt.approvals) == set(needed), "they are not by exactly those who had to approve")
     _must(
@@ -373,13 +370,13 @@ def _approvals(
     )
     found = []
     for party, digest in sorted(receipt.approvals.items()):
-        reason, name = needed[party], names.get(party)
+        reason = needed[party]
         if digest in bundle.approvals:
             signer, said = _signed(bundle.approvals[digest], digest, statements.ApprovalStatement, service)
             _must(signer == party, "an approval is signed by another party than the receipt says")
             _must(said.task == receipt.task, "an approval is for another task")
             _must(said.expires > receipt.started, "an approval had expired")
-            found.append(GivenApproval(party, name, reason, "signature", said.id, said.expires))
+            found.append(GivenApproval(party, reason, "signature", said.id, said.expires))
             continue
         standing = [
             said
@@ -387,7 +384,7 @@ def _approvals(
             if item.owner == party and digest == item.dataset and AUTOMATIC in said.policy
         ]
         _must(bool(standing), f"the approval of party {party[:16]} is missing")
-        found.append(GivenApproval(party, name, reason, "policy", None, None))
+        found.append(GivenApproval(party, reason, "policy", None, None))
     return tuple(found)
 
 

@@ -100,7 +100,9 @@ class Sealed:
     @property
     def plain_size(self) -> int: ...
 
-def age_seal(source: int, target: int, recipients: Sequence[str], progress: Callable[[int], None] | None = None) -> Sealed:
+def age_seal(
+    source: int, target: int, recipients: Sequence[str], progress: Callable[[int], None] | None = None
+) -> Sealed:
     """Seal everything read from file descriptor `source` into `target` (both stay open).
 
     With no recipients the header has one unknown stanza, so that only a holder of the file key can open it.
@@ -160,7 +162,9 @@ class PeerCertificate:
 def parse_certificate(der: bytes) -> PeerCertificate:
     """Raises `Malformed`, `TooLarge`, `SignatureInvalid` or `UnsupportedVersion` (not an Ed25519 certificate)."""
 
-def make_certificate(key: SigningKey, common_name: str, not_before: int, not_after: int, evidence: bytes | None) -> bytes:
+def make_certificate(
+    key: SigningKey, common_name: str, not_before: int, not_after: int, evidence: bytes | None
+) -> bytes:
     """A self-signed X.509 v3 certificate in DER."""
 
 def spki(public: bytes) -> bytes:

@@ -228,7 +228,6 @@ def test_slow_clients_time_out_and_hold_up_nobody(listen, dial, refused):
     thread = threading.Thread(target=drip)
     thread.start()
     with echo(listener):
-        start = time.monotonic()
         with stream(dial(listener)) as end:
             end.sendall(b"quick")
             assert end.recv(9) == b"quick"

@@ -254,8 +254,13 @@ def start(
         python = [sys.executable, "-I", "-B", "-m"]
         host = Process(
             "host",
-            [*python, "mesatee.host.server", "--socket", base.host_socket, "--data", str(folder / "host")]
-            + ["--lifeline"],
+            [
+                *python,
+                "mesatee.host.server",
+                "--lifeline",
+                *("--socket", base.host_socket),
+                *("--data", str(folder / "host")),
+            ],
             folder / "log" / "host.log",
         )
         gateway = Process(

@@ -1,9 +1,9 @@
 """A gateway without a sandbox, for tests: in memory with clocks of its own, or live behind its real channel.
 
 `World` drives the monitor over a record store in memory that a test can hold up, break or alter. `Live` runs
-the real host process's server on a Unix socket and the real gateway on a thread, and speaks to it over attested
-TLS. Members and workers are the same in both: they sign real statements, seal real files and hand in real
-receipts.
+the real host process's server on a Unix socket and the real gateway on a thread, and speaks to it over
+attested TLS. Members and workers are the same in both: they sign real statements, seal real files and hand in
+real receipts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hostile bytes: valid ones with a few places changed, which a parser that refuses noise may still fall for."""
+"""Hostile bytes: valid ones with a few places changed, for which a parser that refuses noise may fall."""
 
 from __future__ import annotations
 

@@ -46,6 +46,7 @@ class Call:
         self.gateway = gateway
         self.request = request
         self.peer = peer
+        self.subject = ""
 
     async def body(self, limit: int = limits.REQUEST_BYTES) -> bytes:
         """The body, refused as soon as it is over `limit` bytes."""
@@ -160,6 +161,7 @@ async def tile(call: Call) -> Response:
 async def post_statement(call: Call) -> Response:
     """Post any statement of a party; for ``collect`` the answer carries the released keys."""
     envelope = dsse.from_bytes(await call.body(limits.STATEMENT_BYTES))
+    call.subject = envelope.digest
     return reply(await call.gateway.post(call.peer, envelope))
 
 
@@ -354,7 +356,7 @@ def build(gateway: Gateway) -> Starlette:
         gateway.note_refusal(call.peer, handler.__name__, error)
         if handler in CHANGES_STATE and isinstance(error, (*LOGGED, InputError)):
             try:
-                await gateway.monitor.denied(call.peer, handler.__name__, "", error)
+                await gateway.monitor.denied(call.peer, handler.__name__, call.subject, error)
             except MesateeError as failure:
                 error = failure
         if isinstance(error, HostFailed):

@@ -7,7 +7,6 @@ The outer child runs no foreign code; it waits for the inner one, which is proce
 from __future__ import annotations
 
 import dataclasses
-import gc
 import os
 import random
 import select
@@ -17,12 +16,14 @@ from pathlib import Path
 from typing import Final
 
 from mesatee import _core
-from mesatee.enclave.sandbox.executors import EXECUTORS, execute
+from mesatee.enclave.sandbox.executors import EXECUTORS, execute, flush
 from mesatee.enclave.sandbox.protocol import Failure, Job, last_line, ready_line, refused_line
 from mesatee.errors import MesateeError
 from mesatee.protocol import limits
 
 _SEED_BYTES: Final = 32
+_ARROW_THREADS: Final = 2
+"""Arrow has one helper when it reads in the caller's thread, and two beside its pool."""
 
 
 def outer(job: Job, fds: Sequence[int], read_paths: list[str]) -> int:
@@ -78,7 +79,7 @@ def inner(
     bounds = job.limits
     try:
         layers += _core.enter_sandbox(
-            read_paths, space, bounds.cpu_seconds, job.file_bytes, bounds.threads, keep
+            read_paths, space, bounds.cpu_seconds, job.file_bytes, bounds.threads + _ARROW_THREADS, keep
         )
     except MesateeError as error:
         _say(report, refused_line(f"sandbox: {error}"))
@@ -102,14 +103,9 @@ def inner(
 
 
 def _run(job: Job, inputs: dict[str, int], outputs: dict[str, int]) -> Failure | None:
-    gc.enable()
     _allow_threads(job.limits.threads)
     failure = execute(job, EXECUTORS[job.executor], inputs, outputs)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BaseException:  # noqa: BLE001, S112  # foreign code may have put anything there; only output is lost
-            continue
+    flush()
     return failure
 
 
@@ -117,7 +113,7 @@ def _allow_threads(threads: int) -> None:
     """Arrow sizes its pool by the machine, not by our limit."""
     import pyarrow as pa
 
-    pa.set_cpu_count(max(1, min(threads - 1, os.cpu_count() or 1)) if threads > 1 else 1)
+    pa.set_cpu_count(max(1, min(threads - 1, os.cpu_count() or 1)))
     pa.set_io_thread_count(1)
 
 

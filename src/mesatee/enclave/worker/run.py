@@ -27,8 +27,6 @@ from ..sandbox.supervisor import Outcome
 
 DIAGNOSTICS = "diagnostics"
 _CODE = "code of the function"
-NEEDED_LAYERS = frozenset({"seccomp", "rlimits", "no-new-privs"})
-"""Without these the child does not start. Namespaces and Landlock are used where the kernel has them, and reported."""
 
 
 class Sandbox(Protocol):
@@ -87,15 +85,15 @@ class Attempt:
                 failure: str | None = "input_corrupt"
             else:
                 faults.point("inputs_open")
-                outcome = sandbox.run(job, inputs)
+                outcome = stack.enter_context(_run(sandbox, job, inputs))
                 failure, layers = outcome.failure, outcome.layers
-                for fd, _ in outcome.outputs.values():
-                    stack.callback(os.close, fd)
                 faults.point("function_ran")
-                produced: dict[str, tuple[int, int]] = dict(outcome.outputs) if failure is None else {}
+                produced: dict[str, int] = {}
+                if failure is None:
+                    produced = {name: output.fd for name, output in outcome.outputs.items()}
                 if DIAGNOSTICS in self._grant.outputs:
                     produced[DIAGNOSTICS] = self._bytes(stack, outcome.diagnostics)
-                for name, (fd, _) in produced.items():
+                for name, fd in produced.items():
                     if name in self._grant.outputs:
                         outputs[name], wrapped[name] = self._output(stack, name, fd)
         faults.point("outputs_stored")
@@ -186,16 +184,15 @@ class Attempt:
                 output_bytes=bounds.output_bytes,
                 threads=bounds.threads,
             ),
-            require=NEEDED_LAYERS,
         )
 
     # -- outputs ----------------------------------------------------------------------------------
 
-    def _bytes(self, stack: ExitStack, data: bytes) -> tuple[int, int]:
+    def _bytes(self, stack: ExitStack, data: bytes) -> int:
         fd = memfd("diagnostics")
         stack.callback(os.close, fd)
         os.pwrite(fd, data, 0)
-        return fd, len(data)
+        return fd
 
     def _output(self, stack: ExitStack, name: str, fd: int) -> tuple[statements.OutputFacts, str]:
         sealed_fd = memfd(f"sealed-{name}")
@@ -242,6 +239,14 @@ class Attempt:
         return statements.sign(receipt, self._signer).envelope
 
 
+def _run(sandbox: Sandbox, job: Job, inputs: Mapping[str, int]) -> Outcome:
+    try:
+        return sandbox.run(job, inputs)
+    except SandboxFailed:
+        # The sandbox died under this function: that is a failure of the run, or it would be tried again and again.
+        return Outcome(failure="crashed")
+
+
 def _predicate(service: wire.ServiceReply) -> object:
     statement = statements.verify(dsse.from_dict(service.statement), "service")
     if statement.digest != service.digest:
@@ -259,4 +264,4 @@ def _chunks(fd: int, size: int) -> Iterator[bytes]:
         yield piece
 
 
-__all__ = ["NEEDED_LAYERS", "Attempt", "Finished"]
+__all__ = ["Attempt", "Finished"]

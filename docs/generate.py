@@ -1,7 +1,7 @@
 """Write the reference pages that follow from the code: ``python docs/generate.py [--check]``.
 
-Each function below returns one page; `PAGES` says where it goes. With ``--check`` nothing is written, and the exit status
-is 1 when a page is not what the code says; `tests/docs/test_generated.py` does the same.
+Each function below returns one page; `PAGES` says where it goes. With ``--check`` nothing is written, and
+the exit status is 1 when a page is not what the code says; `tests/docs/test_generated.py` does the same.
 """
 
 from __future__ import annotations
@@ -152,8 +152,8 @@ def api_page() -> str:
     schemas: Mapping[str, Any] = document["components"]["schemas"]
     lines = [
         'The gateway serves this over its attested channel only (ARCHITECTURE.md, "Channel"): TLS 1.3 with a',
-        "client certificate, ALPN `mesatee/1`, HTTP/1.1 inside. A running gateway answers `GET /v1/openapi.json`",
-        "with the same in OpenAPI 3.1. Refusals are listed in [errors.md](errors.md).",
+        "client certificate, ALPN `mesatee/1`, HTTP/1.1 inside. `GET /v1/openapi.json` answers with",
+        "the same in OpenAPI 3.1. Refusals are listed in [errors.md](errors.md).",
         "",
     ]
     operations = [
@@ -168,8 +168,9 @@ def api_page() -> str:
     lines += _table(["route", "what it does", "query", "request", "answer"], rows)
     lines += ["## Statements that parties post", ""]
     lines += [
-        "`POST /v1/statements` takes a DSSE envelope over one of these. Each also carries `origin`, `service`,",
-        "`time`, `nonce` and `checkpoint`: the log and service it is for, and the newest head that its party verified.",
+        "`POST /v1/statements` takes a DSSE envelope over one of these. Each also carries `origin`,",
+        "`service`, `time`, `nonce` and `checkpoint`: which log and service it is for, and the newest head",
+        "that its party has verified.",
         "",
     ]
     rows = [

@@ -1,4 +1,4 @@
-"""The project speaks of itself alone: no file names a package registry's host, or a path of somebody's machine."""
+"""The project speaks of itself alone: no file names a registry's host or a path of somebody's machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOSTS = [
 FOLDERS = ["/" + name + "/" for name in ("work", "root", "Users", "workspace")]
 HOME = re.compile(r"/" + r"home/[a-z]")
 LOCK_SOURCE = re.compile(r'^source = "registry\+https://[^"]*"$', re.M)
-"""How Cargo writes "the default registry" into its lock file, whatever mirror it used: the format has no other way."""
+"""How Cargo writes "the default registry", whatever mirror it used: its format has no other way."""
 
 
 def offences(text: str) -> list[str]:

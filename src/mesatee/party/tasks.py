@@ -177,8 +177,7 @@ def review(session: Session, view: wire.TaskView) -> Review:
             if known.get(keys.signing) != keys:
                 raise KeyRefused(f"a receiver of {name} is not registered with exactly the keys in the task")
     author = known.get(author_id)
-    return Review(
-        view.digest, author_id, author.name if author else "?", said, shown, inputs, view)
+    return Review(view.digest, author_id, author.name if author else "?", said, shown, inputs, view)
 
 
 def _function(session: Session, digest: str) -> functions.Shown | None:

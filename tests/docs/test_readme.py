@@ -67,7 +67,7 @@ def test_the_commands_of_the_readme_are_those_of_ci(root: Path):
     assert "\n    make test " in readme
     assert re.search(r"^step test make test$", ci, re.M)
     makefile = (root / "Makefile").read_text("utf-8")
-    for target in re.findall(r"`?make ([a-z-]+)", readme):
+    for target in re.findall(r"(?:^    |`)make ([a-z-]+)", readme, re.M):
         assert re.search(rf"^{target}:", makefile, re.M), target
 
 

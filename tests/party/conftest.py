@@ -1,4 +1,4 @@
-"""A whole service in memory, with real keys, a real log and software evidence; and a gateway that can be made to lie."""
+"""A service in memory: real keys, a real log, software evidence; and a gateway that can be made to lie."""
 
 from __future__ import annotations
 
@@ -115,8 +115,8 @@ class World:
 class Vector(World):
     """A complete valid receipt bundle: two owners, a joint output, one approval by policy."""
 
-    def __init__(self, home: Path) -> None:
-        super().__init__()
+    def __init__(self, home: Path, now: int = NOW) -> None:
+        super().__init__(now)
         self.parties = {name: Identity.create(home, name) for name in ("alice", "bob", "carol")}
         alice, bob, carol = self.parties.values()
         self.function = self.author(carol.signing).write(
@@ -168,7 +168,8 @@ class Vector(World):
         }
         return self.author(carol.signing).write(statements.TaskStatement, **(fields | changes))
 
-    def approval(self, who: Identity, task: str, expires: int = NOW + 3_600) -> statements.Statement:
+    def approval(self, who: Identity, task: str, expires: int | None = None) -> statements.Statement:
+        expires = self.now + 3_600 if expires is None else expires
         return self.author(who.signing).write(
             statements.ApprovalStatement, task=task, id=secrets.token_hex(16), expires=expires
         )
@@ -216,7 +217,7 @@ class Vector(World):
         *,
         signers: tuple[_core.SigningKey, ...] | None = None,
         outcome: dict[str, Any] | None = None,
-        time: int = NOW,
+        time: int | None = None,
         checkpoint_time: int | None = None,
         **changes: Any,
     ) -> wire.Bundle:
@@ -230,7 +231,8 @@ class Vector(World):
             "wraps": dict.fromkeys(receipt.outputs, b64encode(bytes(1152))),
             "envelope": envelope.as_dict(),
         }
-        record = records.of_outcome(records.ReceiptOutcome(**(fields | (outcome or {}))), time, "parties")
+        at = self.now if time is None else time
+        record = records.of_outcome(records.ReceiptOutcome(**(fields | (outcome or {}))), at, "parties")
         salt, sealed = secrets.token_bytes(16), secrets.token_bytes(200)
         index = self.append(records.entry(salt, record.to_bytes(), sealed))
         self.append(secrets.token_bytes(64))
@@ -263,13 +265,19 @@ def vector(tmp_path: Path) -> Vector:
     return Vector(tmp_path / "home")
 
 
+@pytest.fixture
+def present(tmp_path: Path) -> Vector:
+    """A vector of today, for programs that look at the clock."""
+    return Vector(tmp_path / "home", int(time.time()))
+
+
 # -- a gateway over the real channel ---------------------------------------------------------------
 
 Reply = tuple[int, bytes]
 
 
 class FakeGateway(World):
-    """Speaks HTTP over the real attested channel. `answers` replaces what it says on a path; None drops the line."""
+    """Speaks HTTP over the real channel. `answers` replaces what it says on a path; None drops the line."""
 
     def __init__(self) -> None:
         super().__init__(int(time.time()))

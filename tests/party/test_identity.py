@@ -105,9 +105,7 @@ def test_no_secret_is_shown_or_copied(tmp_path: Path) -> None:
 
 def test_the_age_key_is_one_that_other_tools_read(tmp_path: Path) -> None:
     made = Identity.create(tmp_path, "alice")
-    secret = [line for line in (made.folder / "age.key").read_text().splitlines() if line.startswith("AGE")][
-        0
-    ]
+    secret = next(item for item in (made.folder / "age.key").read_text().split() if item.startswith("AGE"))
     other = pyrage.x25519.Identity.from_str(secret)
     assert str(other.to_public()) == made.age.recipient
 

@@ -2,8 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+# The command line, also where the installed script was moved.
+MESATEE := $(PY) -c "from mesatee.cli.main import main; main()"
 RUST_SOURCES := $(shell find rust -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.lock pyproject.toml
 PYTEST_WORKERS ?= 2
+# The benchmark to run, e.g. `make bench NAME=channel`.
+NAME ?=
 
 .PHONY: setup demo test test-fast test-slow lint bench docs lock clean
 
@@ -19,7 +23,7 @@ $(VENV)/.built: $(VENV)/.deps $(RUST_SOURCES)
 	touch $@
 
 demo: setup
-	$(VENV)/bin/mesatee demo
+	$(MESATEE) demo
 
 test: setup
 	$(PY) -m pytest -n $(PYTEST_WORKERS) -m "not slow"
@@ -31,12 +35,18 @@ test-slow: setup
 	$(PY) -m pytest -n $(PYTEST_WORKERS) -m slow
 
 lint: setup
-	$(PY) -m ruff format --check src tests
-	$(PY) -m ruff check src tests
+	$(PY) -m ruff format --check src tests docs
+	$(PY) -m ruff check src tests docs
 	$(PY) -m mypy
-	PYTHONPATH=src $(VENV)/bin/lint-imports
+	$(PY) -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-cache
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --release --locked -- -D warnings
+
+bench: setup
+	$(MESATEE) bench $(NAME)
+
+docs: setup
+	$(PY) docs/generate.py
 
 lock:
 	$(PY) -m pip install -q uv

@@ -20,6 +20,7 @@ from ..errors import MesateeError, ReceiptInvalid
 from ..protocol import checkpoint as cp
 from ..protocol import envelope as dsse
 from ..protocol import limits, records, statements, wire
+from ..protocol.consent import must_approve
 from ..protocol.digests import b64decode, sha256
 from .service import Service, check_service
 from .track import check_record
@@ -28,7 +29,7 @@ AUTOMATIC: Final = "approve_automatically"
 """The Cedar action by which a dataset's policy stands for its owner's approval."""
 
 PLATFORM: Final = "platform"
-"""The platform's place among the policies of a receipt; datasets stand under the names of their inputs."""
+"""The platform's place among the policies of a receipt; datasets stand under their digests."""
 
 S = TypeVar("S", bound=statements.Common)
 T = TypeVar("T")
@@ -39,6 +40,8 @@ class GivenApproval:
     """A party's yes that counted for the run."""
 
     party: str
+    name: str | None
+    """As the party introduced itself; None where the bundle does not carry its statement."""
     reason: str
     how: Literal["signature", "policy"]
     id: str | None
@@ -325,33 +328,25 @@ def _datasets(bundle: wire.Bundle, receipt: statements.ReceiptStatement, service
     found: Inputs = {}
     for name, digest in sorted(receipt.inputs.items()):
         owner, said = _signed(bundle.datasets[digest], digest, statements.DatasetStatement, service)
-        ruled[name] = sha256(said.policy.encode())
-        found[name] = VerifiedInput(name, digest, said.name, owner, said.blob.sha256, ruled[name]), said
-    _must(PLATFORM not in found, f"an input has the reserved name {PLATFORM}")
+        ruled[digest] = sha256(said.policy.encode())
+        found[name] = VerifiedInput(name, digest, said.name, owner, said.blob.sha256, ruled[digest]), said
     _must(receipt.policies == ruled, "the policies that were evaluated are not those of datasets and service")
     return found
 
 
-def required(
-    task: statements.TaskStatement,
-    owners: Mapping[str, str],
-    function: tuple[str, statements.FunctionStatement],
-) -> dict[str, str]:
-    """Party -> why it has to approve: owners of inputs, receivers of joint outputs, the owner of private
-    code.
-
-    `owners` maps inputs to their owners; `function` is its owner and statement.
-    """
-    needed: dict[str, str] = {}
-    for name, owner in owners.items():
-        needed.setdefault(owner, f"owns input {name}")
-    for name, receivers in task.outputs.items():
-        if len(receivers) > 1:
-            for keys in receivers:
-                needed.setdefault(keys.signing, f"receives joint output {name}")
-    if function[1].private:
-        needed.setdefault(function[0], "owns the private function")
-    return needed
+def _names(bundle: wire.Bundle, service: Service) -> dict[str, str]:
+    """Party -> the name under which it introduced itself, by its own signature."""
+    found = {}
+    for party, envelope in bundle.parties.items():
+        statement = statements.verify(dsse.from_dict(envelope), "party")
+        said = _of(statements.PartyStatement, statement.predicate)
+        _must(statement.signer == party, "a party's statement is signed by another")
+        _must(
+            (said.origin, said.service) == (service.said.origin, service.digest),
+            "a party's statement is for another service",
+        )
+        found[party] = said.keys.name
+    return found
 
 
 def _approvals(
@@ -362,7 +357,8 @@ def _approvals(
     function: tuple[str, statements.FunctionStatement],
     inputs: Inputs,
 ) -> tuple[GivenApproval, ...]:
-    needed = required(task, {name: item.owner for name, (item, _) in inputs.items()}, function)
+    names = _names(bundle, service)
+    needed = must_approve(task, {name: item.owner for name, (item, _) in inputs.items()}, function)
     _must(set(receipt.approvals) == set(needed), "they are not by exactly those who had to approve")
     _must(
         set(bundle.approvals) <= set(receipt.approvals.values()),
@@ -370,13 +366,13 @@ def _approvals(
     )
     found = []
     for party, digest in sorted(receipt.approvals.items()):
-        reason = needed[party]
+        reason, name = needed[party], names.get(party)
         if digest in bundle.approvals:
             signer, said = _signed(bundle.approvals[digest], digest, statements.ApprovalStatement, service)
             _must(signer == party, "an approval is signed by another party than the receipt says")
             _must(said.task == receipt.task, "an approval is for another task")
             _must(said.expires > receipt.started, "an approval had expired")
-            found.append(GivenApproval(party, reason, "signature", said.id, said.expires))
+            found.append(GivenApproval(party, name, reason, "signature", said.id, said.expires))
             continue
         standing = [
             said
@@ -384,7 +380,7 @@ def _approvals(
             if item.owner == party and digest == item.dataset and AUTOMATIC in said.policy
         ]
         _must(bool(standing), f"the approval of party {party[:16]} is missing")
-        found.append(GivenApproval(party, reason, "policy", None, None))
+        found.append(GivenApproval(party, name, reason, "policy", None, None))
     return tuple(found)
 
 
@@ -397,4 +393,4 @@ def _outputs(task: statements.TaskStatement, receipt: statements.ReceiptStatemen
         _must(produced <= {"diagnostics"}, "a failed run has an output other than its diagnostics")
 
 
-__all__ = ["GivenApproval", "VerifiedInput", "VerifiedReceipt", "required", "verify_bundle"]
+__all__ = ["GivenApproval", "VerifiedInput", "VerifiedReceipt", "verify_bundle"]

@@ -85,6 +85,7 @@ class Gateway:
         self._broken: HostFailed | None = None
         self._snapshot_at = 0
         self._envelopes: dict[int, dict[str, Any]] = {}
+        self._stored: set[str] = set()
         self._changed = asyncio.Condition()
         self._stopping = asyncio.Event()
         self.port = 0
@@ -170,7 +171,9 @@ class Gateway:
 
     def _store_public(self, data: bytes) -> str:
         digest = sha256(data)
-        self.blobs.put(digest, [data], len(data))
+        if digest not in self._stored:
+            self.blobs.put(digest, [data], len(data))
+            self._stored.add(digest)
         return digest
 
     # -- the channel ------------------------------------------------------------------------------
@@ -229,7 +232,7 @@ class Gateway:
         accepted, statement = await self.monitor.submit(peer, envelope)
         result = None
         match predicate:
-            case statements.RunStatement():
+            case statements.RunStatement() if not accepted.already:
                 await self._enqueue(statement.digest)
             case statements.CollectStatement():
                 wraps = await self.monitor.release(peer.key, predicate)
@@ -354,6 +357,7 @@ class Gateway:
                 for digest in task.predicate.inputs.values()
             },
             approvals={item.digest: self.envelope(item.index) for item in given if item.digest in counted},
+            parties={who: self.envelope(state.party(who).index) for who in state.concerned(task)},
             worker_certificate=b64encode(b"".join(self.blobs.get(run.grant.worker.certificate))),
             gateway_certificate=b64encode(self._certificate),
         )

@@ -43,6 +43,8 @@ KILL_SECONDS: Final = 1.0
 
 _CONTROL_FD: Final = 3
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+_CPU_SHARE: Final = 0.8
+"""RLIMIT_CPU counts clock ticks, the usage is exact: a child killed for it has used about that much."""
 _READ_BYTES: Final = 64 * limits.KIB
 _ENVIRONMENT: Final = {
     "LC_ALL": "C.UTF-8",
@@ -443,7 +445,7 @@ class _Run:
         killed = self._exit.status - 128
         if (
             killed in (signal.SIGKILL, signal.SIGXCPU)
-            and self._exit.cpu_seconds >= self._job.limits.cpu_seconds
+            and self._exit.cpu_seconds >= _CPU_SHARE * self._job.limits.cpu_seconds
         ):
             return "out_of_cpu", layers
         if killed == signal.SIGXFSZ:

@@ -108,11 +108,19 @@ def test_a_result_comes_home_with_its_receipt(shelf: Shelf, tmp_path: Path) -> N
     assert found.receipt.task == shelf.vector.task.digest
 
 
-@pytest.mark.parametrize(
-    "what",
-    ["altered blob", "no wrap", "a wrap too many", "wrap for another run", "wrap for another receiver", "another run",
-     "another service", "receipt of nothing"],
-)  # fmt: skip
+LIES = (
+    "altered blob",
+    "no wrap",
+    "a wrap too many",
+    "wrap for another run",
+    "wrap for another receiver",
+    "another run",
+    "another service",
+    "receipt of nothing",
+)
+
+
+@pytest.mark.parametrize("what", LIES)
 def test_a_lie_leaves_nothing(shelf: Shelf, tmp_path: Path, what: str) -> None:
     error: tuple[type[MesateeError], ...] = (ReceiptInvalid,)
     match what:

@@ -41,16 +41,12 @@ def test_a_verified_receipt_is_json(vector: Any) -> None:
 
 def test_it_survives_json(vector: Any) -> None:
     bundle = vector.bundle()
-    again = statements.validate(
-        wire.Bundle, parse_object(canonical(bundle.model_dump(mode="json"))), "bundle"
-    )
+    again = statements.validate(wire.Bundle, parse_object(canonical(bundle.model_dump(mode="json"))), "bundle")
     assert verify_bundle(again, vector.trust, NOW) == verify_bundle(bundle, vector.trust, NOW)
 
 
 def test_a_failed_run_may_have_no_output(vector: Any) -> None:
-    found = verify_bundle(
-        vector.bundle(vector.write_receipt(failure="crashed", outputs={})), vector.trust, NOW
-    )
+    found = verify_bundle(vector.bundle(vector.write_receipt(failure="crashed", outputs={})), vector.trust, NOW)
     assert found.failure == "crashed"
 
 

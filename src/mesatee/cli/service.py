@@ -28,21 +28,21 @@ def up(
     context: typer.Context,
     level: Annotated[int, typer.Option(help="1 (no attestation) or 2 (software trust).")] = 2,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on [any free one].")] = 0,
-    platform_policy: Annotated[
-        Path | None, typer.Option(help="A file with the platform's Cedar policy.")
-    ] = None,
+    platform_policy: Annotated[Path | None, typer.Option(help="A file with the platform's Cedar policy.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Start a service on this machine: gateway, worker and storage. Stop it with Ctrl-C."""
-    _module("up").run(
-        settings(context).home, level=level, port=port, platform_policy=platform_policy, as_json=as_json
-    )
+    _module("up").run(settings(context).home, level=level, port=port, platform_policy=platform_policy, as_json=as_json)
 
 
 @verb
-def demo(context: typer.Context, as_json: AsJson = False) -> None:
+def demo(
+    context: typer.Context,
+    keep: Annotated[Path | None, typer.Option(help="A new folder that stays [one that is removed].")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show everything once, on made-up data, in a folder of its own."""
-    _module("demo").run(as_json=as_json)
+    raise typer.Exit(_module("demo").run(as_json=as_json, keep=keep))
 
 
 @verb
@@ -60,11 +60,12 @@ def inventory(context: typer.Context, as_json: AsJson = False) -> None:
 @verb
 def bench(
     context: typer.Context,
-    name: Annotated[str | None, typer.Argument(help="Which benchmark [lists them].")] = None,
+    name: Annotated[str, typer.Argument(help="Which benchmark; a wrong name lists them.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer samples.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure, and compare with other software in the same run."""
-    _module("bench").run(name, as_json=as_json)
+    _module("bench").run(name, as_json, quick)
 
 
 @verb

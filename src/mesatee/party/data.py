@@ -127,7 +127,10 @@ def _read(source: BinaryIO, format: TableFormat) -> Table:
 
     try:
         # By descriptor, so that a file without a name is read like any other.
-        return Table.read(f"/proc/self/fd/{source.fileno()}", cast(Format, format))
+        found = Table.read(f"/proc/self/fd/{source.fileno()}", cast(Format, format))
+        # Arrow decodes names only when they are asked for: here is where those that are not UTF-8 fail.
+        _ = found.columns
+        return found
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = visible(str(error).splitlines()[0][:200]) if str(error) else type(error).__name__
         raise InputError(f"the file is not readable as {format}: {reason}") from None

@@ -132,7 +132,8 @@ def protect_process() -> list[str]:
 # -- strict JSON (rust/strictjson) -------------------------------------------------------------------
 
 def parse_json(data: bytes, max_bytes: int, max_depth: int) -> Any:
-    """Parse RFC 8259 JSON strictly: UTF-8 only, no duplicate keys, no trailing bytes, no NaN, integers within i64, depth and size bounded.
+    """Parse RFC 8259 JSON strictly: UTF-8 only, no duplicate keys, no trailing bytes, no NaN, integers within i64,
+    depth and size bounded.
 
     Raises `Malformed` or `TooLarge`.
     """
@@ -218,7 +219,9 @@ def connect(
     appraise: Callable[[PeerCertificate], Any],
     timeout: float = 10.0,
 ) -> Connection:
-    """Raises what `appraise` raised, or `EvidenceRefused` (the peer refused us or broke the handshake), `HostFailed` (no connection), `TimedOut`."""
+    """Raises what `appraise` raised, or `EvidenceRefused` (the peer refused us or broke the handshake), `HostFailed`
+    (no connection), `TimedOut`.
+    """
 
 # -- sandbox (rust/sandbox) --------------------------------------------------------------------------
 
@@ -226,10 +229,10 @@ def sandbox_layers() -> dict[str, str]:
     """What this kernel offers: layer -> "yes" or the reason why not."""
 
 def enter_namespaces(read_paths: Sequence[str] = ()) -> list[str]:
-    """Unshare user, mount, pid, network, IPC and UTS namespaces where they work, and enter a root with nothing but `read_paths`.
+    """Unshare user, mount, pid, network, IPC and UTS namespaces where they work; enter a root of `read_paths` only.
 
-    Returns the layers that are active. Root becomes nobody when everybody may read `read_paths`. The caller has one thread
-    and forks next. Raises `SandboxFailed` if it is left between two states.
+    Returns the layers that are active. Root becomes nobody when everybody may read `read_paths`. The caller has one
+    thread and forks next. Raises `SandboxFailed` if it is left between two states.
     """
 
 def enter_sandbox(

@@ -276,8 +276,9 @@ def from_dict(value: dict[str, Any]) -> MesateeError:
     return kind(message, hint=hint)
 
 
-__all__ = sorted(
-    name
-    for name, value in list(globals().items())
-    if isinstance(value, type) and issubclass(value, MesateeError)
-) + ["from_dict"]
+__all__ = [
+    *sorted(
+        name for name, value in list(globals().items()) if isinstance(value, type) and issubclass(value, MesateeError)
+    ),
+    "from_dict",
+]

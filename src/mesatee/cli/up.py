@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..attestation.trust import GatewayTrust, RoleTrust, TrustPolicy
+from ..enclave.gateway.policy import DEFAULT_PLATFORM_POLICY
 from ..enclave.platform.measure import environment_digest, measure
 from ..enclave.platform.software import SoftwareAttester, installation_key
 from ..errors import Conflict, Malformed, MesateeError, TimedOut, Unavailable, from_dict
 from ..party.config import write_service_file
 from ..protocol import limits, statements
 from ..protocol.jsonstrict import parse_object
-from ..enclave.gateway.policy import DEFAULT_PLATFORM_POLICY
 from .processes import ENVIRONMENT, ProcessConfig
 
 READY_SECONDS = 60.0
@@ -67,7 +67,8 @@ class Process:
                 start_new_session=True,
             )
         line: list[bytes] = []
-        reader = threading.Thread(target=lambda: line.append(self.child.stdout.readline()), daemon=True)  # type: ignore[union-attr]
+        output = self.child.stdout
+        reader = threading.Thread(target=lambda: line.append(output.readline() if output else b""), daemon=True)
         reader.start()
         reader.join(READY_SECONDS)
         if not line:
@@ -226,7 +227,8 @@ def start(
 ) -> Service:
     """Start the embedded service in ``home/service`` and write ``trust.toml`` and ``service.toml`` to `home`.
 
-    `environ` is added to the environment of gateway and worker. Without a worker, tasks wait. Raises `Conflict` if one runs there already.
+    `environ` is added to the environment of gateway and worker. Without a worker, tasks wait.
+    Raises `Conflict` if one runs there already.
     """
     folder = home / "service"
     for path in (home, folder, folder / "host", folder / "enclave", folder / "log"):
@@ -252,7 +254,13 @@ def start(
         python = [sys.executable, "-I", "-B", "-m"]
         host = Process(
             "host",
-            [*python, "mesatee.host.server", "--socket", base.host_socket, "--data", str(folder / "host"), "--lifeline"],
+            [
+                *python,
+                "mesatee.host.server",
+                "--lifeline",
+                *("--socket", base.host_socket),
+                *("--data", str(folder / "host")),
+            ],
             folder / "log" / "host.log",
         )
         gateway = Process(

@@ -28,6 +28,22 @@ POINTS: Final[Mapping[str, str]] = MappingProxyType(
         "records.append.before": "the gateway has formed a batch; the host has not seen it",
         "records.append.sent": "the host has the whole batch; its answer has not been read",
         "records.append.after": "the host has acknowledged the batch; nobody was told",
+        "statement_decided": "the gateway has accepted a party's statement; it is not in the log",
+        "statement_logged": "a party's statement is durable; its effect has not begun and nobody was told",
+        "ticket_made": "a run is durable and its ticket sealed; the queue does not have it",
+        "grant_decided": "the gateway has decided to release the keys of a run; nothing is logged",
+        "grant_logged": "the grant is durable; no key was wrapped, and the attempt counts",
+        "key_released": "the keys are wrapped to the worker's attempt; the answer has not left",
+        "receipt_decided": "the gateway has accepted a receipt; it is not in the log",
+        "receipt_logged": "the receipt is durable; the worker was not told",
+        "release_logged": "the release of a result is durable; its keys were not wrapped",
+        "ticket_leased": "the worker holds a ticket; the gateway has not heard of it",
+        "keys_received": "the worker holds the keys of an attempt; no input is open",
+        "inputs_open": "the inputs are plaintext in the worker's memory; the function has not begun",
+        "function_ran": "the function has ended; its outputs are not sealed",
+        "outputs_stored": "the outputs are sealed and with the host; there is no receipt",
+        "receipt_signed": "the worker has signed the receipt; the gateway does not have it",
+        "receipt_accepted": "the gateway has the receipt; the ticket is still in the queue",
     }
 )
 """Each fault point and what is the case there. A test compares it with the `point` calls in the source."""

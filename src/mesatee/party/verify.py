@@ -342,7 +342,8 @@ def _names(bundle: wire.Bundle, service: Service) -> dict[str, str]:
         said = _of(statements.PartyStatement, statement.predicate)
         _must(statement.signer == party, "a party's statement is signed by another")
         _must(
-            (said.origin, said.service) == (service.said.origin, service.digest), "a party's statement is for another service"
+            (said.origin, said.service) == (service.said.origin, service.digest),
+            "a party's statement is for another service",
         )
         found[party] = said.keys.name
     return found

@@ -45,6 +45,8 @@ def b64decode(text: str, *, max_bytes: int) -> bytes:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         raise Malformed("not standard base64 with padding") from error
+    if len(data) > max_bytes:
+        raise Malformed(f"base64 of more than {max_bytes} bytes")
     if b64encode(data) != text:
         raise Malformed("not canonical base64")
     return data

@@ -61,7 +61,7 @@ class Blobs(Protocol):
     """Sealed files by the SHA-256 of their bytes (64 lower-case hex digits)."""
 
     def put(self, digest: str, chunks: Iterable[bytes], size: int) -> None:
-        """Store if absent. Raises `DigestMismatch` and keeps nothing if the bytes are not those of `digest` and `size`."""
+        """Store if absent. Raises `DigestMismatch`, keeping nothing, if the bytes are not of `digest` and `size`."""
 
     def get(self, digest: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """The bytes from `start`, in chunks. Raises `NotFound`. The caller checks the digest."""

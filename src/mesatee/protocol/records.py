@@ -1,6 +1,6 @@
 """Log records: what a log entry commits to, and what the parties concerned can check.
 
-A record is canonical JSON: a party's statement, or an outcome that the gateway decided. The entry that the tree holds is
+A record is canonical JSON: a party's statement, or an outcome that the gateway decided. The tree's entry is
 ``SHA-256(salt || record) || SHA-256(sealed body)``: it says nothing to those who do not have the salt.
 """
 

@@ -36,7 +36,8 @@ class Report:
 
     def say(self, text: str) -> None:
         """A line for people."""
-        print(f"[{time.monotonic() - self.started:5.1f} s] {text}", file=sys.stderr if self.as_json else sys.stdout, flush=True)
+        where = sys.stderr if self.as_json else sys.stdout
+        print(f"[{time.monotonic() - self.started:5.1f} s] {text}", file=where, flush=True)
 
     def check(self, what: str, holds: bool) -> None:
         """A step that must hold."""
@@ -107,7 +108,9 @@ def _prepare(report: Report, stack: ExitStack, home: Path, service: up.Service) 
     digest_a, sealed_a = stage.seal_and_put(people.of("hospital-a"), tables.a, "measurements-a", home)
     digest_b, _ = stage.seal_and_put(people.of("hospital-b"), tables.b, "measurements-b", home)
     first = tables.a[stage.KEY].iloc[0].encode()
-    report.check("both tables are sealed on their owners' machines; the host got ciphertext", first not in sealed_a.read_bytes())
+    report.check(
+        "both tables are sealed on their owners' machines; the host got ciphertext", first not in sealed_a.read_bytes()
+    )
     scientist = people.of("scientist")
     psi = functions.put_builtin(scientist, "psi").digest
     code = functions.put(scientist, Path(__file__).parent / "train.py", "train", entry="train").digest

@@ -68,7 +68,9 @@ class Refusal:
     attempt: Callable[[Scene], None]
 
 
-def propose(scene: Scene, name: str, *, function: str | None = None, to: tuple[str, ...] = ("scientist",)) -> wire.TaskView:
+def propose(
+    scene: Scene, name: str, *, function: str | None = None, to: tuple[str, ...] = ("scientist",)
+) -> wire.TaskView:
     """The training task, or a variant of it."""
     scientist = scene.stage.of("scientist")
     posted = tasks.new(
@@ -163,7 +165,6 @@ def ciphertext_claimed(scene: Scene) -> None:
     hospital = scene.stage.of("hospital-a")
     index = data.find(hospital, scene.dataset_a).index
     said = hospital.statement(index, "dataset", scene.dataset_a).predicate
-    assert isinstance(said, statements.DatasetStatement)
     fields = {name: getattr(said, name) for name in ("blob", "format", "columns", "rows", "policy", "wrap")}
     stranger.post(statements.DatasetStatement, name="mine", **fields)
 

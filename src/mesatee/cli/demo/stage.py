@@ -15,6 +15,7 @@ import pandas as pd
 from sklearn.datasets import load_breast_cancer
 
 from ...attestation.trust import TrustPolicy
+from ...errors import NotFound
 from ...party import Identity, Session, data, read_service_file, read_trust
 from ...protocol.statements import Accept
 
@@ -70,7 +71,8 @@ class Stage:
 def enter(stack: ExitStack, home: Path, names: tuple[str, ...]) -> Stage:
     """Load or make the identities in `home` and connect them."""
     service = read_service_file(home)
-    assert service is not None
+    if service is None:
+        raise NotFound(f"no service was started in {home}")
     trust = read_trust(service.trust)
     people = {}
     for name in names:
@@ -78,13 +80,16 @@ def enter(stack: ExitStack, home: Path, names: tuple[str, ...]) -> Stage:
         identity = Identity.load(home, name) if folder.exists() else Identity.create(home, name)
         people[name] = stack.enter_context(Session(service.url, identity, trust))
     accept = Accept(
-        min_level=service.level, tees=service.tees, workers=service.workers, allow_simulated=trust.worker.allow_simulated
+        min_level=service.level,
+        tees=service.tees,
+        workers=service.workers,
+        allow_simulated=trust.worker.allow_simulated,
     )
     return Stage(home, service.url, trust, service.environment, accept, people)
 
 
 def seal_and_put(session: Session, table: pd.DataFrame, name: str, folder: Path) -> tuple[str, Path]:
-    """What an owner does: seal on its own machine, upload ciphertext. Returns the dataset's digest and the sealed file."""
+    """What an owner does: seal on its own machine, upload ciphertext. Returns the dataset's digest and sealed file."""
     plain, sealed_path = folder / f"{name}.csv", folder / f"{name}.csv.age"
     table.to_csv(plain, index=False)
     sealed = data.seal(session.identity, plain, sealed_path, keys=[KEY])

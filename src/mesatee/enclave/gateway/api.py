@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import re
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -124,21 +126,20 @@ async def entry(call: Call) -> Response:
     return reply(proof)
 
 
+_TILE = re.compile(r"(?P<index>(?!x000/)(x[0-9]{3}/){0,4}[0-9]{3})(\.p/(?P<width>[1-9][0-9]{0,2}))?")
+
+
 def _tile_path(text: str) -> tuple[int, int]:
     """tlog-tiles: groups of three digits, all but the last with x; an optional .p/W suffix."""
-    body, _, width = text.partition(".p/")
-    groups = body.split("/")
-    digits = [group.removeprefix("x") for group in groups]
-    shaped = all(group.startswith("x") for group in groups[:-1]) and not groups[-1].startswith("x")
-    if (
-        not shaped
-        or not all(len(item) == 3 and item.isascii() and item.isdigit() for item in digits)
-        or len(groups) > 5
-    ):
-        raise Malformed("a tile's index is written in groups of three digits, as in x001/234")
-    if width and not (width.isascii() and width.isdigit() and 1 <= int(width) < merkle.TILE):
+    match = _TILE.fullmatch(text)
+    if match is None:
+        raise Malformed(
+            "a tile's index is written in groups of three digits, as in x001/234, with .p/1 to .p/255 for a part"
+        )
+    width = int(match["width"] or merkle.TILE)
+    if width > merkle.TILE or (match["width"] and width == merkle.TILE):
         raise Malformed("a partial tile has a width of 1 to 255")
-    return int("".join(digits)), int(width) if width else merkle.TILE
+    return int(re.sub("[x/]", "", match["index"])), width
 
 
 async def tile(call: Call) -> Response:
@@ -346,6 +347,7 @@ def build(gateway: Gateway) -> Starlette:
                 raise KeyRefused("this connection has no verified peer")
             call = Call(gateway, request, peer)
             try:
+                gateway.monitor.serving()
                 return await handler(call)
             except MesateeError as error:
                 return await refuse(call, handler, error)
@@ -363,8 +365,16 @@ def build(gateway: Gateway) -> Starlette:
             gateway.host_failed(error)
         return Response(canonical({"error": error.as_dict()}), error.status, media_type="application/json")
 
+    async def no_route(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 404
+        found = NotFound("there is no such route or method", hint="GET /v1/openapi.json lists all of them")
+        return Response(canonical({"error": found.as_dict()}), status, media_type="application/json")
+
     routes = [Route(path, endpoint(handler), methods=[method]) for method, path, handler in ROUTES]
-    return Starlette(routes=routes)
+    app = Starlette(routes=routes, exception_handlers={HTTPException: no_route})
+    # A redirect would send the peer to a name that it has taken from its own Host header.
+    app.router.redirect_slashes = False
+    return app
 
 
 __all__ = ["ROUTES", "build"]

@@ -229,7 +229,7 @@ class Gateway:
         accepted, statement = await self.monitor.submit(peer, envelope)
         result = None
         match predicate:
-            case statements.RunStatement():
+            case statements.RunStatement() if not accepted.already:
                 await self._enqueue(statement.digest)
             case statements.CollectStatement():
                 wraps = await self.monitor.release(peer.key, predicate)

@@ -7,6 +7,7 @@ every body against its entry, every entry against the signed root.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import queue
@@ -16,7 +17,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from ..._core import SecretKey, SigningKey
-from ...errors import Conflict, HostFailed, LogCorrupt, Malformed, MesateeError
+from ...errors import Conflict, HostFailed, LogCorrupt, Malformed, MesateeError, TooLarge
 from ...protocol import checkpoint as cp
 from ...protocol import limits, merkle, records
 from ...protocol.digests import sha256
@@ -57,6 +58,7 @@ class Log:
         self._epoch = 0
         self._time = 0
         self._snapshot: SnapshotRef | None = None
+        self._named: SnapshotRef | None = None
         self._failed: MesateeError | None = None
         self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
@@ -76,7 +78,7 @@ class Log:
 
     @property
     def failed(self) -> MesateeError | None:
-        """Why the last commit failed, until `load` has read the log anew."""
+        """Why the last commit failed, until the log was read anew and `begin` starts the next epoch."""
         return self._failed
 
     @property
@@ -159,55 +161,49 @@ class Log:
         4. Each later body has the digest that its entry names, opens under the log's key at its own index, and matches
            its commitment; then `apply` gets the record, in order.
 
+        Until all of this holds, nothing of the log in memory changes. After a failed commit it takes no record before
+        `begin`: a record decided on the old state must not get in between.
+
         Raises `LogCorrupt`, naming the first entry that is wrong.
         """
         size, head = self._store.head()
-        self._tree = merkle.Tree()
-        self._durable, self._snapshot, self._failed, self._carry = 0, None, None, None
-        if size == 0:
-            return
-        signed = self._check_head(size, head)
-        first = self._snapshot_size()
+        tree = merkle.Tree()
+        signed, snapshot = self._check_head(size, head) if size else (None, None)
         later: list[tuple[int, bytes]] = []
         for index, record in self._all(size):
-            self._tree.append(merkle.leaf_hash(record.entry))
-            if index >= first:
+            tree.append(merkle.leaf_hash(record.entry))
+            if snapshot is None or index >= snapshot.size:
                 later.append((index, self._verified(index, record)))
-        if self._tree.root(size) != signed.root:
+        if signed is not None and tree.root(size) != signed.root:
             raise LogCorrupt(
                 "an entry of the stored log was altered: the entries do not have the signed root"
             )
-        if first:
-            self._restore(restore)
+        if snapshot is not None:
+            restore(snapshot, tree.root(snapshot.size))
         for index, plain in later:
             try:
                 apply(index, records.parse(plain))
             except MesateeError as error:
                 raise LogCorrupt(f"log entry {index} cannot be replayed: {error.message}") from error
-        self._durable, self._epoch, self._time = size, signed.epoch, signed.time
+        self._tree, self._snapshot, self._named, self._carry = tree, snapshot, snapshot, None
+        self._durable = size
+        self._epoch, self._time = (signed.epoch, signed.time) if signed is not None else (0, 0)
 
-    def _snapshot_size(self) -> int:
-        return self._snapshot.size if self._snapshot else 0
-
-    def _restore(self, restore: Callable[[SnapshotRef, bytes], None]) -> None:
-        snapshot = self._snapshot
-        if snapshot is not None:
-            restore(snapshot, self._tree.root(snapshot.size))
-
-    def _check_head(self, size: int, head: bytes) -> cp.Checkpoint:
+    def _check_head(self, size: int, head: bytes) -> tuple[cp.Checkpoint, SnapshotRef | None]:
+        named: SnapshotRef | None = None
         try:
             value = parse_object(head, limit=2 * limits.CHECKPOINT_BYTES)
             signed = cp.verify(str(value.get("checkpoint")), self.origin, self._signer.public)
             snapshot = value.get("snapshot")
             if snapshot is not None:
-                self._snapshot = SnapshotRef(int(snapshot["size"]), str(snapshot["blob"]))
+                named = SnapshotRef(int(snapshot["size"]), str(snapshot["blob"]))
         except (MesateeError, KeyError, TypeError, ValueError) as error:
             raise LogCorrupt(f"the stored head of the log is not valid: {error}") from None
         if signed.size != size:
             raise LogCorrupt(f"the host stores {size} entries, the signed head says {signed.size}")
-        if self._snapshot and not 0 < self._snapshot.size <= size:
+        if named is not None and not 0 < named.size <= size:
             raise LogCorrupt("the head names a snapshot that the log does not reach")
-        return signed
+        return signed, named
 
     def _all(self, size: int) -> Iterator[tuple[int, Record]]:
         index = 0
@@ -243,6 +239,7 @@ class Log:
     def begin(self, epoch: int) -> None:
         """Start committing under `epoch`."""
         self._epoch = epoch
+        self._failed = None
         self._writer = threading.Thread(target=self._write, name="log-writer", daemon=True)
         self._writer.start()
 
@@ -258,9 +255,14 @@ class Log:
         salt = os.urandom(records.SALT_BYTES)
         index = self._tree.size
         body = self._key.seal(records.pack(salt, plain), self._aad(index))
+        if len(body) > limits.LOG_BODY_BYTES:
+            # Here it is one request's failure; the host would refuse the whole batch.
+            raise TooLarge(f"a log body of {len(body)} bytes, the limit is {limits.LOG_BODY_BYTES}")
         entry = records.entry(salt, plain, body)
         self._tree.append(merkle.leaf_hash(entry))
         pending = _Pending(index, Record(entry, body), record.time, Future())
+        # A caller that goes away must not cancel what is being committed: the writer will set the result.
+        pending.done.set_running_or_notify_cancel()
         self._queue.put(pending)
         return pending.done
 
@@ -274,6 +276,15 @@ class Log:
             self._queue.put(None)
             self._writer.join()
             self._writer = None
+            self._name_snapshot()
+
+    def _name_snapshot(self) -> None:
+        """A snapshot that was made after the last append still gets into the head."""
+        snapshot = self._snapshot
+        if self._failed is None and snapshot is not None and snapshot != self._named:
+            # Without its name in the head a snapshot is not used, which costs nothing but time.
+            with contextlib.suppress(MesateeError):
+                self._store.append(self._durable, [], self._head(self._durable))
 
     def _write(self) -> None:
         stop = False
@@ -300,24 +311,22 @@ class Log:
             if batch:
                 self._commit(batch)
 
+    def _head(self, end: int) -> bytes:
+        """The signed head over `end` entries, and the newest snapshot that they reach."""
+        signed = cp.sign(self.origin, end, self._tree.root(end), self._time, self._epoch, self._signer)
+        snapshot = self._snapshot
+        if snapshot is None or snapshot.size > end:
+            return canonical({"checkpoint": signed.note, "snapshot": None})
+        self._named = snapshot
+        named = {"size": snapshot.size, "blob": snapshot.blob}
+        return canonical({"checkpoint": signed.note, "snapshot": named})
+
     def _commit(self, batch: list[_Pending]) -> None:
         if self._failed is None:
             try:
                 end = batch[-1].index + 1
                 self._time = max(self._time, batch[-1].time)
-                signed = cp.sign(
-                    self.origin, end, self._tree.root(end), self._time, self._epoch, self._signer
-                )
-                snapshot = self._snapshot
-                named = snapshot is not None and snapshot.size <= end
-                head = canonical(
-                    {
-                        "checkpoint": signed.note,
-                        "snapshot": {"size": snapshot.size, "blob": snapshot.blob}
-                        if snapshot and named
-                        else None,
-                    }
-                )
+                head = self._head(end)
                 self._store.append(batch[0].index, [item.record for item in batch], head)
                 self._durable = end
             except Conflict:

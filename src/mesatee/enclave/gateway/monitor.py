@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal
 
@@ -92,6 +93,7 @@ class Monitor:
         self._steady = steady
         self._platform_policy = service.predicate.platform_policy
         self._leases: dict[int, float] = {}
+        self._newest: Future[int] | None = None
         self.service = service
         self.state = state
         self.halted: str | None = None
@@ -107,20 +109,26 @@ class Monitor:
 
     def checkpoint(self) -> cp.Checkpoint:
         """The durable head with the present log time."""
-        self._serving()
+        self.serving()
         return self._log.checkpoint(self.now())
 
-    def _serving(self) -> None:
+    def serving(self) -> None:
+        """Raises `Halted` after a fork was detected: then nobody is served, not even metadata."""
         if self.halted:
             raise Halted(f"the gateway has stopped: {self.halted}")
 
     def _append(self, record: records.LogRecord) -> asyncio.Future[int]:
-        self._serving()
+        self.serving()
         permit = self._mint.permit(Action.APPEND, sha256(record.to_bytes()), self._log.next_index)
         index = self._log.next_index
-        done = self._log.append(permit, record)
+        done = self._newest = self._log.append(permit, record)
         self.state.apply(index, record)
         return asyncio.wrap_future(done)
+
+    async def _durable(self, index: int) -> None:
+        """Wait for the entry at `index`: of what may still be lost nobody is told. Raises `HostFailed`."""
+        if index >= self._log.size and self._newest is not None:
+            await asyncio.wrap_future(self._newest)
 
     def _log_outcome(self, outcome: records.Outcome) -> asyncio.Future[int]:
         now = self.now()
@@ -156,7 +164,7 @@ class Monitor:
         3. Not seen before.
         4. The rules of its kind and the platform's policy.
         """
-        self._serving()
+        self.serving()
         if peer.role != "party":
             raise KeyRefused("only parties post statements")
         statement = statements.verify(envelope)
@@ -168,9 +176,9 @@ class Monitor:
         self._for_us(predicate)
         known = self.state.seen.get(statement.digest)
         if known is not None:
-            return self._again(statement, known), statement
+            return await self._again(statement, known), statement
         now = self.now()
-        rules.times(predicate, now)
+        rules.times(predicate, now, int(self._clock()))
         self._decide(statement, now)
         faults.point("statement_decided")
         index = await self._append(
@@ -194,13 +202,14 @@ class Monitor:
             )
             raise ForkDetected(self.halted)
 
-    def _again(self, statement: statements.Statement, index: int) -> Accepted:
+    async def _again(self, statement: statements.Statement, index: int) -> Accepted:
         """The same statement once more: nothing happens twice, and what was undone stays undone."""
         predicate = statement.predicate
         if isinstance(predicate, statements.ApprovalStatement) and predicate.id in self.state.withdrawn:
             raise Replayed("this approval was withdrawn; a withdrawn id never counts again")
         if isinstance(predicate, statements.CollectStatement):
             raise Replayed("this request for results was answered already")
+        await self._durable(index)
         return Accepted(statement.digest, index, already=True)
 
     def _decide(self, statement: statements.Statement, now: int) -> None:
@@ -217,10 +226,9 @@ class Monitor:
                 rules.blob(state, signer, predicate.blob.sha256)
                 self._check_upload(Upload(signer, predicate.blob.sha256, predicate.wrap))
             case statements.FunctionStatement():
-                if predicate.code is not None:
+                if predicate.code is not None and predicate.code.wrap is not None:
                     rules.blob(state, signer, predicate.code.sha256)
-                    if predicate.code.wrap is not None:
-                        self._check_upload(Upload(signer, predicate.code.sha256, predicate.code.wrap))
+                    self._check_upload(Upload(signer, predicate.code.sha256, predicate.code.wrap))
             case statements.TaskStatement():
                 rules.task(state, signer, predicate, now)
             case statements.ApprovalStatement():
@@ -302,7 +310,7 @@ class Monitor:
         4. Approvals and policies hold now, with what is known of the worker.
         5. The grant is in the log; its index is the fence. Only then are keys wrapped, to this attempt's key.
         """
-        self._serving()
+        self.serving()
         now = self.now()
         run = self.state.run(self._keyring.read_ticket(ticket, now).run)
         number = rules.attempt(run, lease_alive=self.lease_alive(run))
@@ -362,7 +370,7 @@ class Monitor:
 
     def renew(self, peer: Peer, fence: int) -> Run:
         """Extend the lease of a live attempt. Raises `Conflict` when it no longer counts."""
-        self._serving()
+        self.serving()
         run = self._attempt_of(peer, fence)
         if run.status != "running" or run.grant is None or run.grant.fence != fence:
             raise Conflict(f"attempt {fence} no longer counts: the run is {run.status}", hint="stop and wipe")
@@ -394,15 +402,17 @@ class Monitor:
         2. It says exactly what was granted.
         3. Every output of the task is there, with a wrap that opens under this service's key for this attempt.
         """
-        self._serving()
+        self.serving()
         run = self._attempt_of(peer, fence)
         statement = statements.verify(envelope, "receipt")
         receipt = statement.predicate
         assert isinstance(receipt, statements.ReceiptStatement)
         if statement.signer != peer.key:
             raise KeyRefused("a receipt is signed by the worker's channel key")
-        if run.receipt is not None and self._same_receipt(run, statement.digest):
-            return run.receipt
+        if run.receipt is not None:
+            await self._durable(run.receipt)
+            if self._same_receipt(run, statement.digest):
+                return run.receipt
         if run.status != "running" or run.grant is None or run.grant.fence != fence:
             raise Conflict(f"attempt {fence} no longer counts: the run is {run.status}", hint="stop and wipe")
         self._matches(run, run.grant, receipt, wrapped)

@@ -33,10 +33,14 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def times(predicate: statements.Common, now: int) -> None:
-    """A statement is posted soon after it was signed, by clocks that agree."""
-    if predicate.time > now + limits.CLOCK_SKEW_SECONDS:
-        raise Expired(f"the statement is signed {predicate.time - now} s in the future")
+def times(predicate: statements.Common, now: int, clock: int) -> None:
+    """A statement is posted soon after it was signed, by clocks that agree.
+
+    What counts as the future is measured from this machine's clock, not from log time: log time follows the statements,
+    so each could otherwise push it a little further, until all that others signed has expired.
+    """
+    if predicate.time > clock + limits.CLOCK_SKEW_SECONDS:
+        raise Expired(f"the statement is signed {predicate.time - clock} s in the future")
     if predicate.time < now - limits.STATEMENT_AGE_SECONDS:
         raise Expired(
             f"the statement was signed {now - predicate.time} s ago; the limit is {limits.STATEMENT_AGE_SECONDS} s"

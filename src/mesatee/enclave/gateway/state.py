@@ -240,7 +240,8 @@ class State:
                 self.blobs[predicate.blob.sha256] = signer
             case statements.FunctionStatement():
                 self.functions[digest] = Held(digest, signer, index, predicate)
-                if predicate.code is not None:
+                # Anybody may name public code; only what is sealed has one owner.
+                if predicate.code is not None and predicate.code.wrap is not None:
                     self.blobs[predicate.code.sha256] = signer
             case statements.TaskStatement():
                 self.tasks[digest] = Held(digest, signer, index, predicate)

@@ -85,6 +85,7 @@ class Gateway:
         self._broken: HostFailed | None = None
         self._snapshot_at = 0
         self._envelopes: dict[int, dict[str, Any]] = {}
+        self._stored: set[str] = set()
         self._changed = asyncio.Condition()
         self._stopping = asyncio.Event()
         self.port = 0
@@ -170,7 +171,9 @@ class Gateway:
 
     def _store_public(self, data: bytes) -> str:
         digest = sha256(data)
-        self.blobs.put(digest, [data], len(data))
+        if digest not in self._stored:
+            self.blobs.put(digest, [data], len(data))
+            self._stored.add(digest)
         return digest
 
     # -- the channel ------------------------------------------------------------------------------

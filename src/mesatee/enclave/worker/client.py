@@ -35,16 +35,29 @@ class GatewayClient:
     def __init__(
         self, host: str, port: int, attester: Attester, trust: TrustPolicy, environments: Mapping[str, str]
     ) -> None:
-        self.key = SigningKey.generate()
+        self._where = (host, port)
+        self._attester = attester
+        self._environments = environments
         self._trust = trust
+        self._open()
+
+    def _open(self) -> None:
+        """A fresh channel key with evidence bound to it."""
         now = int(time.time())
-        claims = Claims.of_key(spki(self.key.public), "worker", environments=environments)
-        self.evidence = attester.evidence(claims)
-        self.certificate = make_certificate(
-            self.key, "mesatee worker", now - 60, now + CERTIFICATE_SECONDS, self.evidence
+        self.key = SigningKey.generate()
+        claims = Claims.of_key(spki(self.key.public), "worker", environments=self._environments)
+        certificate = make_certificate(
+            self.key, "mesatee worker", now - 60, now + CERTIFICATE_SECONDS, self._attester.evidence(claims)
         )
-        transport = AttestedTransport(host, port, self.certificate, self.key, self._appraise)
+        transport = AttestedTransport(*self._where, certificate, self.key, self._appraise)
         self._http = httpx.Client(transport=transport, base_url="http://mesatee", timeout=TIMEOUT_SECONDS)
+        self._renew_at = time.monotonic() + CERTIFICATE_SECONDS / 2
+
+    def refresh(self) -> None:
+        """Between two attempts: replace key and evidence long before they expire."""
+        if time.monotonic() >= self._renew_at:
+            self._http.close()
+            self._open()
 
     def _appraise(self, certificate: PeerCertificate) -> Appraisal:
         return appraise(certificate.evidence, certificate.spki, self._trust, int(time.time()), "gateway")

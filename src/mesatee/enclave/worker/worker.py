@@ -76,6 +76,7 @@ class Worker:
 
     def _serve(self, lease: Lease) -> None:
         faults.point("ticket_leased")
+        self._client.refresh()
         key = HpkeKey.generate()
         try:
             service = self._client.service()

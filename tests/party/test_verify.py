@@ -211,11 +211,15 @@ TAMPERED: dict[str, tuple[int, Callable[[Any], wire.Bundle]]] = {
     "policy not evaluated": (9, lambda v: _receipt_by(v, policies={})),
     "another policy evaluated": (
         9,
-        lambda v: _receipt_by(v, policies={**v.receipt.policies, "left": "16" * 32}),
+        lambda v: _receipt_by(v, policies={**v.receipt.policies, v.left.digest: "16" * 32}),
     ),
     "another platform policy": (
         9,
         lambda v: _receipt_by(v, policies={**v.receipt.policies, "platform": "16" * 32}),
+    ),
+    "a party introduced by another": (
+        10,
+        lambda v: v.bundle(parties={v.parties["bob"].id: v.introduction(v.parties["alice"]).envelope.as_dict()}),
     ),
     "an approval missing in the receipt": (10, lambda v: _receipt_by(v, approvals={})),
     "an approval missing in the bundle": (10, lambda v: v.bundle(approvals={})),

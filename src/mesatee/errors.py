@@ -278,7 +278,9 @@ def from_dict(value: dict[str, Any]) -> MesateeError:
 
 __all__ = [
     *sorted(
-        name for name, value in list(globals().items()) if isinstance(value, type) and issubclass(value, MesateeError)
+        name
+        for name, value in list(globals().items())
+        if isinstance(value, type) and issubclass(value, MesateeError)
     ),
     "from_dict",
 ]

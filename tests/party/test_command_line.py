@@ -22,7 +22,9 @@ def mesatee(tmp_path: Path, world: Any, *arguments: str) -> subprocess.Completed
     (tmp_path / "trust.toml").write_text(world.trust.to_toml())
     environ = {"MESATEE_HOME": str(tmp_path / "home"), "HOME": str(tmp_path), "PATH": os.environ["PATH"]}
     command = [str(PROGRAM), "--trust", str(tmp_path / "trust.toml"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environ, stdin=subprocess.DEVNULL, timeout=60)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environ, stdin=subprocess.DEVNULL, timeout=60
+    )
     assert "Traceback" not in done.stderr + done.stdout
     return done
 

@@ -114,7 +114,10 @@ def test_garbage_in_other_formats(alice: Identity, tmp_path: Path, format: str) 
 def test_columns_are_bounded(alice: Identity, tmp_path: Path) -> None:
     def sheet(columns: int) -> bytes:
         return (
-            ",".join(f"c{number}" for number in range(columns)).encode() + b"\n" + b",".join([b"1"] * columns) + b"\n"
+            ",".join(f"c{number}" for number in range(columns)).encode()
+            + b"\n"
+            + b",".join([b"1"] * columns)
+            + b"\n"
         )
 
     data.seal(alice, write(tmp_path / "a.csv", sheet(limits.COLUMNS)))
@@ -189,7 +192,9 @@ def test_dataset_names_are_names(fake: Any, alice: Identity, tmp_path: Path, nam
 
 
 @pytest.mark.parametrize("wrong", ["altered", "short", "long", "missing"])
-def test_a_download_that_is_not_the_blob_leaves_nothing(fake: Any, alice: Identity, tmp_path: Path, wrong: str) -> None:
+def test_a_download_that_is_not_the_blob_leaves_nothing(
+    fake: Any, alice: Identity, tmp_path: Path, wrong: str
+) -> None:
     made = data.seal(alice, write(tmp_path / "x.csv", CSV))
     raw = made.path.read_bytes()
     bad = {"altered": raw[:-1] + bytes([raw[-1] ^ 1]), "short": raw[:-1], "long": raw + b"x"}

@@ -62,7 +62,9 @@ def test_another_key_is_refused(tmp_path: Path, key: Any) -> None:
         memory.load(_core.SigningKey.generate().public)
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"null", b"garbage", b'{"version":1}', b"\xff" * 100, b"[" * 5000])
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"null", b"garbage", b'{"version":1}', b"\xff" * 100, b"[" * 5000]
+)
 def test_a_damaged_memory_is_an_error_and_stays(tmp_path: Path, key: Any, data: bytes) -> None:
     memory = CheckpointMemory(tmp_path, ORIGIN)
     memory.remember(head(key, 5), key.public)

@@ -41,7 +41,11 @@ def kinds(fake: Any) -> list[str]:
 def answer(fake: Any, path: str, value: Callable[[], Any]) -> None:
     def made() -> Any:
         found = value()
-        return found if isinstance(found, tuple) or found is None else (200, canonical(found.model_dump(mode="json")))
+        return (
+            found
+            if isinstance(found, tuple) or found is None
+            else (200, canonical(found.model_dump(mode="json")))
+        )
 
     fake.answers[path] = made
 
@@ -127,7 +131,9 @@ def test_nothing_is_sent_to_a_gateway_that_is_not_trusted(fake: Any, alice: Iden
 def test_another_service_statement_is_refused(fake: Any, alice: Identity) -> None:
     said = fake.service.predicate.model_copy(update={"time": 5})
     other = statements.sign(said, fake.log_key)
-    answer(fake, "/v1/service", lambda: fake.hello(True, statement=other.envelope.as_dict(), digest=other.digest))
+    answer(
+        fake, "/v1/service", lambda: fake.hello(True, statement=other.envelope.as_dict(), digest=other.digest)
+    )
     with pytest.raises(KeyRefused), open_session(fake, alice):
         pass
     lax = dataclasses.replace(fake.trust.gateway, service="any")
@@ -216,7 +222,9 @@ GARBAGE: dict[str, tuple[int, bytes]] = {
 }
 
 
-@pytest.mark.parametrize("path", ["/v1/service", "/v1/statements", "/v1/log/consistency", "/v1/log/checkpoint"])
+@pytest.mark.parametrize(
+    "path", ["/v1/service", "/v1/statements", "/v1/log/consistency", "/v1/log/checkpoint"]
+)
 @pytest.mark.parametrize("what", sorted(GARBAGE))
 def test_garbage_is_refused(fake: Any, alice: Identity, path: str, what: str) -> None:
     if path != "/v1/service":

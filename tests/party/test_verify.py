@@ -41,12 +41,16 @@ def test_a_verified_receipt_is_json(vector: Any) -> None:
 
 def test_it_survives_json(vector: Any) -> None:
     bundle = vector.bundle()
-    again = statements.validate(wire.Bundle, parse_object(canonical(bundle.model_dump(mode="json"))), "bundle")
+    again = statements.validate(
+        wire.Bundle, parse_object(canonical(bundle.model_dump(mode="json"))), "bundle"
+    )
     assert verify_bundle(again, vector.trust, NOW) == verify_bundle(bundle, vector.trust, NOW)
 
 
 def test_a_failed_run_may_have_no_output(vector: Any) -> None:
-    found = verify_bundle(vector.bundle(vector.write_receipt(failure="crashed", outputs={})), vector.trust, NOW)
+    found = verify_bundle(
+        vector.bundle(vector.write_receipt(failure="crashed", outputs={})), vector.trust, NOW
+    )
     assert found.failure == "crashed"
 
 
@@ -219,7 +223,9 @@ TAMPERED: dict[str, tuple[int, Callable[[Any], wire.Bundle]]] = {
     ),
     "a party introduced by another": (
         10,
-        lambda v: v.bundle(parties={v.parties["bob"].id: v.introduction(v.parties["alice"]).envelope.as_dict()}),
+        lambda v: v.bundle(
+            parties={v.parties["bob"].id: v.introduction(v.parties["alice"]).envelope.as_dict()}
+        ),
     ),
     "an approval missing in the receipt": (10, lambda v: _receipt_by(v, approvals={})),
     "an approval missing in the bundle": (10, lambda v: v.bundle(approvals={})),

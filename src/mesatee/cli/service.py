@@ -28,11 +28,15 @@ def up(
     context: typer.Context,
     level: Annotated[int, typer.Option(help="1 (no attestation) or 2 (software trust).")] = 2,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on [any free one].")] = 0,
-    platform_policy: Annotated[Path | None, typer.Option(help="A file with the platform's Cedar policy.")] = None,
+    platform_policy: Annotated[
+        Path | None, typer.Option(help="A file with the platform's Cedar policy.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Start a service on this machine: gateway, worker and storage. Stop it with Ctrl-C."""
-    _module("up").run(settings(context).home, level=level, port=port, platform_policy=platform_policy, as_json=as_json)
+    _module("up").run(
+        settings(context).home, level=level, port=port, platform_policy=platform_policy, as_json=as_json
+    )
 
 
 @verb
@@ -41,7 +45,7 @@ def demo(
     keep: Annotated[Path | None, typer.Option(help="A new folder that stays [one that is removed].")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show everything once, on made-up data, in a folder of its own."""
+    """Show the main job on real data, and everything that must be refused, in a folder of its own."""
     raise typer.Exit(_module("demo").run(as_json=as_json, keep=keep))
 
 

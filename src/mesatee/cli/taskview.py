@@ -141,7 +141,8 @@ def show_receipt(console: Console, receipt: VerifiedReceipt, names: Mapping[str,
     ]
     for given in receipt.approvals:
         how = "by signature" if given.how == "signature" else "by its standing policy"
-        rows.append((f"approved by {who(given.party)}", f"{how}; {given.reason}"))
+        by = f"{given.name} ({given.party[:12]})" if given.name else who(given.party)
+        rows.append((f"approved by {by}", f"{how}; {given.reason}"))
     for name, output in receipt.outputs.items():
         rows.append((f"output {name}", f"{size(output.size)} to {', '.join(receipt.receivers[name])}"))
     simulated = ", SIMULATED" if receipt.simulated else ""

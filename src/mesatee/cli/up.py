@@ -68,7 +68,9 @@ class Process:
             )
         line: list[bytes] = []
         output = self.child.stdout
-        reader = threading.Thread(target=lambda: line.append(output.readline() if output else b""), daemon=True)
+        reader = threading.Thread(
+            target=lambda: line.append(output.readline() if output else b""), daemon=True
+        )
         reader.start()
         reader.join(READY_SECONDS)
         if not line:

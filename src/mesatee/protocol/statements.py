@@ -81,6 +81,7 @@ class PartyStatement(Common):
     keys: PartyKeys
 
     def about(self) -> dict[str, str]:
+        """See `Common.about`."""
         return {"party": sha256(bytes.fromhex(self.keys.signing))}
 
 
@@ -111,6 +112,7 @@ class DatasetStatement(Common):
     wrap: Wrap
 
     def about(self) -> dict[str, str]:
+        """See `Common.about`."""
         return {"blob": self.blob.sha256}
 
 
@@ -169,6 +171,7 @@ class FunctionStatement(Common):
         return self
 
     def about(self) -> dict[str, str]:
+        """See `Common.about`."""
         return {"code": self.code.sha256} if self.code else {"builtin": sha256(self.entry.encode())}
 
 
@@ -220,6 +223,7 @@ class TaskStatement(Common):
         return self
 
     def about(self) -> dict[str, str]:
+        """See `Common.about`."""
         return {
             "function": self.function,
             **{f"input {name}": digest for name, digest in self.inputs.items()},
@@ -235,6 +239,7 @@ class ApprovalStatement(Common):
     expires: Time
 
     def about(self) -> dict[str, str]:
+        """See `Common.about`."""
         return {"task": self.task}
 
 
@@ -246,6 +251,7 @@ class WithdrawalStatement(Common):
     id: Hex16
 
     def about(self) -> dict[str, str]:
+        """See `Common.about`."""
         return {"task": self.task}
 
 
@@ -256,6 +262,7 @@ class RunStatement(Common):
     task: Hex32
 
     def about(self) -> dict[str, str]:
+        """See `Common.about`."""
         return {"task": self.task}
 
 
@@ -266,6 +273,7 @@ class CancelStatement(Common):
     run: Hex32
 
     def about(self) -> dict[str, str]:
+        """See `Common.about`."""
         return {"run": self.run}
 
 
@@ -276,6 +284,7 @@ class CollectStatement(Common):
     run: Hex32
 
     def about(self) -> dict[str, str]:
+        """See `Common.about`."""
         return {"run": self.run}
 
 
@@ -286,6 +295,7 @@ class RetireStatement(Common):
     target: Hex32
 
     def about(self) -> dict[str, str]:
+        """See `Common.about`."""
         return {"target": self.target}
 
 
@@ -402,6 +412,8 @@ PARTY_KINDS: Mapping[str, type[Common]] = MappingProxyType(
 )
 """The statements that parties post, by kind."""
 
+K = TypeVar("K", "ServiceStatement", "ReceiptStatement", "DatasetStatement")
+
 _KINDS: dict[str, type[Predicate]] = {**PARTY_KINDS, "service": ServiceStatement, "receipt": ReceiptStatement}
 
 
@@ -418,6 +430,13 @@ class Statement:
     def kind(self) -> str:
         """The kind, e.g. ``task``."""
         return self.predicate.kind
+
+
+def expect(predicate: Predicate, kind: type[K]) -> K:
+    """The predicate, known to be of this kind. Raises `Malformed`."""
+    if not isinstance(predicate, kind):
+        raise Malformed(f"expected a {kind.kind} statement, this is a {predicate.kind}")
+    return predicate
 
 
 def payload(predicate: Predicate) -> bytes:

@@ -74,7 +74,11 @@ def run(*, as_json: bool, keep: Path | None = None) -> int:
             shutil.rmtree(home, ignore_errors=True)
     report.say("everything was as it should be" if report.ok else "SOMETHING WAS NOT AS IT SHOULD BE")
     if as_json:
-        print(json.dumps({key: value for key, value in asdict(report).items() if key not in ("as_json", "started")}))
+        print(
+            json.dumps(
+                {key: value for key, value in asdict(report).items() if key not in ("as_json", "started")}
+            )
+        )
     return 0 if report.ok else 1
 
 
@@ -109,7 +113,8 @@ def _prepare(report: Report, stack: ExitStack, home: Path, service: up.Service) 
     digest_b, _ = stage.seal_and_put(people.of("hospital-b"), tables.b, "measurements-b", home)
     first = tables.a[stage.KEY].iloc[0].encode()
     report.check(
-        "both tables are sealed on their owners' machines; the host got ciphertext", first not in sealed_a.read_bytes()
+        "both tables are sealed on their owners' machines; the host got ciphertext",
+        first not in sealed_a.read_bytes(),
     )
     scientist = people.of("scientist")
     psi = functions.put_builtin(scientist, "psi").digest
@@ -137,7 +142,9 @@ def _intersect(report: Report, scene: refusals.Scene) -> None:
     refusals.run(scene, view)
     result = tasks.result(hospital, hospital.task(view.digest), people.home / "shared")
     rows = len(result.outputs["result"].read_text().splitlines()) - 1
-    report.check(f"intersection of ids: {rows} patients are known to both", rows == report.facts["common_patients"])
+    report.check(
+        f"intersection of ids: {rows} patients are known to both", rows == report.facts["common_patients"]
+    )
     try:
         scientist.post(statements.CollectStatement, run=result.receipt.run)
         opened = True
@@ -169,8 +176,12 @@ def _train(report: Report, scene: refusals.Scene, home: Path) -> wire.Bundle:
     )
     receipt = result.receipt
     report.facts["layers"] = list(receipt.layers)
-    report.say(f"it ran at level {receipt.level} ({receipt.tee}), in a child behind: {', '.join(receipt.layers)}")
-    return statements.validate(wire.Bundle, parse_object(result.receipt_file.read_bytes(), limit=1 << 22), "receipt")
+    report.say(
+        f"it ran at level {receipt.level} ({receipt.tee}), in a child behind: {', '.join(receipt.layers)}"
+    )
+    return statements.validate(
+        wire.Bundle, parse_object(result.receipt_file.read_bytes(), limit=1 << 22), "receipt"
+    )
 
 
 def _centrally() -> dict[str, Any]:

@@ -118,7 +118,9 @@ def function_swapped(scene: Scene) -> None:
     """Both approved one function; the scientist names another."""
     approved = propose(scene, "swap-before")
     both_approve(scene, approved)
-    source = (Path(__file__).parent / "train.py").read_text().replace('"rows": len(rows)', '"rows": rows.to_csv()')
+    source = (
+        (Path(__file__).parent / "train.py").read_text().replace('"rows": len(rows)', '"rows": rows.to_csv()')
+    )
     greedy = scene.stage.home / "train_greedy.py"
     greedy.write_text(source)
     other = functions.put(scene.stage.of("scientist"), greedy, "train-greedy", entry="train")
@@ -245,8 +247,12 @@ def log_byte_changed(scene: Scene) -> None:
     folder = scene.stage.home / "service" / "host"
     database = records_file(folder)
     with sqlite3.connect(database) as connection:
-        index, body = connection.execute("SELECT idx, body FROM records ORDER BY idx LIMIT 1 OFFSET 3").fetchone()
-        connection.execute("UPDATE records SET body = ? WHERE idx = ?", (flipped(body, len(body) // 2), index))
+        index, body = connection.execute(
+            "SELECT idx, body FROM records ORDER BY idx LIMIT 1 OFFSET 3"
+        ).fetchone()
+        connection.execute(
+            "UPDATE records SET body = ? WHERE idx = ?", (flipped(body, len(body) // 2), index)
+        )
     connection.close()
     try:
         up.start(scene.stage.home, with_worker=False).stop()

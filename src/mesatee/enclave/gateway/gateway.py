@@ -18,7 +18,7 @@ from ...attestation.verify import AppraisalCache
 from ...channel.uvicorn_protocol import AttestedServer
 from ...errors import Denied, HostFailed, LogCorrupt, MesateeError
 from ...protocol import envelope as dsse
-from ...protocol import limits, records, statements, wire
+from ...protocol import limits, statements, wire
 from ...protocol.digests import b64encode, sha256
 from ...protocol.doors import Blobs, Queue, Records
 from .. import faults
@@ -29,7 +29,6 @@ from .keyring import Keyring
 from .log import Log, SnapshotRef
 from .monitor import CODE, Granted, Monitor
 from .peer import Peer
-
 from .state import State
 
 LOGGER = logging.getLogger("mesatee.gateway")
@@ -75,8 +74,7 @@ class Gateway:
         self._clock = clock
         self._snapshot_key: SecretKey = keys.snapshot
         self._countersign: SigningKey = keys.log
-        service = keys.service.predicate
-        assert isinstance(service, statements.ServiceStatement)
+        service = statements.expect(keys.service.predicate, statements.ServiceStatement)
         self._worker_trust = TrustPolicy.from_toml(service.worker_trust)
         self._appraisals = AppraisalCache()
         self.log = Log(service.origin, store, keys.body, keys.log)
@@ -264,8 +262,7 @@ class Gateway:
         self, peer: Peer, facts: statements.WorkerFacts, ticket: bytes, key: bytes
     ) -> wire.GrantReply:
         """Key release for one attempt."""
-        assert peer.appraisal is not None
-        environments = frozenset(peer.appraisal.environments.values())
+        environments = frozenset(peer.appraisal.environments.values()) if peer.appraisal else frozenset()
         await asyncio.to_thread(self._store_public, peer.certificate)
         granted = await self.monitor.grant(peer, facts, environments, ticket, key)
         faults.point("key_released")
@@ -336,17 +333,16 @@ class Gateway:
         """Everything that an offline check of a run needs."""
         state = self.monitor.state
         run = state.run(run_digest)
-        assert run.receipt is not None
-        assert run.grant is not None
+        grant = run.granted()
+        if run.receipt is None:
+            raise NotFound(f"run {run_digest[:16]} has no receipt")
         task = state.task(run.task)
         function = state.function(task.predicate.function)
         record = self.log.prove(run.receipt)
-        outcome = record.read().outcome()
-        assert isinstance(outcome, records.ReceiptOutcome)
-        counted = set(run.grant.approvals.values())
+        counted = set(grant.approvals.values())
         given = [state.approvals[item] for item in state.approvals_of.get(run.task, ())]
         return wire.Bundle(
-            receipt=outcome.envelope,
+            receipt=record.read().body["envelope"],
             record=record,
             checkpoint=self._checkpoint_of(record.size),
             service=self._keys.service.envelope.as_dict(),
@@ -358,7 +354,7 @@ class Gateway:
             },
             approvals={item.digest: self.envelope(item.index) for item in given if item.digest in counted},
             parties={who: self.envelope(state.party(who).index) for who in state.concerned(task)},
-            worker_certificate=b64encode(b"".join(self.blobs.get(run.grant.worker.certificate))),
+            worker_certificate=b64encode(b"".join(self.blobs.get(grant.worker.certificate))),
             gateway_certificate=b64encode(self._certificate),
         )
 

@@ -50,8 +50,7 @@ def open_service(
     if not path.exists():
         _found(path, log, hpke, origin, platform_policy, worker_trust, at)
     statement = _load(path, log)
-    said = statement.predicate
-    assert isinstance(said, statements.ServiceStatement)
+    said = statements.expect(statement.predicate, statements.ServiceStatement)
     wanted = {
         "origin": origin,
         "sealing_key": b64encode(hpke.public),

@@ -158,8 +158,9 @@ class Log:
         1. The head's checkpoint is signed by this log's key and names this many entries.
         2. Every entry enters the tree; the root over all of them is the signed one.
         3. `restore` gets the newest snapshot's reference and the root at its size, if there is one.
-        4. Each later body has the digest that its entry names, opens under the log's key at its own index, and matches
-           its commitment; then `apply` gets the record, in order.
+        4. Each body has the digest that its entry names, also those that the snapshot covers.
+        5. Each later body opens under the log's key at its own index and matches its commitment; then `apply` gets the
+           record, in order.
 
         Until all of this holds, nothing of the log in memory changes. After a failed commit it takes no record before
         `begin`: a record decided on the old state must not get in between.
@@ -172,6 +173,7 @@ class Log:
         later: list[tuple[int, bytes]] = []
         for index, record in self._all(size):
             tree.append(merkle.leaf_hash(record.entry))
+            _check_body(index, record)
             if snapshot is None or index >= snapshot.size:
                 later.append((index, self._verified(index, record)))
         if signed is not None and tree.root(size) != signed.root:
@@ -224,8 +226,7 @@ class Log:
         return plain
 
     def _open(self, index: int, record: Record) -> bytes:
-        if hashlib.sha256(record.body).digest() != record.entry[32:]:
-            raise LogCorrupt(f"the body of log entry {index} was altered")
+        _check_body(index, record)
         try:
             return self._key.open(record.body, self._aad(index))
         except MesateeError:
@@ -340,6 +341,11 @@ class Log:
                 item.done.set_result(item.index)
             else:
                 item.done.set_exception(HostFailed(f"the log cannot be written: {self._failed.message}"))
+
+
+def _check_body(index: int, record: Record) -> None:
+    if hashlib.sha256(record.body).digest() != record.entry[32:]:
+        raise LogCorrupt(f"the body of log entry {index} was altered")
 
 
 __all__ = ["Log", "SnapshotRef"]

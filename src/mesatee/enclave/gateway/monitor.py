@@ -85,13 +85,13 @@ class Monitor:
         clock: Callable[[], float],
         steady: Callable[[], float],
     ) -> None:
-        assert isinstance(service.predicate, statements.ServiceStatement)
         self._log = log
         self._keyring = keyring
         self._mint = Mint()
         self._clock = clock
         self._steady = steady
-        self._platform_policy = service.predicate.platform_policy
+        said = statements.expect(service.predicate, statements.ServiceStatement)
+        self._platform_policy = said.platform_policy
         self._leases: dict[int, float] = {}
         self._newest: Future[int] | None = None
         self.service = service
@@ -405,13 +405,12 @@ class Monitor:
         self.serving()
         run = self._attempt_of(peer, fence)
         statement = statements.verify(envelope, "receipt")
-        receipt = statement.predicate
-        assert isinstance(receipt, statements.ReceiptStatement)
+        receipt = statements.expect(statement.predicate, statements.ReceiptStatement)
         if statement.signer != peer.key:
             raise KeyRefused("a receipt is signed by the worker's channel key")
         if run.receipt is not None:
             await self._durable(run.receipt)
-            if self._same_receipt(run, statement.digest):
+            if self._same_receipt(run.receipt, statement.digest):
                 return run.receipt
         if run.status != "running" or run.grant is None or run.grant.fence != fence:
             raise Conflict(f"attempt {fence} no longer counts: the run is {run.status}", hint="stop and wipe")
@@ -428,9 +427,8 @@ class Monitor:
         faults.point("receipt_logged")
         return index
 
-    def _same_receipt(self, run: Run, digest: str) -> bool:
-        assert run.receipt is not None
-        outcome = self._log.prove(run.receipt).read().outcome()
+    def _same_receipt(self, index: int, digest: str) -> bool:
+        outcome = self._log.prove(index).read().outcome()
         return (
             isinstance(outcome, records.ReceiptOutcome) and dsse.from_dict(outcome.envelope).digest == digest
         )
@@ -487,7 +485,7 @@ class Monitor:
         self._may_collect(signer, predicate, now)
         names = rules.collect(self.state, signer, predicate)
         run = self.state.run(predicate.run)
-        assert run.grant is not None
+        grant = run.granted()
         index = await self._log_outcome(
             records.ReleaseOutcome(run=run.digest, to=signer, outputs=tuple(sorted(names)))
         )

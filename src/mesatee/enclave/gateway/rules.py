@@ -17,8 +17,11 @@ from ...errors import (
     LevelTooLow,
     Malformed,
     NotApproved,
+    NotFound,
+    QuotaExceeded,
+    Replayed,
+    StateError,
 )
-from ...errors import NotFound, QuotaExceeded, Replayed, StateError
 from ...protocol import limits, statements
 from ...protocol.statements import WorkerFacts
 from .state import ENDED, Approval, Held, Run, State

@@ -11,11 +11,10 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from ...errors import LogCorrupt, NotFound
+from ...errors import LogCorrupt, NotFound, StateError
 from ...protocol import checkpoint as cp
-from ...protocol import consent
+from ...protocol import consent, records, statements
 from ...protocol import envelope as dsse
-from ...protocol import records, statements
 from ...protocol.digests import Hex32
 
 P = TypeVar("P", bound=statements.Common)
@@ -83,6 +82,12 @@ class Run:
     def grant(self) -> Grant | None:
         """The newest grant: only its fence counts."""
         return self.grants[-1] if self.grants else None
+
+    def granted(self) -> Grant:
+        """The newest grant. Raises `StateError` if no worker ever got the keys."""
+        if not self.grants:
+            raise StateError("no worker has run it")
+        return self.grants[-1]
 
 
 @dataclass(slots=True)

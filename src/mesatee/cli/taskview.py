@@ -119,7 +119,7 @@ def show_approvals(console: Console, view: wire.TaskView) -> None:
 
 def show_run(console: Console, run: wire.RunView) -> None:
     """One line."""
-    failure = f": {run.failure}" if run.failure else ""
+    failure = f": {run.failure}" if run.failure and run.failure != run.status else ""
     line(console, f"run {short(run.digest)} of {moment(run.time)}: {run.status}{failure}")
 
 

@@ -127,9 +127,7 @@ def errors_page() -> str:
         "`diagnostics` learns, because any other text could carry data out.",
         "",
     ]
-    lines += _table(
-        ["code", "what happened"], [[f"`{code}`", FAILURES[code]] for code in statements.FAILURES]
-    )
+    lines += _table(["code", "what happened"], [[f"`{code}`", FAILURES[code]] for code in statements.FAILURES])
     return _page("Errors", lines)
 
 
@@ -200,11 +198,7 @@ def _body(operation: Mapping[str, Any]) -> str:
 
 
 def _answer(operation: Mapping[str, Any]) -> str:
-    return next(
-        _content(answer["content"])
-        for status, answer in operation["responses"].items()
-        if status != "default"
-    )
+    return next(_content(answer["content"]) for status, answer in operation["responses"].items() if status != "default")
 
 
 def _content(content: Mapping[str, Any]) -> str:
@@ -289,11 +283,7 @@ def _default(item: Any) -> str:
     if item.required:
         return "required"
     # A path or a callable depends on the machine that makes this page.
-    if (
-        item.default is None
-        or item.default in ([], (), "", False)
-        or not isinstance(item.default, str | int | float)
-    ):
+    if item.default is None or item.default in ([], (), "", False) or not isinstance(item.default, str | int | float):
         return ""
     return f"`{item.default}`"
 

@@ -48,9 +48,7 @@ def test_policy_examples_are_registered(root: Path):
         assert PolicySet.register(text, kind).digest
 
 
-@pytest.mark.parametrize(
-    "name", ["ARCHITECTURE.md", "SECURITY.md", "LIMITATIONS.md", "CONTRIBUTING.md", "README.md"]
-)
+@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "SECURITY.md", "LIMITATIONS.md", "CONTRIBUTING.md", "README.md"])
 def test_links_lead_somewhere(root: Path, name: str):
     text = (root / name).read_text("utf-8")
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text)

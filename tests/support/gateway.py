@@ -288,6 +288,7 @@ class MemoryRecords:
         self.stored: list[Record] = []
         self.signed = b""
         self.appends: list[int] = []
+        self.heads: dict[int, bytes] = {0: b""}
         self.error: MesateeError | None = None
         self.gate = threading.Event()
         self.gate.set()
@@ -302,8 +303,15 @@ class MemoryRecords:
         if expected != len(self.stored):
             raise Conflict(f"append at {expected}, the list has {len(self.stored)} entries")
         self.stored.extend(records)
-        self.signed = head
+        self.signed = self.heads[len(self.stored)] = head
         self.appends.append(len(records))
+
+    def rolled_back(self, count: int) -> MemoryRecords:
+        """A store as this one was when it had `count` entries."""
+        other = MemoryRecords()
+        other.stored, other.signed = self.stored[:count], self.heads[count]
+        other.heads = {size: head for size, head in self.heads.items() if size <= count}
+        return other
 
     def read(self, start: int, limit: int) -> list[Record]:
         # Fewer than were asked for, as a host may answer.
@@ -383,6 +391,16 @@ class World:
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine of the monitor to its end."""
         return self.loop.run_until_complete(asyncio.wait_for(work, 20))
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start a coroutine and let it come as far as it gets."""
+        task = self.loop.create_task(work)
+        self.run(asyncio.sleep(0.02))
+        return task
+
+    def join_task(self, task: asyncio.Task[T]) -> T:
+        """The result of a spawned coroutine."""
+        return self.loop.run_until_complete(asyncio.wait_for(task, 20))
 
     @property
     def state(self) -> State:

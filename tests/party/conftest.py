@@ -174,6 +174,9 @@ class Vector(World):
             statements.ApprovalStatement, task=task, id=secrets.token_hex(16), expires=expires
         )
 
+    def introduction(self, who: Identity) -> statements.Statement:
+        return self.author(who.signing).write(statements.PartyStatement, keys=who.keys())
+
     def write_receipt(self, **changes: Any) -> statements.ReceiptStatement:
         left, right = self.left.predicate, self.right.predicate
         assert isinstance(left, statements.DatasetStatement)
@@ -190,8 +193,8 @@ class Vector(World):
             "approvals": {party: item.digest for party, item in self.approvals.items()}
             | {self.parties["bob"].id: self.right.digest},
             "policies": {
-                "left": sha256(left.policy.encode()),
-                "right": sha256(right.policy.encode()),
+                self.left.digest: sha256(left.policy.encode()),
+                self.right.digest: sha256(right.policy.encode()),
                 "platform": sha256(DEFAULT_PLATFORM_POLICY.encode()),
             },
             "worker": statements.WorkerFacts(
@@ -254,6 +257,7 @@ class Vector(World):
             "function": self.function.envelope.as_dict(),
             "datasets": {item.digest: item.envelope.as_dict() for item in (self.left, self.right)},
             "approvals": {item.digest: item.envelope.as_dict() for item in self.approvals.values()},
+            "parties": {item.id: self.introduction(item).envelope.as_dict() for item in self.parties.values()},
             "worker_certificate": b64encode(self.worker.certificate),
             "gateway_certificate": b64encode(self.gateway.certificate),
         }

@@ -26,6 +26,9 @@ def test_a_valid_bundle_says_everything(vector: Any) -> None:
         ("right", vector.parties["bob"].id),
     ]
     how = {item.party: item.how for item in found.approvals}
+    assert {item.party: item.name for item in found.approvals} == {
+        item.id: name for name, item in vector.parties.items()
+    }
     assert how[vector.parties["alice"].id] == "signature"
     assert how[vector.parties["bob"].id] == "policy"
     assert how[vector.parties["carol"].id] == "signature"
@@ -234,6 +237,8 @@ TAMPERED: dict[str, tuple[int, Callable[[Any], wire.Bundle]]] = {
         lambda v: _receipt_by(v, approvals=_approved_by(v, **{"17" * 32: "18" * 32})),
     ),
     "an approval that does not count": (10, lambda v: _unnamed_approval(v)),
+    "party introduced by another": (10, lambda v: v.bundle(parties=_swapped(v))),
+    "party signature": (10, lambda v: v.bundle(parties=_unsigned(v))),
     "approval expired": (10, _expired_approval),
     "approval of another task": (10, _approval_of_another_task),
     "approval by another party": (10, _approval_by_another),
@@ -251,6 +256,16 @@ TAMPERED: dict[str, tuple[int, Callable[[Any], wire.Bundle]]] = {
     ),
     "failed run with a result": (11, lambda v: _receipt_by(v, failure="crashed")),
 }
+
+
+def _swapped(vector: Any) -> dict[str, Any]:
+    alice, bob = vector.parties["alice"], vector.parties["bob"]
+    return {alice.id: vector.introduction(bob).envelope.as_dict()}
+
+
+def _unsigned(vector: Any) -> dict[str, Any]:
+    alice = vector.parties["alice"]
+    return {alice.id: _other_signature(vector.introduction(alice).envelope.as_dict())}
 
 
 def _resigned(vector: Any) -> wire.Bundle:

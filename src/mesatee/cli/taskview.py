@@ -111,15 +111,13 @@ def show_conditions(console: Console, said: statements.TaskStatement) -> None:
 
 def show_approvals(console: Console, view: wire.TaskView) -> None:
     """Who has to approve, and whether they did, as the gateway says."""
-    rows = [
-        (item.name, item.state, item.reason, moment(item.expires), item.id or "-") for item in view.approvals
-    ]
+    rows = [(item.name, item.state, item.reason, moment(item.expires), item.id or "-") for item in view.approvals]
     table(console, ("approval of", "state", "because it", "until", "id"), rows, "It needs no approval.")
 
 
 def show_run(console: Console, run: wire.RunView) -> None:
     """One line."""
-    failure = f": {run.failure}" if run.failure else ""
+    failure = f": {run.failure}" if run.failure and run.failure != run.status else ""
     line(console, f"run {short(run.digest)} of {moment(run.time)}: {run.status}{failure}")
 
 
@@ -136,8 +134,7 @@ def show_receipt(console: Console, receipt: VerifiedReceipt, names: Mapping[str,
         ("arguments", json.dumps(dict(receipt.arguments), sort_keys=True)),
     ]
     rows += [
-        (f"input {item.name}", f"{item.dataset_name} of {who(item.owner)} ({item.dataset})")
-        for item in receipt.inputs
+        (f"input {item.name}", f"{item.dataset_name} of {who(item.owner)} ({item.dataset})") for item in receipt.inputs
     ]
     for given in receipt.approvals:
         how = "by signature" if given.how == "signature" else "by its standing policy"

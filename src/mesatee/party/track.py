@@ -72,8 +72,7 @@ class LogTracker:
             merkle.verify_consistency(older.size, newer.size, older.root, newer.root, proof)
         except LogCorrupt as error:
             raise ForkDetected(
-                f"the log of {newer.size} entries does not extend the {older.size} verified before: "
-                f"{error.message}"
+                f"the log of {newer.size} entries does not extend the {older.size} verified before: {error.message}"
             ) from None
 
 

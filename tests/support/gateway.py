@@ -176,6 +176,7 @@ def task_fields(
     receivers: Sequence[Member],
     worker: statements.WorkerFacts,
     now: int,
+    /,
     **changes: Any,
 ) -> dict[str, Any]:
     """A task that this worker may run."""
@@ -502,6 +503,12 @@ class Case:
     def start(self) -> str:
         """A run in the queue."""
         return self.world.post(self.scientist, statements.RunStatement, task=self.task).digest
+
+
+def changed_task(case: Case, **changes: Any) -> dict[str, Any]:
+    """The fields of the case's task, some of them changed."""
+    now = int(case.world.clock)
+    return task_fields(case.function, case.inputs, (case.scientist,), case.worker.facts, now, **changes)
 
 
 def make_case(world: World, *, policy: str = DEFAULT_DATASET_POLICY, **changes: Any) -> Case:

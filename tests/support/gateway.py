@@ -176,6 +176,7 @@ def task_fields(
     receivers: Sequence[Member],
     worker: statements.WorkerFacts,
     now: int,
+    /,
     **changes: Any,
 ) -> dict[str, Any]:
     """A task that this worker may run."""
@@ -215,14 +216,15 @@ def receipt(
     desk: Desk,
     facts: Mapping[str, Any],
     signer: SigningKey,
-    outputs: Mapping[str, bytes],
+    files: Mapping[str, bytes],
     failure: str | None = None,
+    /,
     **changes: Any,
 ) -> Handed:
     """Seal outputs, wrap their keys to the gateway and sign the account; `changes` alter what it says."""
-    files = {name: seal(data) for name, data in outputs.items()}
+    made = {name: seal(data) for name, data in files.items()}
     wrapped = {}
-    for name, sealed in files.items():
+    for name, sealed in made.items():
         binding = wraps.attempt_output(desk.origin, facts["run"], facts["fence"], name, sealed.digest)
         wrapped[name] = b64encode(sealed.key.wrap(desk.sealing_key, binding.info, binding.aad))
     said = {
@@ -235,12 +237,12 @@ def receipt(
         "failure": failure,
         "outputs": {
             name: statements.OutputFacts(sha256=item.digest, size=item.size, format="csv")
-            for name, item in files.items()
+            for name, item in made.items()
         },
         **changes,
     }
     envelope = statements.sign(statements.ReceiptStatement(**said), signer).envelope
-    return Handed(envelope, wrapped, files)
+    return Handed(envelope, wrapped, made)
 
 
 class UnitWorker:
@@ -470,7 +472,8 @@ class World:
     ) -> Handed:
         """Run nothing, say that it ran, and hand in the receipt."""
         said = {"result": b"id\n2\n"} if outputs is None else outputs
-        handed = receipt(self.desk, granted_facts(granted), worker.key, said, **changes)
+        failure = changes.pop("failure", None)
+        handed = receipt(self.desk, granted_facts(granted), worker.key, said, failure, **changes)
         self.hand_in(worker, granted, handed)
         return handed
 
@@ -502,6 +505,18 @@ class Case:
     def start(self) -> str:
         """A run in the queue."""
         return self.world.post(self.scientist, statements.RunStatement, task=self.task).digest
+
+    def receipt(self, granted: Granted, **changes: Any) -> Handed:
+        """A receipt of the case's worker; `signer`, `files` and `failure` are not fields, the rest is."""
+        signer, failure = changes.pop("signer", self.worker.key), changes.pop("failure", None)
+        files = changes.pop("files", {"result": b"id\n2\n"})
+        return receipt(self.world.desk, granted_facts(granted), signer, files, failure, **changes)
+
+
+def changed_task(case: Case, **changes: Any) -> dict[str, Any]:
+    """The fields of the case's task, some of them changed."""
+    now = int(case.world.clock)
+    return task_fields(case.function, case.inputs, (case.scientist,), case.worker.facts, now, **changes)
 
 
 def make_case(world: World, *, policy: str = DEFAULT_DATASET_POLICY, **changes: Any) -> Case:

@@ -65,7 +65,9 @@ def test_help_reads_well(run: Any) -> None:
 @pytest.mark.parametrize("group", ["id", "data", "function", "task", "log"])
 def test_every_verb_has_help_and_json(run: Any, group: str) -> None:
     done = run(group, "--help")
-    verbs = [line.split()[0] for line in done.stdout.partition("Commands:")[2].splitlines() if line[:3].strip()]
+    verbs = [
+        line.split()[0] for line in done.stdout.partition("Commands:")[2].splitlines() if line[:3].strip()
+    ]
     assert done.returncode == 0
     assert verbs
     shown = run(group, verbs[0], "--help")

@@ -257,7 +257,9 @@ class Vector(World):
             "function": self.function.envelope.as_dict(),
             "datasets": {item.digest: item.envelope.as_dict() for item in (self.left, self.right)},
             "approvals": {item.digest: item.envelope.as_dict() for item in self.approvals.values()},
-            "parties": {item.id: self.introduction(item).envelope.as_dict() for item in self.parties.values()},
+            "parties": {
+                item.id: self.introduction(item).envelope.as_dict() for item in self.parties.values()
+            },
             "worker_certificate": b64encode(self.worker.certificate),
             "gateway_certificate": b64encode(self.gateway.certificate),
         }
@@ -341,7 +343,9 @@ class FakeGateway(World):
             given = dict(item.split("=") for item in query.split("&"))
             first, second = int(given["first"]), int(given["second"])
             hashes = tuple(item.hex() for item in self.tree.consistency(first, second))
-            return 200, canonical(wire.ProofReply(first=first, second=second, path=hashes).model_dump(mode="json"))
+            return 200, canonical(
+                wire.ProofReply(first=first, second=second, path=hashes).model_dump(mode="json")
+            )
         if path == "/v1/statements":
             return self._post(body, peer)
         return 404, canonical({"error": {"code": "not_found", "message": "no such thing", "hint": "look"}})
@@ -354,7 +358,9 @@ class FakeGateway(World):
         statement = statements.verify(dsse.from_bytes(body))
         self.registered.add(peer)
         index = self.append(secrets.token_bytes(64))
-        reply = wire.Posted(digest=statement.digest, index=index, checkpoint=self.checkpoint().note, already=False)
+        reply = wire.Posted(
+            digest=statement.digest, index=index, checkpoint=self.checkpoint().note, already=False
+        )
         return 200, canonical(reply.model_dump(mode="json"))
 
     def hello(self, known: bool, **changes: Any) -> wire.ServiceReply:

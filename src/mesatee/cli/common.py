@@ -52,7 +52,9 @@ class Settings:
         if not known:
             raise NotFound("you have no identity yet", hint="`mesatee id new NAME` makes one")
         if len(known) > 1:
-            raise Malformed(f"you have several identities: {', '.join(known)}", hint="say which: `mesatee -i NAME ...`")
+            raise Malformed(
+                f"you have several identities: {', '.join(known)}", hint="say which: `mesatee -i NAME ...`"
+            )
         return Identity.load(self.home, known[0])
 
     def service_file(self) -> config.ServiceFile | None:
@@ -202,7 +204,9 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
             failure = InputError("the input is nested too deeply")
         # A person who types a command is never shown a traceback; a developer asks for it by MESATEE_DEBUG.
         except Exception as error:
-            if isinstance(error, (typer.Exit, typer.Abort)) or type(error).__module__.startswith(("typer", "click")):
+            if isinstance(error, (typer.Exit, typer.Abort)) or type(error).__module__.startswith(
+                ("typer", "click")
+            ):
                 raise
             if os.environ.get("MESATEE_DEBUG") == "1":
                 raise

@@ -22,14 +22,20 @@ from .common import AsJson, emit, facts, line, moment, progress, settings, short
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
-Format = Annotated[str | None, typer.Option("--format", help="csv, parquet, arrow, json or bytes [by extension].")]
-Keys = Annotated[list[str] | None, typer.Option("--key", help="A column that must be there; may be repeated.")]
+Format = Annotated[
+    str | None, typer.Option("--format", help="csv, parquet, arrow, json or bytes [by extension].")
+]
+Keys = Annotated[
+    list[str] | None, typer.Option("--key", help="A column that must be there; may be repeated.")
+]
 
 
 def table_format(text: str | None) -> TableFormat | None:
     """Raises `Malformed`."""
     if text is not None and text not in get_args(TableFormat):
-        raise Malformed(f"there is no format {text[:32]!r}", hint=f"there are {', '.join(get_args(TableFormat))}")
+        raise Malformed(
+            f"there is no format {text[:32]!r}", hint=f"there are {', '.join(get_args(TableFormat))}"
+        )
     return cast("TableFormat | None", text)
 
 
@@ -71,13 +77,17 @@ def _show_sealed(console: Console, made: data.SealedFile) -> None:
 @verb
 def put(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="A file to seal first, or one ending in .age that is sealed already.")],
+    file: Annotated[
+        Path, typer.Argument(help="A file to seal first, or one ending in .age that is sealed already.")
+    ],
     name: Annotated[str | None, typer.Option(help="The dataset's name [the file's].")] = None,
     format: Format = None,
     key: Keys = None,
     policy: Annotated[Path | None, typer.Option(help="A file with a Cedar policy.")] = None,
     min_level: Annotated[int | None, typer.Option(help="Policy: least level of the worker, 1 to 5.")] = None,
-    tee: Annotated[list[str] | None, typer.Option(help="Policy: a TEE class of the worker; may be repeated.")] = None,
+    tee: Annotated[
+        list[str] | None, typer.Option(help="Policy: a TEE class of the worker; may be repeated.")
+    ] = None,
     only: Annotated[
         list[str] | None,
         typer.Option("--function", help="Policy: a function that may use it; may be repeated."),
@@ -106,7 +116,9 @@ def put(
                 folder = stack.enter_context(TemporaryDirectory(prefix=".mesatee-", dir=_beside(file)))
                 target = Path(folder) / (file.name + data.SEALED)
                 with progress("sealing", file.stat().st_size) as told:
-                    made = data.seal(identity, file, target, format=table_format(format), keys=key or (), progress=told)
+                    made = data.seal(
+                        identity, file, target, format=table_format(format), keys=key or (), progress=told
+                    )
             with progress("uploading", made.size) as told:
                 posted = data.put(session, made, name, policy=text, progress=told)
     value = {"digest": posted.digest, "index": posted.index, "name": name, "policy": text, **_sealed(made)}
@@ -164,7 +176,9 @@ def list_(
     with chosen.session() as session:
         me = session.identity.id
         found = [
-            item for item in session.datasets() if (retired or not item.retired) and (not mine or item.owner == me)
+            item
+            for item in session.datasets()
+            if (retired or not item.retired) and (not mine or item.owner == me)
         ]
     value = {"datasets": [item.model_dump(mode="json") for item in found]}
     rows = [
@@ -227,7 +241,8 @@ def _show(console: Console, view: wire.DatasetView, uses: list[data.Use], names:
         line(console, "  " + text)
     line(console, "")
     used = [
-        (moment(use.time), use.task_name, names.get(use.by, use.by[:12]), use.status, short(use.run)) for use in uses
+        (moment(use.time), use.task_name, names.get(use.by, use.by[:12]), use.status, short(use.run))
+        for use in uses
     ]
     table(console, ("used at", "task", "by", "state", "run"), used, "No run that concerns you has used it.")
 

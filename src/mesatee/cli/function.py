@@ -20,9 +20,13 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 @verb
 def put(
     context: typer.Context,
-    source: Annotated[str, typer.Argument(help="A Python file, or the name of a built-in function (echo, psi).")],
+    source: Annotated[
+        str, typer.Argument(help="A Python file, or the name of a built-in function (echo, psi).")
+    ],
     name: Annotated[str | None, typer.Option(help="Its name [the function's].")] = None,
-    entry: Annotated[str | None, typer.Option(help="Which function of the file [the only public one].")] = None,
+    entry: Annotated[
+        str | None, typer.Option(help="Which function of the file [the only public one].")
+    ] = None,
     private: Annotated[
         bool, typer.Option("--private", help="Seal the code: it opens only in attested workers.")
     ] = False,
@@ -76,7 +80,8 @@ def describe(said: FunctionStatement) -> str:
     """One line: what it takes and gives."""
     inputs = "any inputs" if said.variadic else ", ".join(port.name for port in said.inputs) or "no input"
     arguments = ", ".join(
-        f"{item.name}: {item.type}" + ("" if item.required else f" = {item.default!r}") for item in said.arguments
+        f"{item.name}: {item.type}" + ("" if item.required else f" = {item.default!r}")
+        for item in said.arguments
     )
     outputs = ", ".join(f"{port.name} ({port.format})" for port in said.outputs)
     return f"{said.entry}({inputs}{'; ' + arguments if arguments else ''}) -> {outputs}"

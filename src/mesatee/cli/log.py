@@ -114,13 +114,17 @@ def _compare(session: Session, mine: cp.Checkpoint, path: Path) -> cp.Checkpoint
     if other.size == 0:
         return other
     params = {"first": other.size, "second": mine.size}
-    path_hashes = session.get("/log/consistency", wire.ProofReply, params).path if other.size < mine.size else ()
+    path_hashes = (
+        session.get("/log/consistency", wire.ProofReply, params).path if other.size < mine.size else ()
+    )
     try:
         merkle.verify_consistency(
             other.size, mine.size, other.root, mine.root, [bytes.fromhex(item) for item in path_hashes]
         )
     except LogCorrupt as error:
-        raise ForkDetected(f"the log shows you and somebody else different entries: {error.message}") from None
+        raise ForkDetected(
+            f"the log shows you and somebody else different entries: {error.message}"
+        ) from None
     return other
 
 

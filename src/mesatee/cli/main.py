@@ -39,7 +39,9 @@ def options(
         str | None,
         typer.Option("--identity", "-i", envvar="MESATEE_IDENTITY", help="Which of your identities to use."),
     ] = None,
-    url: Annotated[str | None, typer.Option(help="The service, https://HOST:PORT [from the service file].")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="The service, https://HOST:PORT [from the service file].")
+    ] = None,
     trust_file: Annotated[
         Path | None,
         typer.Option("--trust", help="Which machines you trust, as TOML [from the service file]."),

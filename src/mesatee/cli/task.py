@@ -35,7 +35,9 @@ from .common import out as console_out
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 Task = Annotated[str, typer.Argument(help="Name or digest of the task.")]
-Run = Annotated[str | None, typer.Option("--run", help="Which run, by the first digits of its digest [the newest].")]
+Run = Annotated[
+    str | None, typer.Option("--run", help="Which run, by the first digits of its digest [the newest].")
+]
 
 
 @app.command("new")
@@ -44,17 +46,27 @@ def new(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="What you call it.")],
     function: Annotated[str, typer.Option("--function", "-f", help="The function to run.")],
-    input: Annotated[list[str] | None, typer.Option("--input", help="INPUT=DATASET; may be repeated.")] = None,
-    arg: Annotated[list[str] | None, typer.Option("--arg", help="ARGUMENT=VALUE, as JSON or text; repeatable.")] = None,
+    input: Annotated[
+        list[str] | None, typer.Option("--input", help="INPUT=DATASET; may be repeated.")
+    ] = None,
+    arg: Annotated[
+        list[str] | None, typer.Option("--arg", help="ARGUMENT=VALUE, as JSON or text; repeatable.")
+    ] = None,
     to: Annotated[
         list[str] | None,
         typer.Option("--to", help="OUTPUT=PARTY[,PARTY...]: who receives it; may be repeated."),
     ] = None,
     runs: Annotated[int, typer.Option(help="How often it may run.")] = 1,
     days: Annotated[float, typer.Option(help="For how many days.")] = 7.0,
-    min_level: Annotated[int | None, typer.Option(help="Least level of the worker, 1 to 5 [trust file].")] = None,
-    tee: Annotated[list[str] | None, typer.Option(help="Accepted TEE class; may be repeated [trust file].")] = None,
-    worker: Annotated[list[str] | None, typer.Option(help="Accepted measurement; repeatable [service file].")] = None,
+    min_level: Annotated[
+        int | None, typer.Option(help="Least level of the worker, 1 to 5 [trust file].")
+    ] = None,
+    tee: Annotated[
+        list[str] | None, typer.Option(help="Accepted TEE class; may be repeated [trust file].")
+    ] = None,
+    worker: Annotated[
+        list[str] | None, typer.Option(help="Accepted measurement; repeatable [service file].")
+    ] = None,
     allow_simulated: Annotated[bool, typer.Option(help="Accept workers in simulated hardware.")] = False,
     environment: Annotated[str | None, typer.Option(help="Digest of the environment [service file].")] = None,
     seconds: Annotated[int, typer.Option(help="Limit of one run's time.")] = 600,
@@ -68,7 +80,9 @@ def new(
     The output `diagnostics` (messages and errors of the function) exists only if you name who receives it.
     """
     chosen = settings(context)
-    receivers = {port: [item for item in names.split(",") if item] for port, names in pairs(to or [], "--to").items()}
+    receivers = {
+        port: [item for item in names.split(",") if item] for port, names in pairs(to or [], "--to").items()
+    }
     bounds = _checked(
         statements.RunLimits,
         seconds=seconds,
@@ -129,7 +143,9 @@ def _accept(
 def _environment(chosen: Settings) -> str:
     service = chosen.service_file()
     if service is None:
-        raise Malformed("nothing says in which environment the task runs", hint="name its digest by --environment")
+        raise Malformed(
+            "nothing says in which environment the task runs", hint="name its digest by --environment"
+        )
     return service.environment
 
 
@@ -187,7 +203,9 @@ def show(context: typer.Context, task: Task, as_json: AsJson = False) -> None:
 def approve(
     context: typer.Context,
     task: Task,
-    days: Annotated[float | None, typer.Option(help="Approve for this many days [as long as the task lives].")] = None,
+    days: Annotated[
+        float | None, typer.Option(help="Approve for this many days [as long as the task lives].")
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -259,7 +277,9 @@ def watch(
         raise typer.Exit(1)
 
 
-def _follow(session: Session, task: str, run: str | None, seconds: float | None, *, quiet: bool) -> wire.RunView:
+def _follow(
+    session: Session, task: str, run: str | None, seconds: float | None, *, quiet: bool
+) -> wire.RunView:
     def changed(now: wire.RunView) -> None:
         if not quiet:
             again = f", attempt {now.attempts}" if now.attempts > 1 else ""

@@ -111,7 +111,9 @@ def show_conditions(console: Console, said: statements.TaskStatement) -> None:
 
 def show_approvals(console: Console, view: wire.TaskView) -> None:
     """Who has to approve, and whether they did, as the gateway says."""
-    rows = [(item.name, item.state, item.reason, moment(item.expires), item.id or "-") for item in view.approvals]
+    rows = [
+        (item.name, item.state, item.reason, moment(item.expires), item.id or "-") for item in view.approvals
+    ]
     table(console, ("approval of", "state", "because it", "until", "id"), rows, "It needs no approval.")
 
 
@@ -134,7 +136,8 @@ def show_receipt(console: Console, receipt: VerifiedReceipt, names: Mapping[str,
         ("arguments", json.dumps(dict(receipt.arguments), sort_keys=True)),
     ]
     rows += [
-        (f"input {item.name}", f"{item.dataset_name} of {who(item.owner)} ({item.dataset})") for item in receipt.inputs
+        (f"input {item.name}", f"{item.dataset_name} of {who(item.owner)} ({item.dataset})")
+        for item in receipt.inputs
     ]
     for given in receipt.approvals:
         how = "by signature" if given.how == "signature" else "by its standing policy"

@@ -149,7 +149,11 @@ def _check(value: dict[str, Any], home: Path) -> ServiceFile:
 
 def _accepted(value: dict[str, Any]) -> tuple[tuple[str, ...], int]:
     tees, level = value["tees"], value["level"]
-    if not isinstance(tees, list) or not tees or not all(isinstance(item, str) and item in TEES for item in tees):
+    if (
+        not isinstance(tees, list)
+        or not tees
+        or not all(isinstance(item, str) and item in TEES for item in tees)
+    ):
         raise Malformed(f"tees of a service file is a list of TEE classes out of {', '.join(TEES)}")
     if isinstance(level, bool) or not isinstance(level, int) or not 1 <= level <= 5:
         raise Malformed("level of a service file is 1 to 5")

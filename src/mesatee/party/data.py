@@ -184,7 +184,9 @@ def seal(
         return SealedFile(target, sealed.digest, sealed.size, sealed.file_key, shape)
 
 
-def _in_memory(stack: ExitStack, source: bytes | Table, format: TableFormat | None) -> tuple[BinaryIO, TableFormat]:
+def _in_memory(
+    stack: ExitStack, source: bytes | Table, format: TableFormat | None
+) -> tuple[BinaryIO, TableFormat]:
     file = stack.enter_context(os.fdopen(os.memfd_create("mesatee-source", os.MFD_CLOEXEC), "w+b"))
     if isinstance(source, bytes):
         if format is None:
@@ -290,7 +292,9 @@ def find(session: Session, wanted: str, *, own: bool = False, in_use: bool = Fal
 
 def retire(session: Session, wanted: str) -> Posted:
     """Take one's own dataset out of use: no new run, no new key release."""
-    return session.post(statements.RetireStatement, target=find(session, wanted, own=True, in_use=True).digest)
+    return session.post(
+        statements.RetireStatement, target=find(session, wanted, own=True, in_use=True).digest
+    )
 
 
 def download(
@@ -334,7 +338,9 @@ def open_own(
     view = find(session, wanted)
     if view.owner != session.identity.id:
         raise KeyRefused("only its owner opens a dataset", hint="others get the outputs of approved tasks")
-    return download(session, view.blob, view.size, session.identity.age, target, replace=replace, progress=progress)
+    return download(
+        session, view.blob, view.size, session.identity.age, target, replace=replace, progress=progress
+    )
 
 
 @dataclass(frozen=True, slots=True)

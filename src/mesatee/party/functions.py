@@ -19,7 +19,9 @@ from . import files, names
 from .data import wrap_for_service
 from .session import Posted, Session
 
-_FORMAT_OF_KIND: Final[Mapping[str, TableFormat]] = MappingProxyType({"table": "csv", "bytes": "bytes", "json": "json"})
+_FORMAT_OF_KIND: Final[Mapping[str, TableFormat]] = MappingProxyType(
+    {"table": "csv", "bytes": "bytes", "json": "json"}
+)
 _TYPES: Final = ("str", "int", "float", "bool", "list", "dict")
 
 
@@ -122,7 +124,9 @@ def only_function(source: bytes) -> str:
         tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise Malformed("the source is not Python") from None
-    found = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+    found = [
+        node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+    ]
     if len(found) != 1:
         listed = ", ".join(found[:10]) or "none"
         raise Malformed(f"the file has these public functions: {listed}", hint="name one by --entry")
@@ -161,7 +165,9 @@ def put_builtin(session: Session, builtin: str, name: str | None = None) -> Post
     Raises `NotFound` or `Conflict`.
     """
     if builtin not in BUILTINS:
-        raise NotFound(f"there is no builtin {builtin[:64]!r}", hint=f"there are {', '.join(sorted(BUILTINS))}")
+        raise NotFound(
+            f"there is no builtin {builtin[:64]!r}", hint=f"there are {', '.join(sorted(BUILTINS))}"
+        )
     return _post(session, _free_name(session, name or builtin), BUILTINS[builtin], False, None)
 
 
@@ -194,7 +200,9 @@ def _memory(content: bytes) -> BinaryIO:
     return file
 
 
-def _post(session: Session, name: str, said: Contract, private: bool, code: statements.CodeRef | None) -> Posted:
+def _post(
+    session: Session, name: str, said: Contract, private: bool, code: statements.CodeRef | None
+) -> Posted:
     return session.post(
         statements.FunctionStatement,
         name=name,
@@ -224,7 +232,9 @@ def find(session: Session, wanted: str, *, own: bool = False, in_use: bool = Fal
 
 def retire(session: Session, wanted: str) -> Posted:
     """Take one's own function out of use."""
-    return session.post(statements.RetireStatement, target=find(session, wanted, own=True, in_use=True).digest)
+    return session.post(
+        statements.RetireStatement, target=find(session, wanted, own=True, in_use=True).digest
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,9 @@ class Http:
 
         def send() -> Answer:
             headers = {"content-length": str(size), "content-type": "application/octet-stream"}
-            return self._exchange("PUT", f"/v1/blobs/{digest}", content=chunks(), headers=headers, wait=ANSWER_SECONDS)
+            return self._exchange(
+                "PUT", f"/v1/blobs/{digest}", content=chunks(), headers=headers, wait=ANSWER_SECONDS
+            )
 
         _object(_twice(send))
 

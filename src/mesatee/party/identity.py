@@ -51,7 +51,9 @@ class Identity:
         try:
             folder = private_folder(private_folder(home) / FOLDER)
         except OSError as error:
-            raise InputError(f"cannot write into {home}: {error.strerror}", hint="choose another --home") from None
+            raise InputError(
+                f"cannot write into {home}: {error.strerror}", hint="choose another --home"
+            ) from None
         target = folder / name
         if target.exists():
             raise Conflict(f"there is an identity {name} already", hint="choose another name")
@@ -102,7 +104,9 @@ class Identity:
 
     def keys(self) -> PartyKeys:
         """The public keys, as statements carry them."""
-        return PartyKeys(name=self.name, signing=self.id, age=self.age.recipient, hpke=b64encode(self.hpke.public))
+        return PartyKeys(
+            name=self.name, signing=self.id, age=self.age.recipient, hpke=b64encode(self.hpke.public)
+        )
 
     def certificate(self, now: int) -> bytes:
         """A self-signed channel certificate in DER, valid around `now` (Unix seconds).

@@ -77,7 +77,9 @@ class CheckpointMemory:
             kept = self.load(log_key)
             if kept is not None:
                 if kept.size == checkpoint.size and kept.root != checkpoint.root:
-                    raise ForkDetected(f"the log {self.origin} has two different trees of {kept.size} entries")
+                    raise ForkDetected(
+                        f"the log {self.origin} has two different trees of {kept.size} entries"
+                    )
                 if (kept.size, kept.time) >= (checkpoint.size, checkpoint.time):
                     return kept
             value = {"version": VERSION, "log_key": log_key.hex(), "note": checkpoint.note}

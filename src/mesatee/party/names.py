@@ -29,7 +29,9 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-def find(items: Iterable[T], wanted: str, what: str, digest: Callable[[T], str], name: Callable[[T], str]) -> T:
+def find(
+    items: Iterable[T], wanted: str, what: str, digest: Callable[[T], str], name: Callable[[T], str]
+) -> T:
     """The one item with this name, digest or unique prefix of a digest of at least six hex digits.
 
     An exact digest counts before a name, and a name before a prefix. Raises `NotFound`, or `Conflict` listing
@@ -51,7 +53,9 @@ def find(items: Iterable[T], wanted: str, what: str, digest: Callable[[T], str],
                 hint="give more digits of the digest",
             )
     known = ", ".join(sorted({name(item) for item in items})[:SHOWN_CHOICES])
-    raise NotFound(f"there is no {what} {wanted[:64]!r}", hint=f"known: {known}" if known else f"you see no {what} yet")
+    raise NotFound(
+        f"there is no {what} {wanted[:64]!r}", hint=f"known: {known}" if known else f"you see no {what} yet"
+    )
 
 
 __all__ = ["PREFIX_CHARS", "SHOWN_CHOICES", "check_name", "find"]

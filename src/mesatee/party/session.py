@@ -166,7 +166,9 @@ class Session:
             reply = self.get("/service", wire.ServiceReply)
             service = check_service(reply.statement, self.trust)
             if service.digest != reply.digest or service.digest != self.appraisal.service:
-                raise KeyRefused("the service statement is not the one that the gateway's evidence vouches for")
+                raise KeyRefused(
+                    "the service statement is not the one that the gateway's evidence vouches for"
+                )
             self._service, self._reply = service, reply
             # 3. Checkpoint.
             memory = CheckpointMemory(self.identity.folder, service.said.origin)
@@ -399,7 +401,9 @@ class AsyncSession:
         self._session = Session(url, identity, trust, **options)
         self._threads = ThreadPoolExecutor(max_workers=4, thread_name_prefix="mesatee-session")
 
-    async def call(self, function: Callable[Concatenate[Session, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def call(
+        self, function: Callable[Concatenate[Session, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
         """Run `function(session, ...)` on a thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: function(self._session, *args, **kwargs))

@@ -211,11 +211,15 @@ def approve(session: Session, reviewed: Review, days: float | None = None) -> Po
     me = session.identity.id
     asked = {item.party for item in reviewed.view.approvals}
     if me not in reviewed.needed and me not in asked:
-        raise Denied("the task needs no approval of yours", hint="only owners and receivers of joint outputs approve")
+        raise Denied(
+            "the task needs no approval of yours", hint="only owners and receivers of joint outputs approve"
+        )
     now = session.now()
     expires = reviewed.said.expires if days is None else now + round(days * DAY_SECONDS)
     expires = min(expires, now + limits.APPROVAL_SECONDS)
-    return session.post(statements.ApprovalStatement, task=reviewed.digest, id=secrets.token_hex(16), expires=expires)
+    return session.post(
+        statements.ApprovalStatement, task=reviewed.digest, id=secrets.token_hex(16), expires=expires
+    )
 
 
 def withdraw(session: Session, view: wire.TaskView) -> Posted:
@@ -277,7 +281,9 @@ def watch(
             return found
         left = WAIT_SECONDS if deadline is None else min(WAIT_SECONDS, deadline - time.monotonic())
         if left <= 0:
-            raise TimedOut(f"the run has not ended within {seconds} s", hint="it goes on; `mesatee task watch` again")
+            raise TimedOut(
+                f"the run has not ended within {seconds} s", hint="it goes on; `mesatee task watch` again"
+            )
         view = session.task(task, after=view.log_size, wait=max(1, int(left)))
 
 
@@ -317,7 +323,11 @@ def result(
     chosen = choose_run(view, wanted)
     _free(target)
     _, said = check_statement(view)
-    mine = {name for name, keys in said.outputs.items() if any(item.signing == session.identity.id for item in keys)}
+    mine = {
+        name
+        for name, keys in said.outputs.items()
+        if any(item.signing == session.identity.id for item in keys)
+    }
     if chosen.status == "failed" and "diagnostics" not in mine:
         raise TaskFailed(chosen.failure or "unknown")
     # 1. Release.
@@ -354,7 +364,9 @@ def result(
         raise
     with contextlib.suppress(OSError):
         files.sync_folder(target.parent)
-    return Result(target, {name: target / path for name, path in paths.items()}, target / bundle_file, receipt)
+    return Result(
+        target, {name: target / path for name, path in paths.items()}, target / bundle_file, receipt
+    )
 
 
 def _free(target: Path) -> None:

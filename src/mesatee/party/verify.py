@@ -114,7 +114,9 @@ class VerifiedReceipt:
         found["outputs"] = {name: item.model_dump(mode="json") for name, item in self.outputs.items()}
         found["layers"] = list(self.layers)
         for name in ("inputs", "approvals"):
-            found[name] = [{key: getattr(item, key) for key in item.__slots__} for item in getattr(self, name)]
+            found[name] = [
+                {key: getattr(item, key) for key in item.__slots__} for item in getattr(self, name)
+            ]
         return found
 
 
@@ -126,7 +128,9 @@ def _step(number: int, what: str) -> Iterator[None]:
     except ReceiptInvalid as error:
         raise ReceiptInvalid(f"step {number}, {what}: {error.message}", hint=error.hint) from None
     except MesateeError as error:
-        raise ReceiptInvalid(f"step {number}, {what}: {error.code}: {error.message}", hint=error.hint) from None
+        raise ReceiptInvalid(
+            f"step {number}, {what}: {error.code}: {error.message}", hint=error.hint
+        ) from None
 
 
 def _must(holds: bool, otherwise: str) -> None:

@@ -16,7 +16,7 @@ from ...attestation.evidence import Claims
 from ...attestation.trust import TrustPolicy
 from ...attestation.verify import AppraisalCache
 from ...channel.uvicorn_protocol import AttestedServer
-from ...errors import Denied, HostFailed, LogCorrupt, MesateeError
+from ...errors import Denied, HostFailed, LogCorrupt, MesateeError, NotFound
 from ...protocol import envelope as dsse
 from ...protocol import limits, statements, wire
 from ...protocol.digests import b64encode, sha256

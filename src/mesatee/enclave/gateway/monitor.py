@@ -491,12 +491,12 @@ class Monitor:
         )
         faults.point("release_logged")
         # A withdrawal that came in between has the lower index now, and wins.
-        rules.still_approved(self.state, run.task, run.grant.approvals)
+        rules.still_approved(self.state, run.task, grant.approvals)
         receiver = self.state.party(signer).predicate.keys
         held = {name: (run.outputs[name].sha256, run.wraps[name]) for name in names}
         permit = self._mint.permit(Action.RELEASE_RESULT, run.digest, index)
         to = b64decode(receiver.hpke, max_bytes=2048)
-        return self._keyring.release_outputs(permit, run.digest, run.grant.fence, held, signer, to)
+        return self._keyring.release_outputs(permit, run.digest, grant.fence, held, signer, to)
 
 
 CODE = "code of the function"

@@ -64,7 +64,8 @@ def document(routes: Iterable[tuple[str, str, Callable[..., Any]]]) -> dict[str,
         "info": {
             "title": "MesaTEE gateway",
             "version": "1",
-            "description": "Served only over attested TLS 1.3 with a client certificate. Errors carry code, message and hint.",
+            "description": "Served only over attested TLS 1.3 with a client certificate. "
+            "Errors carry code, message and hint.",
         },
         "paths": paths,
         "components": {"schemas": components},

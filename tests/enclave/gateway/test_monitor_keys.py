@@ -87,7 +87,7 @@ def test_the_grant_is_in_the_log_before_any_key_is_wrapped(case: Case, run: str)
     assert isinstance(outcome, records.GrantOutcome)
     assert (outcome.run, outcome.worker, outcome.attempt) == (run, case.worker.facts, 1)
     assert set(outcome.approvals) == {case.left.id, case.right.id}
-    assert set(outcome.policies) == {"left", "right", "platform"}
+    assert set(outcome.policies) == {*case.inputs.values(), "platform"}
 
 
 def test_no_key_leaves_when_the_grant_cannot_be_logged(case: Case, run: str) -> None:
@@ -239,7 +239,12 @@ def test_what_was_approved_at_the_start_must_hold_at_key_release(world: World, c
 
 
 def test_a_datasets_policy_is_asked_again_about_the_worker(world: World) -> None:
-    case = make_case(world, policy=policy_text.build(min_level=4, tees=("sev-snp",)))
+    # It lets the task start, and asks for more once the worker is known.
+    text = """
+        permit (principal, action == Action::"use", resource);
+        permit (principal, action == Action::"release_key", resource) when { context.level >= 4 };
+    """
+    case = make_case(world, policy=text)
     case.approve()
     run = case.start()
     with pytest.raises(PolicyDenied, match="left"):
@@ -249,7 +254,7 @@ def test_a_datasets_policy_is_asked_again_about_the_worker(world: World) -> None
 def test_a_policy_may_stand_for_its_owners_approval(world: World) -> None:
     left, right, author = world.join("left", "right", "author")
     function = world.post(author, FunctionStatement, **function_fields()).digest
-    policy = policy_text.build(functions=(function,), approve_automatically=True)
+    policy = policy_text.dataset(functions=(function,), approve_automatically=True)
     inputs = {"left": world.dataset(left, policy=policy), "right": world.dataset(right, b"id\n5\n")}
     worker = UnitWorker()
     fields = task_fields(function, inputs, (author,), worker.facts, NOW)

@@ -309,7 +309,7 @@ def test_no_result_leaves_when_its_release_cannot_be_logged(case: Case, run: str
 
 
 def test_a_policy_is_asked_a_third_time(world: World) -> None:
-    case = make_case(world, policy=policy_text.build(not_after=NOW + 100))
+    case = make_case(world, policy=policy_text.dataset(not_after=NOW + 100))
     case.approve()
     run = case.start()
     world.finish(case.worker, world.grant(case.worker, run))

@@ -4,7 +4,9 @@
     url = "https://127.0.0.1:8443"
     trust = "trust.toml"            the trust policy; a relative path starts at the service file's folder
     environment = "<digest>"        of the Python environment that tasks name
-    workers = ["<measurement>"]     of the workers that tasks accept
+    workers = ["<measurement>"]     of the workers that tasks accept; "none" at level 1
+    tees = ["software"]             TEE classes that tasks accept
+    level = 2                       the least level that tasks accept
 
 Everything in it is a default for options of the command line; it proves nothing by itself.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from ..attestation.trust import TrustPolicy
+from ..attestation.trust import TEES, TrustPolicy
 from ..errors import Malformed, NotFound, UnsupportedVersion
 from ..protocol import limits
 from ..protocol.digests import is_hex
@@ -32,7 +35,8 @@ SERVICE_FILE_BYTES: Final = 64 * limits.KIB
 VERSION: Final = 1
 URL_CHARS: Final = 512
 """A service's URL, in characters."""
-_MEMBERS: Final = {"version", "url", "trust", "environment", "workers"}
+_MEMBERS: Final = {"version", "url", "trust", "environment", "workers", "tees", "level"}
+_MEASUREMENT = re.compile(r"(none|[0-9a-f]{64,128})\Z")
 
 
 def default_home() -> Path:
@@ -73,16 +77,32 @@ class ServiceFile:
     trust: Path
     environment: str
     workers: tuple[str, ...]
+    tees: tuple[str, ...]
+    level: int
 
 
-def write_service_file(home: Path, *, url: str, trust: Path, environment: str, workers: Sequence[str]) -> Path:
-    """Write ``<home>/service.toml`` and return its path. Raises `Malformed` for values that `read_service_file` refuses."""
+def write_service_file(
+    home: Path,
+    *,
+    url: str,
+    trust: str | Path,
+    environment: str,
+    workers: Sequence[str],
+    tees: Sequence[str],
+    level: int,
+) -> Path:
+    """Write ``<home>/service.toml`` and return its path.
+
+    Raises `Malformed` for what `read_service_file` refuses.
+    """
     value = {
         "version": VERSION,
         "url": url,
         "trust": str(trust),
         "environment": environment,
         "workers": list(workers),
+        "tees": list(tees),
+        "level": level,
     }
     _check(value, home)
     # JSON's strings, numbers and flat arrays are TOML too.
@@ -93,7 +113,10 @@ def write_service_file(home: Path, *, url: str, trust: Path, environment: str, w
 
 
 def read_service_file(home: Path) -> ServiceFile | None:
-    """The service file of `home`; None if there is none. Raises `Malformed`, `TooLarge` or `UnsupportedVersion`."""
+    """The service file of `home`; None if there is none.
+
+    Raises `Malformed`, `TooLarge` or `UnsupportedVersion`.
+    """
     path = home / SERVICE_FILE
     try:
         data = files.read(path, SERVICE_FILE_BYTES, "service file")
@@ -119,9 +142,22 @@ def _check(value: dict[str, Any], home: Path) -> ServiceFile:
         raise Malformed("environment of a service file is a SHA-256 in lower-case hex")
     if not isinstance(workers, list) or not 1 <= len(workers) <= 64:
         raise Malformed("workers of a service file is a list of 1 to 64 measurements")
-    if not all(isinstance(item, str) and is_hex(item, 32) for item in workers):
-        raise Malformed("a measurement of a service file is a SHA-256 in lower-case hex")
-    return ServiceFile(url, home / trust, environment, tuple(workers))
+    if not all(isinstance(item, str) and _MEASUREMENT.match(item) for item in workers):
+        raise Malformed("a measurement of a service file is lower-case hex, or none")
+    return ServiceFile(url, home / trust, environment, tuple(workers), *_accepted(value))
+
+
+def _accepted(value: dict[str, Any]) -> tuple[tuple[str, ...], int]:
+    tees, level = value["tees"], value["level"]
+    if (
+        not isinstance(tees, list)
+        or not tees
+        or not all(isinstance(item, str) and item in TEES for item in tees)
+    ):
+        raise Malformed(f"tees of a service file is a list of TEE classes out of {', '.join(TEES)}")
+    if isinstance(level, bool) or not isinstance(level, int) or not 1 <= level <= 5:
+        raise Malformed("level of a service file is 1 to 5")
+    return tuple(tees), level
 
 
 def read_trust(path: Path) -> TrustPolicy:

@@ -32,10 +32,11 @@ def sync_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, *, exclusive: bool = False) -> Iterator[BinaryIO]:
-    """A new file of mode 0600 that takes the place of `path` when the block ends well, and leaves no trace when not.
+    """A new file of mode 0600 that takes the place of `path` when the block ends well, and leaves no trace
+    when not.
 
-    With `exclusive` a file that is already there is never replaced. Raises `Conflict`, and `InputError` when the
-    folder cannot be written.
+    With `exclusive` a file that is already there is never replaced. Raises `Conflict`, and `InputError` when
+    the folder cannot be written.
     """
     if exclusive and path.exists():
         raise _exists(path)

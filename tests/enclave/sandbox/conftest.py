@@ -82,9 +82,7 @@ def run_python(supervisor: Supervisor) -> Runner:
 def run_builtin(supervisor: Supervisor) -> Runner:
     """Run a built-in function."""
 
-    def run(
-        name: str, inputs: Mapping[str, tuple[str, bytes]], output: OutputSpec, **args: Any
-    ) -> Result:
+    def run(name: str, inputs: Mapping[str, tuple[str, bytes]], output: OutputSpec, **args: Any) -> Result:
         job = Job(
             "builtin",
             name,

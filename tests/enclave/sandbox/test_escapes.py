@@ -34,6 +34,11 @@ def test_is_refused(name, supervisor):
     assert said.startswith("refused"), said
 
 
+needs_namespaces = pytest.mark.skipif(
+    _core.sandbox_layers()["user_namespace"] != "yes", reason="the test needs namespaces itself"
+)
+
+
 def judged(command):
     """Run all attempts by `command` and return the layers; every attempt must be refused."""
     done = subprocess.run([*command, sys.executable, HOSTILE], capture_output=True, text=True, timeout=120)
@@ -45,16 +50,21 @@ def judged(command):
 
 
 @pytest.mark.e2e
-@pytest.mark.skipif(_core.sandbox_layers()["user_namespace"] != "yes", reason="the test needs namespaces itself")
+@pytest.mark.skipif(
+    _core.sandbox_layers()["user_namespace"] != "yes", reason="the test needs namespaces itself"
+)
 def test_without_any_namespaces_everything_is_still_refused():
-    forbid = "for kind in user mnt pid net ipc uts; do echo 0 > /proc/sys/user/max_${kind}_namespaces; done"
+    each = "echo 0 > /proc/sys/user/max_${kind}_namespaces"
+    forbid = f"for kind in user mnt pid net ipc uts; do {each}; done"
     _, layers = judged(["unshare", "-Ur", "sh", "-c", f'{forbid}; exec "$@"', "sh"])
     assert not any(name.endswith("_namespace") for name in layers)
     assert {"seccomp", "no_new_privs", "resource_limits", "no_capabilities"} <= layers
 
 
 @pytest.mark.e2e
-@pytest.mark.skipif(_core.sandbox_layers()["user_namespace"] != "yes", reason="the test needs namespaces itself")
+@pytest.mark.skipif(
+    _core.sandbox_layers()["user_namespace"] != "yes", reason="the test needs namespaces itself"
+)
 def test_as_root_of_a_container():
     _, layers = judged(["unshare", "-Ur"])
     assert {"seccomp", "private_root", "pid_namespace"} <= layers
@@ -65,7 +75,8 @@ def test_as_root_of_a_container():
     os.getuid() != 0 or not shutil.which("setpriv"), reason="only root can start it as somebody else"
 )
 def test_as_an_unprivileged_user():
-    # The interpreter may lie below a home folder that others cannot enter: open the way, in a mount namespace only.
+    # The interpreter may lie below a home folder that others cannot enter: open the way, in a mount
+    # namespace only.
     way = Path(sys.base_prefix).resolve()
     script = 'exec setpriv --reuid=1234 --regid=1234 --clear-groups "$@"'
     if way.is_relative_to("/root"):

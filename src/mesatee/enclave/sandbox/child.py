@@ -23,6 +23,8 @@ from mesatee.errors import MesateeError
 from mesatee.protocol import limits
 
 _SEED_BYTES: Final = 32
+_ARROW_THREADS: Final = 2
+"""Arrow has one helper when it reads in the caller's thread, and two beside its pool."""
 
 
 def outer(job: Job, fds: Sequence[int], read_paths: list[str]) -> int:
@@ -78,7 +80,7 @@ def inner(
     bounds = job.limits
     try:
         layers += _core.enter_sandbox(
-            read_paths, space, bounds.cpu_seconds, job.file_bytes, bounds.threads, keep
+            read_paths, space, bounds.cpu_seconds, job.file_bytes, bounds.threads + _ARROW_THREADS, keep
         )
     except MesateeError as error:
         _say(report, refused_line(f"sandbox: {error}"))
@@ -117,7 +119,7 @@ def _allow_threads(threads: int) -> None:
     """Arrow sizes its pool by the machine, not by our limit."""
     import pyarrow as pa
 
-    pa.set_cpu_count(max(1, min(threads - 1, os.cpu_count() or 1)) if threads > 1 else 1)
+    pa.set_cpu_count(max(1, min(threads - 1, os.cpu_count() or 1)))
     pa.set_io_thread_count(1)
 
 

@@ -57,7 +57,7 @@ class Limits:
 
     `seconds` of wall clock from the request on, `cpu_seconds` of processor time over all threads,
     `memory_bytes` of address space beyond the warm interpreter and the mapped inputs, `output_bytes` over
-    all outputs, `threads` including the first one.
+    all outputs, `threads` of the function including the first one (Arrow has two helpers beside these).
     """
 
     seconds: float = 300.0

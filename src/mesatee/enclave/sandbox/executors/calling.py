@@ -64,7 +64,7 @@ def execute(job: Job, load: Load, inputs: Mapping[str, int], outputs: Mapping[st
             call.signature.check_inputs(inputs)
         values = _read_inputs(job, call.signature, inputs)
         # 3.
-        with _failing("bad_input", *call.input_errors), _failing("function_raised", BaseException):
+        with _failing("function_raised", BaseException), _failing("bad_input", *call.input_errors):
             result = call.function(*values, **arguments)
         # 4.
         with _failing("wrong_output", InputError):

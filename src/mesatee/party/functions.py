@@ -1,0 +1,290 @@
+"""Functions: read their contract from source, register them, and show others what they would approve."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import BinaryIO, Final, cast
+
+from .. import _core
+from ..errors import Conflict, DigestMismatch, Malformed, NotFound
+from ..protocol import limits, signature, statements, wire
+from ..protocol.digests import sha256
+from ..protocol.statements import Argument, Port, TableFormat
+from . import files, names
+from .data import wrap_for_service
+from .session import Posted, Session
+
+_FORMAT_OF_KIND: Final[Mapping[str, TableFormat]] = MappingProxyType(
+    {"table": "csv", "bytes": "bytes", "json": "json"}
+)
+_TYPES: Final = ("str", "int", "float", "bool", "list", "dict")
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What a function statement says of the function's signature."""
+
+    executor: str
+    entry: str
+    inputs: tuple[Port, ...]
+    variadic: bool
+    arguments: tuple[Argument, ...]
+    outputs: tuple[Port, ...]
+
+
+BUILTINS: Final[Mapping[str, Contract]] = MappingProxyType(
+    {
+        "echo": Contract(
+            "builtin",
+            "echo",
+            (Port(name="data", format="bytes"),),
+            False,
+            (),
+            (Port(name="result", format="bytes"),),
+        ),
+        "psi": Contract(
+            "builtin",
+            "psi",
+            (),
+            True,
+            (
+                Argument(name="key", type="str", required=True),
+                Argument(name="mode", type="str", required=False, default="intersection"),
+            ),
+            (Port(name="result", format="csv"),),
+        ),
+    }
+)
+"""The functions that every worker has. `psi` here takes one key column, of the same name in all inputs."""
+
+
+def contract(
+    source: bytes,
+    entry: str | None = None,
+    *,
+    outputs: Sequence[str] = (),
+    formats: Mapping[str, TableFormat] | None = None,
+) -> Contract:
+    """The contract of a Python function, from its source, which is parsed and never run.
+
+    `outputs` names the outputs of a function that returns a dict of tables; `formats` gives single outputs
+    another format than csv for tables, bytes and json for the rest. Raises `Malformed` or `TooLarge`.
+    """
+    found = signature.derive(source, entry or only_function(source))
+    if found.returns == "mapping":
+        if not outputs:
+            raise Malformed(
+                f"{found.entry} returns a dict, so its outputs must be named",
+                hint="name them by --output NAME",
+            )
+        ports = {names.check_name(name, "an output"): "csv" for name in outputs}
+    else:
+        if outputs:
+            raise Malformed(f"the outputs of {found.entry} follow from its annotation")
+        ports = {port.name: _FORMAT_OF_KIND[port.kind] for port in found.outputs}
+    for name, format in (formats or {}).items():
+        if name not in ports:
+            raise Malformed(f"{found.entry} has no output {name!r}", hint=f"it has {', '.join(ports)}")
+        ports[name] = format
+    return Contract(
+        "python",
+        found.entry,
+        tuple(Port(name=port.name, format=_FORMAT_OF_KIND[port.kind]) for port in found.inputs),
+        found.open_inputs is not None,
+        tuple(_argument(item) for item in found.arguments),
+        tuple(Port(name=name, format=cast(TableFormat, format)) for name, format in ports.items()),
+    )
+
+
+def _argument(found: signature.Argument) -> Argument:
+    """A statement knows six types; of unions only that with None, for an argument that may be left out."""
+    parts = [part.strip().partition("[")[0] for part in found.type.split(" | ")]
+    kinds = {part for part in parts if part != "None"}
+    if len(kinds) != 1 or not kinds <= set(_TYPES) or ("None" in parts and found.required):
+        raise Malformed(
+            f"the argument {found.name} is of type {found.type}",
+            hint=f"use one of {', '.join(_TYPES)}; `| None` only with a default",
+        )
+    return Argument(name=found.name, type=kinds.pop(), required=found.required, default=found.default)  # type: ignore[arg-type]  # one of _TYPES
+
+
+def only_function(source: bytes) -> str:
+    """The name of the only public top-level function.
+
+    Raises `Malformed` if there is none, or more than one.
+    """
+    if len(source) > limits.CODE_BYTES:
+        raise Malformed(f"the source has more than {limits.CODE_BYTES} bytes")
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise Malformed("the source is not Python") from None
+    found = [
+        node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+    ]
+    if len(found) != 1:
+        listed = ", ".join(found[:10]) or "none"
+        raise Malformed(f"the file has these public functions: {listed}", hint="name one by --entry")
+    return found[0]
+
+
+def put(
+    session: Session,
+    path: Path,
+    name: str | None = None,
+    *,
+    entry: str | None = None,
+    private: bool = False,
+    outputs: Sequence[str] = (),
+    formats: Mapping[str, TableFormat] | None = None,
+) -> Posted:
+    """Register a Python file. Public code is stored as it is; private code is sealed and opens only in
+    attested workers.
+
+    Raises `Malformed`, `TooLarge`, `NotFound`, or `Conflict` if one of this name is in use.
+    """
+    source = files.read(path, limits.CODE_BYTES, "function file")
+    said = contract(source, entry, outputs=outputs, formats=formats)
+    name = _free_name(session, name or said.entry)
+    if private:
+        code = _put_private(session, source)
+    else:
+        code = statements.CodeRef(sha256=sha256(source), size=len(source), wrap=None)
+        _upload(session, code.sha256, source)
+    return _post(session, name, said, private, code)
+
+
+def put_builtin(session: Session, builtin: str, name: str | None = None) -> Posted:
+    """Register a function that every worker has, so that tasks can name it.
+
+    Raises `NotFound` or `Conflict`.
+    """
+    if builtin not in BUILTINS:
+        raise NotFound(
+            f"there is no builtin {builtin[:64]!r}", hint=f"there are {', '.join(sorted(BUILTINS))}"
+        )
+    return _post(session, _free_name(session, name or builtin), BUILTINS[builtin], False, None)
+
+
+def _free_name(session: Session, name: str) -> str:
+    names.check_name(name, "a function")
+    for view in session.functions():
+        if view.owner == session.identity.id and view.name == name and not view.retired:
+            raise Conflict(f"you have a function {name} already", hint="choose another name by --name")
+    return name
+
+
+def _put_private(session: Session, source: bytes) -> statements.CodeRef:
+    with _memory(source) as plain, _memory(b"") as file:
+        sealed = _core.age_seal(plain.fileno(), file.fileno(), [session.identity.age.recipient])
+        session.upload(sealed.digest, file, sealed.size)
+    wrap = wrap_for_service(session, sealed.file_key, sealed.digest)
+    return statements.CodeRef(sha256=sealed.digest, size=sealed.size, wrap=wrap)
+
+
+def _upload(session: Session, digest: str, source: bytes) -> None:
+    with _memory(source) as file:
+        session.upload(digest, file, len(source))
+
+
+def _memory(content: bytes) -> BinaryIO:
+    file = cast(BinaryIO, os.fdopen(os.memfd_create("mesatee-code", os.MFD_CLOEXEC), "w+b"))
+    file.write(content)
+    file.flush()
+    file.seek(0)
+    return file
+
+
+def _post(
+    session: Session, name: str, said: Contract, private: bool, code: statements.CodeRef | None
+) -> Posted:
+    return session.post(
+        statements.FunctionStatement,
+        name=name,
+        executor=said.executor,
+        entry=said.entry,
+        private=private,
+        code=code,
+        inputs=said.inputs,
+        variadic=said.variadic,
+        arguments=said.arguments,
+        outputs=said.outputs,
+    )
+
+
+def find(session: Session, wanted: str, *, own: bool = False, in_use: bool = False) -> wire.FunctionView:
+    """A function by name, digest, prefix, or ``OWNER/NAME``. Raises `NotFound` or `Conflict`."""
+    owner, slash, name = wanted.rpartition("/")
+    items = [
+        item
+        for item in session.functions()
+        if not (own and item.owner != session.identity.id)
+        and not (in_use and item.retired)
+        and (not slash or owner in (item.owner, item.owner_name))
+    ]
+    return names.find(items, name, "function", lambda item: item.digest, lambda item: item.name)
+
+
+def retire(session: Session, wanted: str) -> Posted:
+    """Take one's own function out of use."""
+    return session.post(
+        statements.RetireStatement, target=find(session, wanted, own=True, in_use=True).digest
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A function, verified from the log. `code` is None for builtins and for others' private functions."""
+
+    digest: str
+    owner: str
+    owner_name: str
+    said: statements.FunctionStatement
+    code: bytes | None
+
+
+def show(session: Session, view: wire.FunctionView) -> Shown:
+    """The function's statement, verified from the log, and its code, checked against the digest in it.
+
+    Raises `NotFound` for a private function of somebody else, `DigestMismatch`, and what `Session.statement`
+    raises.
+    """
+    statement = session.statement(view.index, "function", view.digest)
+    said = statement.predicate
+    if not isinstance(said, statements.FunctionStatement) or statement.signer != view.owner:
+        raise DigestMismatch("the function's statement is not by the owner that the gateway names")
+    return Shown(view.digest, view.owner, view.owner_name, said, _code(session, statement.signer, said))
+
+
+def _code(session: Session, owner: str, said: statements.FunctionStatement) -> bytes | None:
+    if said.code is None or (said.private and owner != session.identity.id):
+        return None
+    pieces = bytearray()
+    session.download(said.code.sha256, pieces.extend, said.code.size)
+    if sha256(bytes(pieces)) != said.code.sha256:
+        raise DigestMismatch("the stored code is not that of the function's statement")
+    if not said.private:
+        return bytes(pieces)
+    with _memory(bytes(pieces)) as sealed, _memory(b"") as plain:
+        _core.age_open(sealed.fileno(), plain.fileno(), session.identity.age, limits.CODE_BYTES)
+        plain.seek(0)
+        return plain.read()
+
+
+__all__ = [
+    "BUILTINS",
+    "Contract",
+    "Shown",
+    "contract",
+    "find",
+    "only_function",
+    "put",
+    "put_builtin",
+    "retire",
+    "show",
+]

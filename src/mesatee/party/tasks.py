@@ -1,0 +1,416 @@
+"""Tasks: write one, understand what it asks, agree to it or not, run it, and take its result home."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ..errors import (
+    Conflict,
+    Denied,
+    KeyRefused,
+    Malformed,
+    NotFound,
+    ReceiptInvalid,
+    StateError,
+    TaskFailed,
+    TimedOut,
+)
+from ..protocol import envelope as dsse
+from ..protocol import limits, statements, wire, wraps
+from ..protocol.digests import WRAP_BYTES, b64decode
+from ..protocol.jsonstrict import canonical
+from . import data, files, functions, names
+from .http import Progress
+from .session import Posted, Session
+from .verify import VerifiedReceipt, required, verify_bundle
+
+DAY_SECONDS: Final = 86_400
+WAIT_SECONDS: Final = 20
+"""One long poll of `watch`, in seconds."""
+ENDED: Final = frozenset({"finished", "failed", "cancelled"})
+"""States that a run never leaves."""
+EXTENSIONS: Final = {
+    "csv": ".csv",
+    "parquet": ".parquet",
+    "arrow": ".arrow",
+    "json": ".json",
+    "bytes": ".bin",
+}
+RECEIPT_FILE: Final = "receipt.json"
+
+
+def find(session: Session, wanted: str) -> wire.TaskView:
+    """A task by name, digest or unique prefix. Raises `NotFound` or `Conflict`."""
+    return names.find(session.tasks(), wanted, "task", lambda item: item.digest, lambda item: item.name)
+
+
+def new(
+    session: Session,
+    name: str,
+    *,
+    function: str,
+    inputs: Mapping[str, str],
+    outputs: Mapping[str, Sequence[str]],
+    accept: statements.Accept,
+    environment: str,
+    arguments: Mapping[str, Any] | None = None,
+    runs: int = 1,
+    days: float = 7.0,
+    run_limits: statements.RunLimits | None = None,
+) -> Posted:
+    """Propose a task.
+
+    `inputs` and `outputs` map the function's names to datasets and to names of receiving parties. The full
+    keys of receivers come from their own signed statements. `accept` and `environment` say where it may run.
+    Raises `NotFound` or `Conflict` for names, and what the gateway objects to.
+    """
+    names.check_name(name, "a task")
+    receivers = {}
+    if outputs:
+        parties = session.parties()
+        for output, wanted in outputs.items():
+            chosen = [
+                names.find(parties, item, "party", lambda found: found.id, lambda found: found.keys.name)
+                for item in wanted
+            ]
+            receivers[output] = tuple(item.keys for item in chosen)
+    return session.post(
+        statements.TaskStatement,
+        name=name,
+        function=functions.find(session, function, in_use=True).digest,
+        environment=environment,
+        inputs={port: data.find(session, wanted, in_use=True).digest for port, wanted in inputs.items()},
+        arguments=dict(arguments or {}),
+        outputs=receivers,
+        accept=accept,
+        limits=run_limits or statements.RunLimits(),
+        runs=runs,
+        expires=session.now() + round(days * DAY_SECONDS),
+    )
+
+
+# -- understanding a task --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewedInput:
+    """A dataset that the task names, verified from the log."""
+
+    port: str
+    digest: str
+    owner: str
+    owner_name: str
+    said: statements.DatasetStatement
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What a task asks, verified from signed statements; only `view` is what the gateway says."""
+
+    digest: str
+    author: str
+    author_name: str
+    said: statements.TaskStatement
+    function: functions.Shown | None
+    """None for a private function of somebody else: nobody but its owner can read it."""
+    inputs: tuple[ReviewedInput, ...]
+    view: wire.TaskView
+
+    @property
+    def needed(self) -> dict[str, str]:
+        """Party -> why it has to approve. A private function of somebody else is not counted here."""
+        shown = self.function
+        owners = {item.port: item.owner for item in self.inputs}
+        if shown is None:
+            return _needed_without_function(self.said, owners)
+        return required(self.said, owners, (shown.owner, shown.said))
+
+
+def _needed_without_function(said: statements.TaskStatement, owners: Mapping[str, str]) -> dict[str, str]:
+    needed = {owner: f"owns input {name}" for name, owner in owners.items()}
+    for name, receivers in said.outputs.items():
+        if len(receivers) > 1:
+            for keys in receivers:
+                needed.setdefault(keys.signing, f"receives joint output {name}")
+    return needed
+
+
+def check_statement(view: wire.TaskView) -> tuple[str, statements.TaskStatement]:
+    """A task's author and statement: its digest is recomputed and its signature verified.
+
+    Raises `KeyRefused`, `SignatureInvalid` or `Malformed`.
+    """
+    statement = statements.verify(dsse.from_dict(view.statement), "task")
+    said = statement.predicate
+    named = (view.digest, view.author)
+    if (statement.digest, statement.signer) != named or not isinstance(said, statements.TaskStatement):
+        raise KeyRefused("the task's statement is not the one that its digest names")
+    return statement.signer, said
+
+
+def review(session: Session, view: wire.TaskView) -> Review:
+    """Everything that an approval of this task would agree to.
+
+    1. The task's statement has the digest that would be signed, is signed by its author, and stands in the
+    log.
+    2. It is for the service that this session has verified.
+    3. The function's statement has the digest that the task names and stands in the log; public code is the
+    code of
+       the digest in it.
+    4. Each dataset's statement has the digest that the task names and stands in the log.
+    5. Every receiver has exactly the keys that it registered by its own signature.
+
+    Raises `TrustError`s, `DigestMismatch`, `LogCorrupt` or `NotFound`.
+    """
+    # 1. Task.
+    author_id, said = check_statement(view)
+    session.statement(view.index, "task", view.digest)
+    # 2. Service.
+    if said.service != session.service.digest or said.origin != session.service.said.origin:
+        raise KeyRefused("the task is for another service statement")
+    # 3. Function.
+    shown = _function(session, said.function)
+    # 4. Datasets.
+    views = {item.digest: item for item in session.datasets()}
+    inputs = tuple(_input(session, views, port, digest) for port, digest in sorted(said.inputs.items()))
+    # 5. Receivers.
+    known = {item.id: item.keys for item in session.parties()}
+    for name, receivers in said.outputs.items():
+        for keys in receivers:
+            if known.get(keys.signing) != keys:
+                raise KeyRefused(f"a receiver of {name} is not registered with exactly the keys in the task")
+    author = known.get(author_id)
+    return Review(
+        view.digest, author_id, author.name if author else "?", said, shown, inputs, view)
+
+
+def _function(session: Session, digest: str) -> functions.Shown | None:
+    for item in session.functions():
+        if item.digest == digest:
+            if item.private and item.owner != session.identity.id:
+                return None
+            return functions.show(session, item)
+    raise NotFound(f"the gateway does not show function {digest[:16]}")
+
+
+def _input(session: Session, views: Mapping[str, wire.DatasetView], port: str, digest: str) -> ReviewedInput:
+    if digest not in views:
+        raise NotFound(f"the gateway does not show dataset {digest[:16]}")
+    view = views[digest]
+    statement = session.statement(view.index, "dataset", digest)
+    said = statement.predicate
+    if not isinstance(said, statements.DatasetStatement) or statement.signer != view.owner:
+        raise KeyRefused(f"dataset {digest[:16]} is by another owner than the gateway says")
+    return ReviewedInput(port, digest, view.owner, view.owner_name, said)
+
+
+# -- agreeing and running --------------------------------------------------------------------------
+
+
+def approve(session: Session, reviewed: Review, days: float | None = None) -> Posted:
+    """Sign one's approval of a reviewed task; it ends with the task, or after `days`.
+
+    Raises `Denied` if the task needs no approval of this party.
+    """
+    me = session.identity.id
+    asked = {item.party for item in reviewed.view.approvals}
+    if me not in reviewed.needed and me not in asked:
+        raise Denied(
+            "the task needs no approval of yours", hint="only owners and receivers of joint outputs approve"
+        )
+    now = session.now()
+    expires = reviewed.said.expires if days is None else now + round(days * DAY_SECONDS)
+    expires = min(expires, now + limits.APPROVAL_SECONDS)
+    return session.post(
+        statements.ApprovalStatement, task=reviewed.digest, id=secrets.token_hex(16), expires=expires
+    )
+
+
+def withdraw(session: Session, view: wire.TaskView) -> Posted:
+    """Withdraw one's approval. A running run stops, and no result of it is released. Raises `StateError`."""
+    for item in view.approvals:
+        if item.party == session.identity.id and item.state == "approved" and item.id:
+            return session.post(statements.WithdrawalStatement, task=view.digest, id=item.id)
+    raise StateError("you have no approval of this task in force", hint="`mesatee task show` lists approvals")
+
+
+def run(session: Session, view: wire.TaskView) -> Posted:
+    """Run a task once; the answer's digest is the run's. Raises `NotApproved`, `PolicyDenied` and others."""
+    return session.post(statements.RunStatement, task=view.digest)
+
+
+def cancel(session: Session, view: wire.TaskView, wanted: str | None = None) -> list[Posted]:
+    """Stop a run, or all that have not ended. Raises `StateError` if there is none."""
+    open_runs = [item for item in view.runs if item.status not in ENDED]
+    if wanted is not None:
+        open_runs = [names.find(open_runs, wanted, "run", lambda item: item.digest, lambda item: item.digest)]
+    if not open_runs:
+        raise StateError("no run of this task is under way", hint="`mesatee task show` lists its runs")
+    return [session.post(statements.CancelStatement, run=item.digest) for item in open_runs]
+
+
+def choose_run(view: wire.TaskView, wanted: str | None = None) -> wire.RunView:
+    """The run that starts with `wanted`, or the newest. Raises `NotFound` or `Conflict`."""
+    if wanted is not None:
+        return names.find(view.runs, wanted, "run", lambda item: item.digest, lambda item: item.digest)
+    if not view.runs:
+        raise NotFound("the task was never run", hint=f"`mesatee task run {view.name}`")
+    return view.runs[-1]
+
+
+def watch(
+    session: Session,
+    task: str,
+    wanted: str | None = None,
+    *,
+    seconds: float | None = None,
+    changed: Callable[[wire.RunView], None] | None = None,
+) -> wire.RunView:
+    """Follow a run until it has ended.
+
+    `changed` is told of each new state; raises `TimedOut` after `seconds`.
+    """
+    deadline = None if seconds is None else time.monotonic() + seconds
+    view = session.task(task)
+    digest = choose_run(view, wanted).digest
+    last: tuple[str, int] | None = None
+    while True:
+        found = next((item for item in view.runs if item.digest == digest), None)
+        if found is None:
+            raise Malformed("the gateway no longer shows the run")
+        if (found.status, found.attempts) != last and changed:
+            changed(found)
+        last = (found.status, found.attempts)
+        if found.status in ENDED:
+            return found
+        left = WAIT_SECONDS if deadline is None else min(WAIT_SECONDS, deadline - time.monotonic())
+        if left <= 0:
+            raise TimedOut(
+                f"the run has not ended within {seconds} s", hint="it goes on; `mesatee task watch` again"
+            )
+        view = session.task(task, after=view.log_size, wait=max(1, int(left)))
+
+
+# -- results ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Outputs that were opened, and the verified receipt."""
+
+    folder: Path
+    outputs: Mapping[str, Path]
+    receipt_file: Path
+    receipt: VerifiedReceipt
+
+
+def result(
+    session: Session,
+    view: wire.TaskView,
+    target: Path,
+    wanted: str | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Fetch one's outputs of a run into the new folder `target`, with the receipt bundle beside them.
+
+    1. Ask for result release by a signed statement.
+    2. Verify the receipt bundle offline, with the session's trust policy; it is of this run and task.
+    3. The gateway released every output that the task gives to this party, and nothing else.
+    4. Fetch each ciphertext and check its digest against the receipt; unwrap its key, which is bound to log,
+    run, output,
+       blob and receiver; open it.
+    5. Only when all is well does `target` appear.
+
+    Raises `ReceiptInvalid`, `TaskFailed` for a failed run without outputs for this party, `Conflict` if
+    `target` exists.
+    """
+    chosen = choose_run(view, wanted)
+    _free(target)
+    _, said = check_statement(view)
+    mine = {
+        name
+        for name, keys in said.outputs.items()
+        if any(item.signing == session.identity.id for item in keys)
+    }
+    if chosen.status == "failed" and "diagnostics" not in mine:
+        raise TaskFailed(chosen.failure or "unknown")
+    # 1. Release.
+    posted = session.post(statements.CollectStatement, run=chosen.digest)
+    if posted.result is None:
+        raise Malformed("the gateway released no result")
+    released = posted.result
+    # 2. Receipt.
+    receipt = verify_bundle(released.bundle, session.trust, session.now())
+    if receipt.run != chosen.digest or receipt.task != view.digest:
+        raise ReceiptInvalid("the receipt is of another run")
+    if receipt.service != session.service.digest:
+        raise ReceiptInvalid("the receipt is of another service")
+    # 3. Outputs.
+    if set(released.wraps) != mine & set(receipt.outputs):
+        raise ReceiptInvalid("the gateway released other outputs than the task gives to this party")
+    # 4. and 5. Open.
+    making = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+    files.private_folder(making)
+    try:
+        paths = {}
+        for name in sorted(released.wraps):
+            paths[name] = name + EXTENSIONS[receipt.outputs[name].format]
+            _open_output(session, receipt, name, released.wraps[name], making / paths[name], progress)
+        bundle_file = RECEIPT_FILE if RECEIPT_FILE not in paths.values() else f"bundle-{RECEIPT_FILE}"
+        files.write(making / bundle_file, canonical(released.bundle.model_dump(mode="json")))
+        try:
+            making.rename(target)
+        except OSError:
+            raise Conflict(f"{target} exists already", hint="choose another folder") from None
+    except BaseException:
+        # Whatever stopped us, nothing half-done stays behind.
+        shutil.rmtree(making, ignore_errors=True)
+        raise
+    with contextlib.suppress(OSError):
+        files.sync_folder(target.parent)
+    return Result(
+        target, {name: target / path for name, path in paths.items()}, target / bundle_file, receipt
+    )
+
+
+def _free(target: Path) -> None:
+    if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
+        raise Conflict(f"{target} exists already", hint="choose another folder by --out")
+    if not target.parent.is_dir():
+        raise NotFound(f"there is no folder {target.parent}", hint="make it first")
+
+
+def _open_output(
+    session: Session, receipt: VerifiedReceipt, name: str, wrap: str, target: Path, progress: Progress | None
+) -> None:
+    facts = receipt.outputs[name]
+    binding = wraps.result(receipt.origin, receipt.run, name, facts.sha256, session.identity.id)
+    raw = b64decode(wrap, max_bytes=WRAP_BYTES)
+    key = session.identity.hpke.unwrap_file_key(raw, binding.info, binding.aad)
+    data.download(session, facts.sha256, facts.size, key, target, progress=progress)
+
+
+__all__ = [
+    "EXTENSIONS",
+    "Result",
+    "Review",
+    "ReviewedInput",
+    "approve",
+    "cancel",
+    "check_statement",
+    "choose_run",
+    "find",
+    "new",
+    "result",
+    "review",
+    "run",
+    "watch",
+    "withdraw",
+]

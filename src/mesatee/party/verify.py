@@ -1,0 +1,400 @@
+"""Offline verification of a receipt bundle: what ran, on what, for whom, where, and who agreed. Pure: no I/O,
+no clock.
+
+A bundle comes from anybody. The only trust in it is the trust policy that the caller holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeVar
+
+from .. import _core
+from ..attestation.appraisal import Appraisal
+from ..attestation.trust import TrustPolicy
+from ..attestation.verify import appraise
+from ..errors import MesateeError, ReceiptInvalid
+from ..protocol import checkpoint as cp
+from ..protocol import envelope as dsse
+from ..protocol import limits, records, statements, wire
+from ..protocol.digests import b64decode, sha256
+from .service import Service, check_service
+from .track import check_record
+
+AUTOMATIC: Final = "approve_automatically"
+"""The Cedar action by which a dataset's policy stands for its owner's approval."""
+
+S = TypeVar("S", bound=statements.Common)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class GivenApproval:
+    """A party's yes that counted for the run."""
+
+    party: str
+    name: str | None
+    """As in the task's receivers; None where the bundle does not say."""
+    reason: str
+    how: Literal["signature", "policy"]
+    id: str | None
+    expires: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedInput:
+    """A dataset that was used."""
+
+    name: str
+    dataset: str
+    dataset_name: str
+    owner: str
+    blob: str
+    policy: str
+    """SHA-256 of the policy's text."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedReceipt:
+    """Everything that a verified bundle proves."""
+
+    run: str
+    task: str
+    task_name: str
+    author: str
+    function: str
+    function_name: str
+    function_owner: str
+    executor: str
+    entry: str
+    code: str | None
+    """SHA-256 of the code's blob; None for a builtin."""
+    private_code: bool
+    environment: str
+    arguments: Mapping[str, Any]
+    inputs: tuple[VerifiedInput, ...]
+    approvals: tuple[GivenApproval, ...]
+    policies: Mapping[str, str]
+    outputs: Mapping[str, statements.OutputFacts]
+    receivers: Mapping[str, tuple[str, ...]]
+    """Output -> names of its receivers."""
+    failure: str | None
+    level: int
+    level_reason: str
+    tee: str
+    simulated: bool
+    measurement: str
+    layers: tuple[str, ...]
+    gateway_level: int
+    gateway_tee: str
+    gateway_simulated: bool
+    service: str
+    origin: str
+    log_index: int
+    log_size: int
+    time: int
+    """Log time of the receipt, Unix seconds."""
+    time_source: Literal["host", "parties"]
+    """``host``: no party's signed time backs it, the operator's clock does."""
+    started: int
+    finished: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        found: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        found["arguments"], found["policies"] = dict(self.arguments), dict(self.policies)
+        found["receivers"] = {name: list(item) for name, item in self.receivers.items()}
+        found["outputs"] = {name: item.model_dump(mode="json") for name, item in self.outputs.items()}
+        found["layers"] = list(self.layers)
+        for name in ("inputs", "approvals"):
+            found[name] = [
+                {key: getattr(item, key) for key in item.__slots__} for item in getattr(self, name)
+            ]
+        return found
+
+
+@contextmanager
+def _step(number: int, what: str) -> Iterator[None]:
+    """Whatever fails inside is the failure of this step."""
+    try:
+        yield
+    except ReceiptInvalid as error:
+        raise ReceiptInvalid(f"step {number}, {what}: {error.message}", hint=error.hint) from None
+    except MesateeError as error:
+        raise ReceiptInvalid(
+            f"step {number}, {what}: {error.code}: {error.message}", hint=error.hint
+        ) from None
+
+
+def _must(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ReceiptInvalid(otherwise)
+
+
+def _of(kind: type[T], value: object) -> T:
+    if not isinstance(value, kind):
+        raise ReceiptInvalid(f"it is no {kind.__name__}")
+    return value
+
+
+def verify_bundle(bundle: wire.Bundle, trust: TrustPolicy, at: int) -> VerifiedReceipt:
+    """Verify a receipt bundle with nothing but a trust policy, at `at` (Unix seconds).
+
+    1. Service: the statement is signed by its log key and pinned by the trust policy.
+    2. Receipt: signed by exactly the worker's key and the log key; for this service and log.
+    3. Checkpoint: signed by the log key, and not from the future (C2SP tlog-checkpoint).
+    4. Record: exactly this receipt stands in the tree that the checkpoint signs (RFC 9162, section 2.1.3).
+    5. Gateway: its evidence, appraised with the trust policy at the checkpoint's time, vouches for the
+    service.
+    6. Worker: the certificate is the receipt's; its evidence, appraised at log time with the worker trust of
+    the
+       service statement *and* of the trust policy, says what the receipt says of it.
+    7. Task: the receipt's, signed, for this service; it accepts this worker; function, inputs and environment
+    agree.
+    8. Function: the task's, signed.
+    9. Datasets: exactly the task's inputs, each signed by its owner, under the policy that was evaluated.
+    10. Approvals: each party that had to approve did, by a signature over this very task that had not
+    expired, or by
+        a policy that approves for its owner.
+    11. Outputs: those of the task, or of a failed run at most its diagnostics.
+
+    Raises `ReceiptInvalid`, which names the step.
+    """
+    with _step(1, "service statement"):
+        service = check_service(bundle.service, trust)
+    with _step(2, "receipt"):
+        envelope, receipt = _receipt(bundle, service)
+    with _step(3, "checkpoint"):
+        head = cp.verify(bundle.checkpoint, service.said.origin, service.log_key)
+        _must(head.time <= at + limits.CLOCK_SKEW_SECONDS, "the checkpoint is from the future")
+    with _step(4, "log record"):
+        record = _record(bundle, head, envelope, receipt)
+    with _step(5, "gateway"):
+        gateway = _machine(b64decode(bundle.gateway_certificate, max_bytes=limits.CERTIFICATE_BYTES))
+        appraised = appraise(gateway.evidence, gateway.spki, trust, head.time, "gateway")
+        _must(appraised.service == service.digest, "its evidence vouches for another service statement")
+    with _step(6, "worker"):
+        worker = _worker(bundle, receipt, service, trust, record.time)
+    with _step(7, "task"):
+        author, task = _signed(bundle.task, receipt.task, statements.TaskStatement, service)
+        _task(task, receipt)
+    with _step(8, "function"):
+        owner, function = _signed(bundle.function, receipt.function, statements.FunctionStatement, service)
+    with _step(9, "datasets"):
+        inputs = _datasets(bundle, receipt, service)
+    with _step(10, "approvals"):
+        approvals = _approvals(bundle, receipt, service, task, (owner, function), inputs)
+    with _step(11, "outputs"):
+        _outputs(task, receipt)
+    return VerifiedReceipt(
+        run=receipt.run,
+        task=receipt.task,
+        task_name=task.name,
+        author=author,
+        function=receipt.function,
+        function_name=function.name,
+        function_owner=owner,
+        executor=function.executor,
+        entry=function.entry,
+        code=function.code.sha256 if function.code else None,
+        private_code=function.private,
+        environment=receipt.environment,
+        arguments=task.arguments,
+        inputs=tuple(item for item, _ in inputs.values()),
+        approvals=approvals,
+        policies=receipt.policies,
+        outputs=receipt.outputs,
+        receivers={name: tuple(keys.name for keys in receivers) for name, receivers in task.outputs.items()},
+        failure=receipt.failure,
+        level=worker.level,
+        level_reason=worker.level_reason,
+        tee=worker.tee,
+        simulated=worker.simulated,
+        measurement=receipt.worker.measurement,
+        layers=receipt.layers,
+        gateway_level=appraised.level,
+        gateway_tee=appraised.tee,
+        gateway_simulated=appraised.simulated,
+        service=service.digest,
+        origin=service.said.origin,
+        log_index=bundle.record.index,
+        log_size=head.size,
+        time=record.time,
+        time_source=record.source,
+        started=receipt.started,
+        finished=receipt.finished,
+    )
+
+
+def _receipt(bundle: wire.Bundle, service: Service) -> tuple[dsse.Envelope, statements.ReceiptStatement]:
+    envelope = dsse.from_dict(bundle.receipt)
+    receipt = _of(statements.ReceiptStatement, statements.read(envelope, "receipt"))
+    _must(receipt.worker.key != service.said.log_key, "worker and log have the same key")
+    _must(
+        {item.keyid for item in envelope.signatures} == {receipt.worker.key, service.said.log_key},
+        "it is not signed by exactly the worker and the log",
+    )
+    for signature in envelope.signatures:
+        envelope.verify(signature.keyid)
+    _must(receipt.service == service.digest, "it names another service statement")
+    _must(receipt.origin == service.said.origin, "it names another log")
+    return envelope, receipt
+
+
+def _record(
+    bundle: wire.Bundle, head: cp.Checkpoint, envelope: dsse.Envelope, receipt: statements.ReceiptStatement
+) -> records.LogRecord:
+    record = check_record(bundle.record, head)
+    outcome = _of(records.ReceiptOutcome, record.outcome())
+    _must(dsse.from_dict(outcome.envelope) == envelope, "the record holds another receipt")
+    said = (receipt.run, receipt.fence, receipt.failure, set(receipt.outputs))
+    _must(
+        (outcome.run, outcome.fence, outcome.failure, set(outcome.wraps)) == said,
+        "the record says something else than its receipt",
+    )
+    _must(receipt.fence < bundle.record.index, "the receipt stands in the log before its keys were released")
+    _must(record.time <= head.time, "the record is newer than the checkpoint that covers it")
+    return record
+
+
+def _machine(der: bytes) -> _core.PeerCertificate:
+    _must(len(der) <= limits.CERTIFICATE_BYTES, "the certificate is too large")
+    return _core.parse_certificate(der)
+
+
+def _worker(
+    bundle: wire.Bundle,
+    receipt: statements.ReceiptStatement,
+    service: Service,
+    trust: TrustPolicy,
+    at: int,
+) -> Appraisal:
+    der = b64decode(bundle.worker_certificate, max_bytes=limits.CERTIFICATE_BYTES)
+    said = receipt.worker
+    _must(hashlib.sha256(der).hexdigest() == said.certificate, "the certificate is not the receipt's")
+    certificate = _machine(der)
+    _must(certificate.public.hex() == said.key, "the certificate is for another key")
+    # The service's own rule is what the gateway applied; the owner's own trust policy decides for the owner.
+    theirs = TrustPolicy.from_toml(service.said.worker_trust)
+    appraise(certificate.evidence, certificate.spki, theirs, at, "worker")
+    found = appraise(certificate.evidence, certificate.spki, trust, at, "worker")
+    proven = (found.measurement or "none", found.level, found.tee, found.simulated, found.evidence_digest)
+    _must(
+        proven == (said.measurement, said.level, said.tee, said.simulated, said.evidence),
+        "the receipt says something else of the worker than its evidence proves",
+    )
+    _must(
+        receipt.environment in found.environments.values(),
+        "the worker's evidence does not name the environment",
+    )
+    return found
+
+
+def _signed(envelope: Mapping[str, Any], digest: str, kind: type[S], service: Service) -> tuple[str, S]:
+    """Signer and predicate of a party's statement with this digest, for this service."""
+    statement = statements.verify(dsse.from_dict(dict(envelope)), kind.kind)
+    _must(statement.digest == digest, f"the {kind.kind} statement is another than the receipt names")
+    said = _of(kind, statement.predicate)
+    _must(said.origin == service.said.origin, f"the {kind.kind} statement is for another log")
+    _must(said.service == service.digest, f"the {kind.kind} statement is for another service statement")
+    return statement.signer, said
+
+
+def _task(task: statements.TaskStatement, receipt: statements.ReceiptStatement) -> None:
+    _must(task.function == receipt.function, "the task names another function")
+    _must(task.environment == receipt.environment, "the task names another environment")
+    _must(task.inputs == receipt.inputs, "the task names other inputs")
+    accept, worker = task.accept, receipt.worker
+    _must(worker.measurement in accept.workers, "the task does not accept this worker's measurement")
+    _must(worker.level >= accept.min_level, "the task asks for a higher level")
+    _must(worker.tee in accept.tees, "the task does not accept this TEE class")
+    _must(accept.allow_simulated or not worker.simulated, "the task does not accept simulated evidence")
+
+
+Inputs = dict[str, tuple[VerifiedInput, statements.DatasetStatement]]
+
+
+def _datasets(bundle: wire.Bundle, receipt: statements.ReceiptStatement, service: Service) -> Inputs:
+    _must(set(bundle.datasets) == set(receipt.inputs.values()), "they are not exactly the inputs")
+    found: Inputs = {}
+    for name, digest in sorted(receipt.inputs.items()):
+        owner, said = _signed(bundle.datasets[digest], digest, statements.DatasetStatement, service)
+        policy = sha256(said.policy.encode())
+        _must(
+            receipt.policies.get(digest) == policy,
+            f"the policy of input {name} is not the one that was evaluated",
+        )
+        found[name] = VerifiedInput(name, digest, said.name, owner, said.blob.sha256, policy), said
+    return found
+
+
+def required(
+    task: statements.TaskStatement,
+    owners: Mapping[str, str],
+    function: tuple[str, statements.FunctionStatement],
+) -> dict[str, str]:
+    """Party -> why it has to approve: owners of inputs, receivers of joint outputs, the owner of private
+    code.
+
+    `owners` maps inputs to their owners; `function` is its owner and statement.
+    """
+    needed: dict[str, str] = {}
+    for name, owner in owners.items():
+        needed.setdefault(owner, f"owns input {name}")
+    for name, receivers in task.outputs.items():
+        if len(receivers) > 1:
+            for keys in receivers:
+                needed.setdefault(keys.signing, f"receives joint output {name}")
+    if function[1].private:
+        needed.setdefault(function[0], "owns the private function")
+    return needed
+
+
+def _approvals(
+    bundle: wire.Bundle,
+    receipt: statements.ReceiptStatement,
+    service: Service,
+    task: statements.TaskStatement,
+    function: tuple[str, statements.FunctionStatement],
+    inputs: Inputs,
+) -> tuple[GivenApproval, ...]:
+    names = {keys.signing: keys.name for receivers in task.outputs.values() for keys in receivers}
+    needed = required(task, {name: item.owner for name, (item, _) in inputs.items()}, function)
+    _must(set(receipt.approvals) == set(needed), "they are not by exactly those who had to approve")
+    _must(
+        set(bundle.approvals) <= set(receipt.approvals.values()),
+        "there is one that the receipt does not name",
+    )
+    found = []
+    for party, digest in sorted(receipt.approvals.items()):
+        reason, name = needed[party], names.get(party)
+        if digest in bundle.approvals:
+            signer, said = _signed(bundle.approvals[digest], digest, statements.ApprovalStatement, service)
+            _must(signer == party, "an approval is signed by another party than the receipt says")
+            _must(said.task == receipt.task, "an approval is for another task")
+            _must(said.expires > receipt.started, "an approval had expired")
+            found.append(GivenApproval(party, name, reason, "signature", said.id, said.expires))
+            continue
+        standing = [
+            said
+            for item, said in inputs.values()
+            if item.owner == party and digest in (item.policy, item.dataset) and AUTOMATIC in said.policy
+        ]
+        _must(bool(standing), f"the approval of party {party[:16]} is missing")
+        found.append(GivenApproval(party, name, reason, "policy", None, None))
+    return tuple(found)
+
+
+def _outputs(task: statements.TaskStatement, receipt: statements.ReceiptStatement) -> None:
+    produced, named = set(receipt.outputs), set(task.outputs)
+    _must(produced <= named, "there is an output that the task does not name")
+    if receipt.failure is None:
+        _must(produced == named, "an output of the task is missing")
+    else:
+        _must(produced <= {"diagnostics"}, "a failed run has an output other than its diagnostics")
+
+
+__all__ = ["GivenApproval", "VerifiedInput", "VerifiedReceipt", "required", "verify_bundle"]

@@ -164,7 +164,13 @@ fn inside(py: Python<'_>) -> PyResult<Inside<'static>> {
 }
 
 fn seconds(py: Python<'_>, value: f64) -> PyResult<Duration> {
-    Duration::try_from_secs_f64(value.min(LONGEST_WAIT)).map_err(|_| {
+    // Not `min`, which would turn a NaN into the longest wait.
+    let value = if value > LONGEST_WAIT {
+        LONGEST_WAIT
+    } else {
+        value
+    };
+    Duration::try_from_secs_f64(value).map_err(|_| {
         raise(
             py,
             "Malformed",

@@ -19,7 +19,7 @@ from uvicorn.server import ServerState
 
 from mesatee._core import Connection, Listener
 from mesatee.channel.listen import serve
-from mesatee.errors import Unavailable
+from mesatee.errors import MesateeError, TooLarge, Unavailable
 from mesatee.protocol import limits
 
 HEAD_BYTES: Final = 32 * limits.KIB
@@ -50,13 +50,20 @@ class _Protocol(H11Protocol):
         super().__init__(server.config, server.state, {}, loop)
         self._connection = connection
         self._server = server
+        self._retiring = False
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.closed: asyncio.Future[None] = loop.create_future()
         self.app = self._with_connection
 
     async def _with_connection(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_and_say_last(message: Any) -> None:
+            if message["type"] == "http.response.start" and self._retiring:
+                # The client must know, or its next request crosses our close.
+                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+            await send(message)
+
         scope["mesatee.connection"] = self._connection
-        await self._server.answer(scope, receive, send)
+        await self._server.answer(scope, receive, send_and_say_last)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -87,6 +94,7 @@ class _Protocol(H11Protocol):
 
     def retire(self) -> None:
         """Close after the request under way, or now."""
+        self._retiring = True
         if self.transport is not None and not self.transport.is_closing():
             self.shutdown()
 
@@ -142,9 +150,12 @@ class AttestedServer:
         raise Unavailable("no connection")
 
     async def answer(self, scope: Any, receive: Any, send: Any) -> None:
-        """Run the app, or answer 503 when it is busy with `concurrent_requests` others."""
+        """Run the app, or answer 413 to a head over `HEAD_BYTES` and 503 when too many others run."""
+        if _head_size(scope) > HEAD_BYTES:
+            await _refuse(send, TooLarge(f"request line and headers are over {HEAD_BYTES} bytes"))
+            return
         if self._running >= self._limit:
-            await _busy(send)
+            await _refuse(send, Unavailable("the server is busy with as many requests as it may"))
             return
         self._running += 1
         try:
@@ -184,13 +195,18 @@ class AttestedServer:
                 protocol.transport.abort()
 
 
-async def _busy(send: Any) -> None:
-    error = Unavailable("the server is busy with as many requests as it may")
+def _head_size(scope: Any) -> int:
+    # h11's own limit is on heads that are incomplete after a read. One that came in a single read passes it.
+    line = len(scope["method"]) + len(scope["raw_path"]) + len(scope["query_string"]) + len(" ? HTTP/1.1\r\n")
+    fields = sum(len(name) + len(value) + len(": \r\n") for name, value in scope["headers"])
+    return line + fields + len("\r\n")
+
+
+async def _refuse(send: Any, error: MesateeError) -> None:
     body = json.dumps({"error": error.as_dict()}).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
-        (b"retry-after", b"1"),
         (b"connection", b"close"),
     ]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})

@@ -166,9 +166,13 @@ class Founded(statements.Model):
     level: Literal[1, 2]
     port: int
     platform_policy: str
+    worker_trust: str
+    environment: str
 
 
-def _founding(folder: Path, level: Literal[1, 2], port: int, platform_policy: str | None) -> Founded:
+def _founding(
+    folder: Path, level: Literal[1, 2], port: int, platform_policy: str | None, say: Callable[[str], None]
+) -> Founded:
     path = folder / "founded.json"
     if path.exists():
         found = statements.validate(
@@ -180,11 +184,14 @@ def _founding(folder: Path, level: Literal[1, 2], port: int, platform_policy: st
                 hint="start it as it was, or found a new one: `mesatee --home DIR up`",
             )
         return found
+    say("measuring this installation")
     return Founded(
         origin=f"mesatee.local/{secrets.token_hex(8)}",
         level=level,
         port=port,
         platform_policy=platform_policy or DEFAULT_PLATFORM_POLICY,
+        worker_trust=TrustPolicy(worker=_trust(level, folder, (ENVIRONMENT,))).to_toml(),
+        environment=environment_digest(ENVIRONMENT),
     )
 
 
@@ -194,24 +201,17 @@ def _write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _trust(level: Literal[1, 2], folder: Path) -> tuple[RoleTrust, RoleTrust]:
-    """What a gateway and a worker of this installation prove: pinned to this code and this installation key."""
+def _trust(level: Literal[1, 2], folder: Path, environments: tuple[str, ...]) -> RoleTrust:
+    """What a process of this installation proves: pinned to this code and this installation key."""
     if level == 1:
-        nothing = RoleTrust(tees=("none",), minimum_level=1, measurements="any")
-        return nothing, nothing
-    key = installation_key(folder / "installation.key")
-    pins = []
-    for environments in ((), (ENVIRONMENT,)):
-        mine = SoftwareAttester(key, measure(environments))
-        pins.append(
-            RoleTrust(
-                tees=("software",),
-                minimum_level=2,
-                measurements=(mine.measurement,),
-                installation_keys=(mine.fingerprint,),
-            )
-        )
-    return pins[0], pins[1]
+        return RoleTrust(tees=("none",), minimum_level=1, measurements="any")
+    mine = SoftwareAttester(installation_key(folder / "installation.key"), measure(environments))
+    return RoleTrust(
+        tees=("software",),
+        minimum_level=2,
+        measurements=(mine.measurement,),
+        installation_keys=(mine.fingerprint,),
+    )
 
 
 def start(
@@ -221,11 +221,12 @@ def start(
     port: int = 0,
     platform_policy: str | None = None,
     environ: dict[str, str] | None = None,
+    with_worker: bool = True,
     say: Callable[[str], None] = lambda text: None,
 ) -> Service:
     """Start the embedded service in ``home/service`` and write ``trust.toml`` and ``service.toml`` to `home`.
 
-    `environ` is added to the environment of gateway and worker. Raises `Conflict` if one runs there already.
+    `environ` is added to the environment of gateway and worker. Without a worker, tasks wait. Raises `Conflict` if one runs there already.
     """
     folder = home / "service"
     for path in (home, folder, folder / "host", folder / "enclave", folder / "log"):
@@ -234,9 +235,9 @@ def start(
     runtime = Path(tempfile.mkdtemp(prefix="mesatee-"))
     processes: list[Process] = []
     try:
-        founded = _founding(folder, level, port, platform_policy)
-        say("measuring this installation")
-        gateway_trust, worker_trust = _trust(level, folder)
+        founded = _founding(folder, level, port, platform_policy, say)
+        gateway_trust = _trust(level, folder, ())
+        worker_trust = TrustPolicy.from_toml(founded.worker_trust).worker
         base = ProcessConfig(
             folder=str(folder),
             host_socket=str(runtime / "host.sock"),
@@ -245,7 +246,7 @@ def start(
             listen_port=port or founded.port,
             level=level,
             platform_policy=founded.platform_policy,
-            worker_trust=TrustPolicy(worker=worker_trust).to_toml(),
+            worker_trust=founded.worker_trust,
             gateway_trust=TrustPolicy().to_toml(),
         )
         python = [sys.executable, "-I", "-B", "-m"]
@@ -286,11 +287,14 @@ def start(
             url=url,
             trust=Path("trust.toml"),
             workers=list(worker_trust.measurements) if worker_trust.measurements != "any" else ["none"],
-            environment=environment_digest(ENVIRONMENT),
+            environment=founded.environment,
+            tees=list(worker_trust.tees),
+            level=level,
         )
-        say("starting the worker")
-        worker.start()
-        processes.append(worker)
+        if with_worker:
+            say("starting the worker")
+            worker.start()
+            processes.append(worker)
         return Service(home, url, processes, runtime, lock)
     except BaseException:
         for process in reversed(processes):

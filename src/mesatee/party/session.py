@@ -278,17 +278,22 @@ class Session:
         with self._lock:
             statement = self._author(self.checkpoint.note).write(kind, **fields)
             # A request for results is answered once: after a broken connection the caller makes a new one.
-            again = kind is not statements.CollectStatement
-            body = statement.envelope.to_bytes()
-            reply = statements.validate(
-                wire.Posted, self._http.post(f"{wire.API}/statements", body, again=again), "answer"
-            )
-            if reply.digest != statement.digest:
+            reply = self.post_envelope(statement.envelope, again=kind is not statements.CollectStatement)
+            return Posted(statement, reply.digest, reply.index, reply.result)
+
+    def post_envelope(self, envelope: dsse.Envelope, *, again: bool = False) -> wire.Posted:
+        """Post a signed envelope as it is, `again` if the connection breaks; verify the checkpoint that
+        answers.
+        """
+        with self._lock:
+            answer = self._http.post(f"{wire.API}/statements", envelope.to_bytes(), again=again)
+            reply = statements.validate(wire.Posted, answer, "answer")
+            if reply.digest != envelope.digest:
                 raise Malformed("the gateway answered for another statement")
             covered = self._observe(reply.checkpoint)
             if reply.index >= covered.size:
                 raise LogCorrupt("the gateway answered before the statement was in the log")
-            return Posted(statement, reply.digest, reply.index, reply.result)
+            return reply
 
     # -- reading ----------------------------------------------------------------------------------
 

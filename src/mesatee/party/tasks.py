@@ -24,12 +24,13 @@ from ..errors import (
 )
 from ..protocol import envelope as dsse
 from ..protocol import limits, statements, wire, wraps
+from ..protocol.consent import must_approve
 from ..protocol.digests import WRAP_BYTES, b64decode
 from ..protocol.jsonstrict import canonical
 from . import data, files, functions, names
 from .http import Progress
 from .session import Posted, Session
-from .verify import VerifiedReceipt, required, verify_bundle
+from .verify import VerifiedReceipt, verify_bundle
 
 DAY_SECONDS: Final = 86_400
 WAIT_SECONDS: Final = 20
@@ -128,18 +129,7 @@ class Review:
         """Party -> why it has to approve. A private function of somebody else is not counted here."""
         shown = self.function
         owners = {item.port: item.owner for item in self.inputs}
-        if shown is None:
-            return _needed_without_function(self.said, owners)
-        return required(self.said, owners, (shown.owner, shown.said))
-
-
-def _needed_without_function(said: statements.TaskStatement, owners: Mapping[str, str]) -> dict[str, str]:
-    needed = {owner: f"owns input {name}" for name, owner in owners.items()}
-    for name, receivers in said.outputs.items():
-        if len(receivers) > 1:
-            for keys in receivers:
-                needed.setdefault(keys.signing, f"receives joint output {name}")
-    return needed
+        return must_approve(self.said, owners, (shown.owner, shown.said) if shown else None)
 
 
 def check_statement(view: wire.TaskView) -> tuple[str, statements.TaskStatement]:
@@ -187,8 +177,7 @@ def review(session: Session, view: wire.TaskView) -> Review:
             if known.get(keys.signing) != keys:
                 raise KeyRefused(f"a receiver of {name} is not registered with exactly the keys in the task")
     author = known.get(author_id)
-    return Review(
-        view.digest, author_id, author.name if author else "?", said, shown, inputs, view)
+    return Review(view.digest, author_id, author.name if author else "?", said, shown, inputs, view)
 
 
 def _function(session: Session, digest: str) -> functions.Shown | None:

@@ -20,12 +20,16 @@ from ..errors import MesateeError, ReceiptInvalid
 from ..protocol import checkpoint as cp
 from ..protocol import envelope as dsse
 from ..protocol import limits, records, statements, wire
+from ..protocol.consent import must_approve
 from ..protocol.digests import b64decode, sha256
 from .service import Service, check_service
 from .track import check_record
 
 AUTOMATIC: Final = "approve_automatically"
 """The Cedar action by which a dataset's policy stands for its owner's approval."""
+
+PLATFORM: Final = "platform"
+"""The platform's place among the policies of a receipt; datasets stand under their digests."""
 
 S = TypeVar("S", bound=statements.Common)
 T = TypeVar("T")
@@ -37,7 +41,7 @@ class GivenApproval:
 
     party: str
     name: str | None
-    """As in the task's receivers; None where the bundle does not say."""
+    """As the party introduced itself; None where the bundle does not carry its statement."""
     reason: str
     how: Literal["signature", "policy"]
     id: str | None
@@ -155,7 +159,8 @@ def verify_bundle(bundle: wire.Bundle, trust: TrustPolicy, at: int) -> VerifiedR
     7. Task: the receipt's, signed, for this service; it accepts this worker; function, inputs and environment
     agree.
     8. Function: the task's, signed.
-    9. Datasets: exactly the task's inputs, each signed by its owner, under the policy that was evaluated.
+    9. Datasets: exactly the task's inputs, each signed by its owner, under the policy that was evaluated;
+       so is the platform's.
     10. Approvals: each party that had to approve did, by a signature over this very task that had not
     expired, or by
         a policy that approves for its owner.
@@ -319,38 +324,28 @@ Inputs = dict[str, tuple[VerifiedInput, statements.DatasetStatement]]
 
 def _datasets(bundle: wire.Bundle, receipt: statements.ReceiptStatement, service: Service) -> Inputs:
     _must(set(bundle.datasets) == set(receipt.inputs.values()), "they are not exactly the inputs")
+    ruled = {PLATFORM: sha256(service.said.platform_policy.encode())}
     found: Inputs = {}
     for name, digest in sorted(receipt.inputs.items()):
         owner, said = _signed(bundle.datasets[digest], digest, statements.DatasetStatement, service)
-        policy = sha256(said.policy.encode())
-        _must(
-            receipt.policies.get(digest) == policy,
-            f"the policy of input {name} is not the one that was evaluated",
-        )
-        found[name] = VerifiedInput(name, digest, said.name, owner, said.blob.sha256, policy), said
+        ruled[digest] = sha256(said.policy.encode())
+        found[name] = VerifiedInput(name, digest, said.name, owner, said.blob.sha256, ruled[digest]), said
+    _must(receipt.policies == ruled, "the policies that were evaluated are not those of datasets and service")
     return found
 
 
-def required(
-    task: statements.TaskStatement,
-    owners: Mapping[str, str],
-    function: tuple[str, statements.FunctionStatement],
-) -> dict[str, str]:
-    """Party -> why it has to approve: owners of inputs, receivers of joint outputs, the owner of private
-    code.
-
-    `owners` maps inputs to their owners; `function` is its owner and statement.
-    """
-    needed: dict[str, str] = {}
-    for name, owner in owners.items():
-        needed.setdefault(owner, f"owns input {name}")
-    for name, receivers in task.outputs.items():
-        if len(receivers) > 1:
-            for keys in receivers:
-                needed.setdefault(keys.signing, f"receives joint output {name}")
-    if function[1].private:
-        needed.setdefault(function[0], "owns the private function")
-    return needed
+def _names(bundle: wire.Bundle, service: Service) -> dict[str, str]:
+    """Party -> the name under which it introduced itself, by its own signature."""
+    found = {}
+    for party, envelope in bundle.parties.items():
+        statement = statements.verify(dsse.from_dict(envelope), "party")
+        said = _of(statements.PartyStatement, statement.predicate)
+        _must(statement.signer == party, "a party's statement is signed by another")
+        _must(
+            (said.origin, said.service) == (service.said.origin, service.digest), "a party's statement is for another service"
+        )
+        found[party] = said.keys.name
+    return found
 
 
 def _approvals(
@@ -361,8 +356,8 @@ def _approvals(
     function: tuple[str, statements.FunctionStatement],
     inputs: Inputs,
 ) -> tuple[GivenApproval, ...]:
-    names = {keys.signing: keys.name for receivers in task.outputs.values() for keys in receivers}
-    needed = required(task, {name: item.owner for name, (item, _) in inputs.items()}, function)
+    names = _names(bundle, service)
+    needed = must_approve(task, {name: item.owner for name, (item, _) in inputs.items()}, function)
     _must(set(receipt.approvals) == set(needed), "they are not by exactly those who had to approve")
     _must(
         set(bundle.approvals) <= set(receipt.approvals.values()),
@@ -381,7 +376,7 @@ def _approvals(
         standing = [
             said
             for item, said in inputs.values()
-            if item.owner == party and digest in (item.policy, item.dataset) and AUTOMATIC in said.policy
+            if item.owner == party and digest == item.dataset and AUTOMATIC in said.policy
         ]
         _must(bool(standing), f"the approval of party {party[:16]} is missing")
         found.append(GivenApproval(party, name, reason, "policy", None, None))
@@ -397,4 +392,4 @@ def _outputs(task: statements.TaskStatement, receipt: statements.ReceiptStatemen
         _must(produced <= {"diagnostics"}, "a failed run has an output other than its diagnostics")
 
 
-__all__ = ["GivenApproval", "VerifiedInput", "VerifiedReceipt", "required", "verify_bundle"]
+__all__ = ["GivenApproval", "VerifiedInput", "VerifiedReceipt", "verify_bundle"]

@@ -63,6 +63,7 @@ class Bundle(Model):
     function: dict[str, Any]
     datasets: dict[Hex32, dict[str, Any]]
     approvals: dict[Hex32, dict[str, Any]]
+    parties: dict[Hex32, dict[str, Any]]
     worker_certificate: Base64
     gateway_certificate: Base64
     endorsements: tuple[Base64, ...] = ()

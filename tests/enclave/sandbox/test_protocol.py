@@ -197,6 +197,8 @@ def test_the_largest_job_fits_its_message():
         outputs={f"{long}{n:02}": OutputSpec("parquet", limits.BLOB_BYTES) for n in range(limits.INPUTS)},
     )
     assert Job.decode(job.encode()) == job
+    with pytest.raises(TooLarge):
+        Job("python", "f", require=frozenset(f"layer_{n}" for n in range(limits.JOB_BYTES // 8))).encode()
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,7 @@ def test_what_is_raised_stands_in_diagnostics(run_python):
     assert "line 5, in f" in result.text
     assert "printed" in result.text
     assert "calling.py" not in result.text
+    assert result.text.index("printed") < result.text.index("Traceback")
 
 
 def test_a_flood_of_output_is_cut_and_its_end_is_kept(run_python):
@@ -325,6 +326,33 @@ def test_a_dead_zygote_is_replaced():
     with pytest.raises(SandboxFailed, match="closed"):
         own.run(job, {"data": fd})
     os.close(fd)
+
+
+def test_nothing_outlives_a_supervisor_that_is_killed():
+    code = (
+        "from mesatee.enclave.sandbox import *\n"
+        "with Supervisor() as own:\n"
+        "    print(own.zygote_pid, flush=True)\n"
+        "    code = b'import time\\ndef f() -> bytes:\\n    time.sleep(60)'\n"
+        "    own.run(Job('python', 'f', code=code, outputs={'r': OutputSpec('bytes')}), {})\n"
+    )
+    program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    zygote = int(program.stdout.readline())
+    deadline = time.monotonic() + 10
+    while len(session(zygote)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(session(zygote)) == 3
+    program.kill()
+    program.communicate()
+    while session(zygote) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert session(zygote) == []
+
+
+def session(zygote):
+    """Zygote, outer and inner child are the processes of one session; those that have ended do not count."""
+    found = subprocess.run(["ps", "-s", str(zygote), "-o", "stat="], capture_output=True, text=True)
+    return [state for state in found.stdout.split() if not state.startswith("Z")]
 
 
 def test_a_missing_layer_that_is_required_stops_the_run_before_foreign_code(supervisor):

@@ -354,6 +354,7 @@ class Gateway:
                 for digest in task.predicate.inputs.values()
             },
             approvals={item.digest: self.envelope(item.index) for item in given if item.digest in counted},
+            parties={who: self.envelope(state.party(who).index) for who in state.concerned(task)},
             worker_certificate=b64encode(b"".join(self.blobs.get(run.grant.worker.certificate))),
             gateway_certificate=b64encode(self._certificate),
         )

@@ -18,7 +18,7 @@ USE: Final = "use"
 RELEASE_KEY: Final = "release_key"
 RELEASE_RESULT: Final = "release_result"
 PLATFORM: Final = "platform"
-"""The platform's place in the record of policies that allowed; datasets stand under the names of their inputs."""
+"""The platform's place in the record of policies that allowed; datasets stand under their digests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ def platform(text: str, action: policy.PlatformAction, what: str, signer: str, n
 
 
 def decide(asked: Question, platform_policy: str) -> dict[str, str]:
-    """Every policy concerned must allow. Returns input name (or ``platform``) -> digest of the policy's text.
+    """Every policy concerned must allow. Returns dataset digest (or ``platform``) -> digest of the policy's text.
 
     Raises `PolicyDenied`, naming whose policy did not.
     """
     named = [_platform(platform_policy), *_datasets(asked).values()]
     policy.decide_each(named, _requests(asked, asked.action))
-    ruled = {name: item.policy.digest for name, item in _datasets(asked).items()}
+    ruled = {item.resource: item.policy.digest for item in named[1:]}
     return {**ruled, PLATFORM: named[0].policy.digest}
 
 

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...errors import LogCorrupt, NotFound
 from ...protocol import checkpoint as cp
+from ...protocol import consent
 from ...protocol import envelope as dsse
 from ...protocol import records, statements
 from ...protocol.digests import Hex32
@@ -143,17 +144,8 @@ class State:
 
     def must_approve(self, task: statements.TaskStatement) -> dict[str, str]:
         """Party -> why it has to approve: owners of inputs, receivers of joint outputs, the owner of private code."""
-        needed: dict[str, str] = {}
-        for name, owner in self.owners(task).items():
-            needed.setdefault(owner, f"owns input {name}")
-        for name, receivers in task.outputs.items():
-            if len(receivers) > 1:
-                for keys in receivers:
-                    needed.setdefault(keys.signing, f"receives joint output {name}")
         function = self.function(task.function)
-        if function.predicate.private:
-            needed.setdefault(function.signer, "owns the private function")
-        return needed
+        return consent.must_approve(task, self.owners(task), (function.signer, function.predicate))
 
     def valid_approvals(self, task: str, time: int) -> dict[str, Approval]:
         """Party -> its newest approval of `task` that is neither withdrawn nor expired."""

@@ -7,7 +7,6 @@ The outer child runs no foreign code; it waits for the inner one, which is proce
 from __future__ import annotations
 
 import dataclasses
-import gc
 import os
 import random
 import select
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from mesatee import _core
-from mesatee.enclave.sandbox.executors import EXECUTORS, execute
+from mesatee.enclave.sandbox.executors import EXECUTORS, execute, flush
 from mesatee.enclave.sandbox.protocol import Failure, Job, last_line, ready_line, refused_line
 from mesatee.errors import MesateeError
 from mesatee.protocol import limits
@@ -104,14 +103,9 @@ def inner(
 
 
 def _run(job: Job, inputs: dict[str, int], outputs: dict[str, int]) -> Failure | None:
-    gc.enable()
     _allow_threads(job.limits.threads)
     failure = execute(job, EXECUTORS[job.executor], inputs, outputs)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BaseException:  # noqa: BLE001, S112  # foreign code may have put anything there; only output is lost
-            continue
+    flush()
     return failure
 
 

@@ -43,6 +43,8 @@ KILL_SECONDS: Final = 1.0
 
 _CONTROL_FD: Final = 3
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+_CPU_SHARE: Final = 0.8
+"""RLIMIT_CPU counts clock ticks, the usage is exact: a child killed for it has used about that much."""
 _READ_BYTES: Final = 64 * limits.KIB
 _ENVIRONMENT: Final = {
     "LC_ALL": "C.UTF-8",
@@ -292,7 +294,12 @@ class _Run:
     def execute(self, inputs: Mapping[str, int]) -> Outcome:
         """Hand the job over, watch it, judge it."""
         stdio, report, outputs = self._send(inputs)
-        self._watch(stdio, report)
+        try:
+            self._watch(stdio, report)
+        except BaseException:
+            # Interrupted in between, the next run would take this child's end for its own.
+            self._zygote.kill()
+            raise
         # The child is gone, so that what is left in its pipes is all there will be.
         self._drain_text(stdio)
         self._drain_report(report)
@@ -351,7 +358,6 @@ class _Run:
             left = deadline - time.monotonic()
             if left <= 0:
                 if self._stopped is not None:
-                    self._zygote.kill()
                     raise SandboxFailed("the zygote did not end a child in time and was killed")
                 deadline = self._stop("out_of_time")
                 continue
@@ -383,9 +389,11 @@ class _Run:
         except OSError:
             message = b""
         if not message:
-            self._zygote.kill()
             raise SandboxFailed("the zygote died during a run")
-        self._exit = Exit.decode(message)
+        try:
+            self._exit = Exit.decode(message)
+        except InputError as error:
+            raise SandboxFailed(f"the zygote broke the protocol: {error.message}") from None
 
     def _read_text(self, fd: int) -> bool:
         """One piece of stdout and stderr; False at the end."""
@@ -437,7 +445,7 @@ class _Run:
         killed = self._exit.status - 128
         if (
             killed in (signal.SIGKILL, signal.SIGXCPU)
-            and self._exit.cpu_seconds >= self._job.limits.cpu_seconds
+            and self._exit.cpu_seconds >= _CPU_SHARE * self._job.limits.cpu_seconds
         ):
             return "out_of_cpu", layers
         if killed == signal.SIGXFSZ:
@@ -454,7 +462,11 @@ class _Run:
         total = 0
         kept: dict[str, Output] = {}
         for name, fd in outputs.items():
-            _core.memfd_seal(fd)
+            try:
+                _core.memfd_seal(fd)
+            except SandboxFailed:
+                # Something still holds it writable, which nothing of a child that is gone should.
+                return "crashed", {}
             size = os.fstat(fd).st_size
             total += size
             most = self._job.outputs[name].max_bytes or self._job.limits.output_bytes

@@ -55,10 +55,16 @@ class Worker:
         self._supervisor.cancel()
 
     def run(self, ready: Callable[[], None] | None = None) -> None:
-        """Serve until stopped."""
-        self._supervisor.start()
+        """Serve until stopped. Raises `TrustError` at once if gateway and worker do not accept each other."""
+        try:
+            self._client.service()
+        except (Unavailable, TimedOut) as error:
+            # The gateway may come later.
+            _note("no_gateway_yet", error)
         if ready:
             ready()
+        # Warming the sandbox takes a second or two; nobody has to wait for it who only wants to post a task.
+        self._supervisor.start()
         while not self._stop.is_set():
             try:
                 lease = self._queue.lease(QUEUE_LEASE_SECONDS, WAIT_SECONDS)

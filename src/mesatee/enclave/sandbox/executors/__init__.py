@@ -10,9 +10,9 @@ from types import MappingProxyType
 from typing import Final
 
 from mesatee.enclave.sandbox.executors import builtin, python
-from mesatee.enclave.sandbox.executors.calling import Call, Failed, Load, execute
+from mesatee.enclave.sandbox.executors.calling import Call, Failed, Load, execute, flush
 
 EXECUTORS: Final[Mapping[str, Load]] = MappingProxyType({"builtin": builtin.load, "python": python.load})
 """Executor -> what turns a job into a call."""
 
-__all__ = ["EXECUTORS", "Call", "Failed", "Load", "execute"]
+__all__ = ["EXECUTORS", "Call", "Failed", "Load", "execute", "flush"]

@@ -11,6 +11,7 @@ import json
 import math
 import mmap
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -207,11 +208,21 @@ def explain(text: str) -> None:
 
 def explain_error(error: BaseException) -> None:
     """The traceback for `diagnostics`, without our own frames."""
+    flush()
     try:
         lines = traceback.format_exception(type(error), error, _foreign(error))
     except BaseException:  # noqa: BLE001  # an exception of foreign code may raise even when it is printed
         lines = [f"{type(error).__name__}\n"]
     _to_stderr("".join(lines))
+
+
+def flush() -> None:
+    """Let go of what the function printed."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BaseException:  # noqa: BLE001, S112  # foreign code may have put anything there; only output is lost
+            continue
 
 
 def _foreign(error: BaseException) -> Any:

@@ -1,0 +1,286 @@
+"""``mesatee data``: seal, register, list, open."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, cast, get_args
+
+import typer
+from rich.console import Console
+
+from ..errors import Malformed
+from ..party import data, files, functions
+from ..party.session import Session
+from ..protocol import limits, wire
+from ..protocol import policy_text as policies
+from ..protocol.statements import TableFormat
+from .common import AsJson, emit, facts, line, moment, progress, settings, short, size, table, verb
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+Format = Annotated[
+    str | None, typer.Option("--format", help="csv, parquet, arrow, json or bytes [by extension].")
+]
+Keys = Annotated[
+    list[str] | None, typer.Option("--key", help="A column that must be there; may be repeated.")
+]
+
+
+def table_format(text: str | None) -> TableFormat | None:
+    """Raises `Malformed`."""
+    if text is not None and text not in get_args(TableFormat):
+        raise Malformed(
+            f"there is no format {text[:32]!r}", hint=f"there are {', '.join(get_args(TableFormat))}"
+        )
+    return cast("TableFormat | None", text)
+
+
+@app.command("seal")
+@verb
+def seal(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="A CSV, Parquet, Arrow, JSON or other file.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to [FILE.age].")] = None,
+    format: Format = None,
+    key: Keys = None,
+    as_json: AsJson = False,
+) -> None:
+    """Seal a file to your own age key, on this machine. Nothing is sent."""
+    identity = settings(context).identity()
+    with progress("sealing", file.stat().st_size) as told:
+        made = data.seal(identity, file, out, format=table_format(format), keys=key or (), progress=told)
+    value = _sealed(made)
+    emit(as_json, value, lambda console: _show_sealed(console, made))
+
+
+def _sealed(made: data.SealedFile) -> dict[str, Any]:
+    return {
+        "file": str(made.path),
+        "sha256": made.digest,
+        "size": made.size,
+        "format": made.shape.format,
+        "rows": made.shape.rows,
+        "columns": [item.model_dump(mode="json") for item in made.shape.columns],
+    }
+
+
+def _show_sealed(console: Console, made: data.SealedFile) -> None:
+    rows = f", {made.shape.rows} rows" if made.shape.rows is not None else ""
+    line(console, f"{made.path}: {made.shape.format}{rows}, {size(made.size)}, {short(made.digest)}")
+
+
+@app.command("put")
+@verb
+def put(
+    context: typer.Context,
+    file: Annotated[
+        Path, typer.Argument(help="A file to seal first, or one ending in .age that is sealed already.")
+    ],
+    name: Annotated[str | None, typer.Option(help="The dataset's name [the file's].")] = None,
+    format: Format = None,
+    key: Keys = None,
+    policy: Annotated[Path | None, typer.Option(help="A file with a Cedar policy.")] = None,
+    min_level: Annotated[int | None, typer.Option(help="Policy: least level of the worker, 1 to 5.")] = None,
+    tee: Annotated[
+        list[str] | None, typer.Option(help="Policy: a TEE class of the worker; may be repeated.")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--function", help="Policy: a function that may use it; may be repeated."),
+    ] = None,
+    days: Annotated[float | None, typer.Option(help="Policy: usable for this many days.")] = None,
+    approve_automatically: Annotated[
+        bool, typer.Option(help="Policy: tasks with the functions named need no signature of yours.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Seal a file if need be, upload the ciphertext, and register it as a dataset.
+
+    The plaintext never leaves this machine. Without policy options, whatever task you approve by signature
+    may use it.
+    """
+    chosen = settings(context)
+    identity = chosen.identity()
+    name = name or file.name.removesuffix(data.SEALED).split(".")[0]
+    with chosen.session() as session:
+        text = _policy(session, policy, min_level, tee or [], only or [], days, approve_automatically)
+        with ExitStack() as stack:
+            if file.suffix == data.SEALED:
+                made = data.sealed_file(identity, file, format=table_format(format), keys=key or ())
+            else:
+                # The ciphertext is only on its way to the service: `data open` brings the file back.
+                folder = stack.enter_context(TemporaryDirectory(prefix=".mesatee-", dir=_beside(file)))
+                target = Path(folder) / (file.name + data.SEALED)
+                with progress("sealing", file.stat().st_size) as told:
+                    made = data.seal(
+                        identity, file, target, format=table_format(format), keys=key or (), progress=told
+                    )
+            with progress("uploading", made.size) as told:
+                posted = data.put(session, made, name, policy=text, progress=told)
+    value = {"digest": posted.digest, "index": posted.index, "name": name, "policy": text, **_sealed(made)}
+    value["file"] = str(file)
+
+    def human(console: Console) -> None:
+        line(console, f"{made.shape.format}, {size(made.size)} sealed, {short(made.digest)}")
+        line(console, f"dataset {name} is {posted.digest}, log entry {posted.index}")
+
+    emit(as_json, value, human)
+
+
+def _beside(file: Path) -> Path | None:
+    """The file's own folder, where there is room for its like; the system's for temporary files if not
+    writable.
+    """
+    return file.parent if os.access(file.parent, os.W_OK) else None
+
+
+def _policy(
+    session: Session,
+    path: Path | None,
+    min_level: int | None,
+    tees: list[str],
+    only: list[str],
+    days: float | None,
+    automatic: bool,
+) -> str:
+    if path is not None:
+        if min_level is not None or tees or only or days is not None or automatic:
+            raise Malformed("a policy file says everything; leave the other policy options out")
+        try:
+            return files.read(path, limits.POLICY_BYTES, "policy file").decode()
+        except UnicodeDecodeError:
+            raise Malformed(f"the policy file {path} is not UTF-8") from None
+    return policies.dataset(
+        min_level=min_level,
+        tees=tees,
+        functions=[functions.find(session, item).digest for item in only],
+        not_after=None if days is None else session.now() + round(days * 86_400),
+        approve_automatically=automatic,
+    )
+
+
+@app.command("list")
+@verb
+def list_(
+    context: typer.Context,
+    mine: Annotated[bool, typer.Option("--mine", help="Only your own.")] = False,
+    retired: Annotated[bool, typer.Option("--retired", help="Also those out of use.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List datasets: what they hold, never their values."""
+    chosen = settings(context)
+    with chosen.session() as session:
+        me = session.identity.id
+        found = [
+            item
+            for item in session.datasets()
+            if (retired or not item.retired) and (not mine or item.owner == me)
+        ]
+    value = {"datasets": [item.model_dump(mode="json") for item in found]}
+    rows = [
+        (
+            item.name,
+            item.owner_name,
+            short(item.digest),
+            item.format,
+            _count(item.rows),
+            size(item.size),
+            item.uses,
+        )
+        for item in found
+    ]
+    columns = ("name", "owner", "digest", "format", "rows", "size", "runs")
+    emit(
+        as_json,
+        value,
+        lambda console: table(console, columns, rows, "No dataset yet: `mesatee data put FILE`."),
+    )
+
+
+def _count(number: int | None) -> str:
+    return "-" if number is None else str(number)
+
+
+@app.command("show")
+@verb
+def show(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Argument(help="Name, OWNER/NAME or digest.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show a dataset: columns, policy, and who used it."""
+    with settings(context).session() as session:
+        view = data.find(session, dataset)
+        uses = data.uses(session, view.digest)
+        names = {item.id: item.keys.name for item in session.parties()}
+    value = {**view.model_dump(mode="json"), "used_by": [asdict(item) for item in uses]}
+    emit(as_json, value, lambda console: _show(console, view, uses, names))
+
+
+def _show(console: Console, view: wire.DatasetView, uses: list[data.Use], names: dict[str, str]) -> None:
+    rows: list[tuple[str, object]] = [
+        ("name", view.name),
+        ("digest", view.digest),
+        ("owner", f"{view.owner_name} ({short(view.owner)})"),
+        ("format", view.format),
+        ("rows", _count(view.rows)),
+        ("ciphertext", f"{size(view.size)}, sha256 {view.blob}"),
+        ("log entry", view.index),
+        ("in use", "no, retired" if view.retired else "yes"),
+    ]
+    facts(console, rows)
+    line(console, "")
+    table(console, ("column", "type"), [(item["name"], item["type"]) for item in view.columns], "No columns.")
+    line(console, "")
+    line(console, "policy", "bold")
+    for text in view.policy.rstrip("\n").split("\n"):
+        line(console, "  " + text)
+    line(console, "")
+    used = [
+        (moment(use.time), use.task_name, names.get(use.by, use.by[:12]), use.status, short(use.run))
+        for use in uses
+    ]
+    table(console, ("used at", "task", "by", "state", "run"), used, "No run that concerns you has used it.")
+
+
+@app.command("rm")
+@verb
+def rm(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Argument(help="Name or digest of your dataset.")],
+    as_json: AsJson = False,
+) -> None:
+    """Take your dataset out of use: no new run, no key release from now on. The log keeps its history."""
+    with settings(context).session() as session:
+        posted = data.retire(session, dataset)
+    value = {"digest": posted.digest, "index": posted.index}
+    emit(
+        as_json,
+        value,
+        lambda console: line(console, f"{dataset} is out of use since log entry {posted.index}"),
+    )
+
+
+@app.command("open")
+@verb
+def open_(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Argument(help="Name or digest of your dataset.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Download your own dataset and open it on this machine."""
+    with settings(context).session() as session:
+        view = data.find(session, dataset)
+        with progress("downloading", view.size) as told:
+            count = data.open_own(session, view.digest, out, replace=force, progress=told)
+    value = {"file": str(out), "size": count, "digest": view.digest}
+    emit(as_json, value, lambda console: line(console, f"{out}: {size(count)}"))
+
+
+__all__ = ["app", "table_format"]

@@ -1,0 +1,171 @@
+"""``mesatee function``: register functions, and read those of others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from ..party import functions
+from ..protocol.statements import FunctionStatement, TableFormat
+from .common import AsJson, emit, line, pairs, settings, short, table, verb
+from .data import table_format
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.command("put")
+@verb
+def put(
+    context: typer.Context,
+    source: Annotated[
+        str, typer.Argument(help="A Python file, or the name of a built-in function (echo, psi).")
+    ],
+    name: Annotated[str | None, typer.Option(help="Its name [the function's].")] = None,
+    entry: Annotated[
+        str | None, typer.Option(help="Which function of the file [the only public one].")
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Seal the code: it opens only in attested workers.")
+    ] = False,
+    output: Annotated[
+        list[str] | None,
+        typer.Option(help="Name of an output, if the function returns a dict; may be repeated."),
+    ] = None,
+    format: Annotated[
+        list[str] | None,
+        typer.Option("--format", help="OUTPUT=csv|parquet|arrow|json|bytes; may be repeated."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Register a function: its inputs, arguments and outputs are read from its annotations, the code is not
+    run.
+    """
+    chosen: dict[str, TableFormat] = {}
+    for port, text in pairs(format or [], "a format").items():
+        found = table_format(text)
+        if found is not None:
+            chosen[port] = found
+    with settings(context).session() as session:
+        if source in functions.BUILTINS and not Path(source).exists():
+            posted = functions.put_builtin(session, source, name)
+        else:
+            posted = functions.put(
+                session,
+                Path(source),
+                name,
+                entry=entry,
+                private=private,
+                outputs=output or (),
+                formats=chosen,
+            )
+        view = functions.find(session, posted.digest)
+    value = {"index": posted.index, **view.model_dump(mode="json")}
+
+    def human(console: Console) -> None:
+        line(console, f"function {view.name} is {posted.digest}, log entry {posted.index}")
+
+    emit(as_json, value, human)
+
+
+def _said(said: FunctionStatement) -> dict[str, Any]:
+    dumped = said.model_dump(mode="json")
+    names = ("name", "executor", "entry", "private", "inputs", "variadic", "arguments", "outputs")
+    return {**{key: dumped[key] for key in names}, "code": said.code.sha256 if said.code else None}
+
+
+def describe(said: FunctionStatement) -> str:
+    """One line: what it takes and gives."""
+    inputs = "any inputs" if said.variadic else ", ".join(port.name for port in said.inputs) or "no input"
+    arguments = ", ".join(
+        f"{item.name}: {item.type}" + ("" if item.required else f" = {item.default!r}")
+        for item in said.arguments
+    )
+    outputs = ", ".join(f"{port.name} ({port.format})" for port in said.outputs)
+    return f"{said.entry}({inputs}{'; ' + arguments if arguments else ''}) -> {outputs}"
+
+
+@app.command("list")
+@verb
+def list_(
+    context: typer.Context,
+    retired: Annotated[bool, typer.Option("--retired", help="Also those out of use.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the functions that you may see."""
+    with settings(context).session() as session:
+        found = [item for item in session.functions() if retired or not item.retired]
+    value = {"functions": [item.model_dump(mode="json") for item in found]}
+    rows = [
+        (
+            item.name,
+            item.owner_name,
+            short(item.digest),
+            item.executor,
+            "private" if item.private else "public",
+        )
+        for item in found
+    ]
+    columns = ("name", "owner", "digest", "executor", "code")
+    emit(
+        as_json,
+        value,
+        lambda console: table(console, columns, rows, "No function yet: `mesatee function put FILE`."),
+    )
+
+
+@app.command("show")
+@verb
+def show(
+    context: typer.Context,
+    function: Annotated[str, typer.Argument(help="Name, OWNER/NAME or digest.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show a function and its code, checked against the digest that you would approve."""
+    with settings(context).session() as session:
+        found = functions.show(session, functions.find(session, function))
+    code = found.code.decode("utf-8", "replace") if found.code is not None else None
+    value = {"digest": found.digest, "owner": found.owner, **_said(found.said), "source": code}
+    emit(as_json, value, lambda console: show_function(console, found))
+
+
+def show_function(console: Console, found: functions.Shown) -> None:
+    """A function with its code. Characters that would change how a terminal shows it are written out."""
+    line(
+        console,
+        f"{found.said.name} by {found.owner_name} ({short(found.owner)}), {found.said.executor}",
+        "bold",
+    )
+    line(console, describe(found.said))
+    line(console, f"digest {found.digest}")
+    if found.code is not None:
+        line(console, f"code, sha256 {found.said.code.sha256 if found.said.code else '-'}:")
+        for text in found.code.decode("utf-8", "replace").rstrip("\n").split("\n"):
+            line(console, "  | " + text)
+    elif found.said.executor == "builtin":
+        line(console, "The code is part of the worker, so it is in the worker's measurement.")
+    else:
+        line(console, "The code is private: its owner approves each task that uses it.")
+
+
+@app.command("rm")
+@verb
+def rm(
+    context: typer.Context,
+    function: Annotated[str, typer.Argument(help="Name or digest of your function.")],
+    as_json: AsJson = False,
+) -> None:
+    """Take your function out of use."""
+    with settings(context).session() as session:
+        posted = functions.retire(session, function)
+    value = {"digest": posted.digest, "index": posted.index}
+    emit(
+        as_json,
+        value,
+        lambda console: line(console, f"{function} is out of use since log entry {posted.index}"),
+    )
+
+
+__all__ = ["app", "describe", "show_function"]

@@ -1,0 +1,96 @@
+"""Verbs that run things on this machine. Each lives in a module of its own, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ..errors import NotFound
+from .common import AsJson, emit, line, settings, verb
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(f".{name}", __package__)
+    except ModuleNotFoundError as error:
+        if error.name != f"{__package__}.{name}":
+            raise
+        raise NotFound(f"this installation has no `{name}`", hint="install the whole of MesaTEE") from None
+
+
+@verb
+def up(
+    context: typer.Context,
+    level: Annotated[int, typer.Option(help="1 (no attestation) or 2 (software trust).")] = 2,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on [any free one].")] = 0,
+    platform_policy: Annotated[
+        Path | None, typer.Option(help="A file with the platform's Cedar policy.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Start a service on this machine: gateway, worker and storage. Stop it with Ctrl-C."""
+    _module("up").run(
+        settings(context).home, level=level, port=port, platform_policy=platform_policy, as_json=as_json
+    )
+
+
+@verb
+def demo(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show everything once, on made-up data, in a folder of its own."""
+    _module("demo").run(as_json=as_json)
+
+
+@verb
+def doctor(context: typer.Context, as_json: AsJson = False) -> None:
+    """Check what this machine offers: isolation, levels, installation."""
+    _module("doctor").run(settings(context).home, as_json=as_json)
+
+
+@verb
+def inventory(context: typer.Context, as_json: AsJson = False) -> None:
+    """List every native library by process, with version, language and where it is confined."""
+    _module("inventory").run(settings(context).home, as_json=as_json)
+
+
+@verb
+def bench(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="Which benchmark [lists them].")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure, and compare with other software in the same run."""
+    _module("bench").run(name, as_json=as_json)
+
+
+@verb
+def measure(
+    context: typer.Context,
+    gateway: Annotated[
+        bool, typer.Option("--gateway", help="As a gateway, without the functions' environment.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure this installation: the digest that trust files and tasks name for its worker."""
+    from ..enclave.platform import measure as platform
+
+    found = platform.measure(() if gateway else tuple(platform.ENVIRONMENTS))
+
+    def human(console: Console) -> None:
+        for text in found.explain():
+            line(console, text)
+
+    emit(as_json, found.as_dict(), human)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    for command in (up, demo, doctor, measure, inventory, bench):
+        app.command(name=command.__name__)(command)
+
+
+__all__ = ["register"]

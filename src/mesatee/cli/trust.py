@@ -1,0 +1,121 @@
+"""``mesatee attest`` and ``mesatee verify``: judge a machine, judge a receipt."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from .. import _core
+from ..attestation.appraisal import LEVELS, Appraisal
+from ..attestation.verify import appraise, examine
+from ..errors import MesateeError
+from ..party import config, files
+from ..party.identity import CERTIFICATE_SECONDS
+from ..party.verify import verify_bundle
+from ..protocol import limits, wire
+from ..protocol.jsonstrict import parse_object
+from ..protocol.statements import validate
+from . import taskview
+from .common import AsJson, emit, facts, fail, line, moment, settings, verb
+
+
+@verb
+def attest(
+    context: typer.Context,
+    url: Annotated[str | None, typer.Argument(help="https://HOST:PORT [from the service file].")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a service for its evidence and say what it proves.
+
+    No data is sent. Exit code 1 if your trust refuses it.
+    """
+    chosen = settings(context)
+    trust = chosen.trust()
+    where = config.endpoint(url or chosen.url())
+    now = int(time.time())
+    shown: list[Appraisal] = []
+    refusal: list[MesateeError] = []
+
+    def judge(peer: _core.PeerCertificate) -> Appraisal:
+        # Examining decides nothing; the connection carries no request, whatever the verdict is.
+        shown.append(examine(peer.evidence, peer.spki, trust, now, "gateway"))
+        try:
+            return appraise(peer.evidence, peer.spki, trust, now, "gateway")
+        except MesateeError as error:
+            refusal.append(error)
+            raise
+
+    # Nobody in particular asks: a fresh key shows the service nothing of who it is.
+    key = _core.SigningKey.generate()
+    certificate = _core.make_certificate(
+        key, "attest", now - limits.CLOCK_SKEW_SECONDS, now + CERTIFICATE_SECONDS, None
+    )
+    try:
+        _core.connect(where.host, where.port, certificate, key, judge).close()
+    except MesateeError as error:
+        if not shown:
+            raise
+        refusal = refusal or [error]
+    found = shown[0]
+    value = {
+        "accepted": not refusal,
+        "appraisal": found.as_dict(),
+        "trust": trust.explain(),
+        "error": refusal[0].as_dict() if refusal else None,
+    }
+    if not refusal:
+        del value["error"]
+    emit(as_json, value, lambda console: _show(console, found, trust.explain()))
+    if refusal:
+        if not as_json:
+            fail(refusal[0], as_json=False)
+        raise typer.Exit(1)
+
+
+def _show(console: Console, found: Appraisal, trusted: list[str]) -> None:
+    rows = [
+        ("status", found.status.value),
+        ("level", f"{found.level} ({LEVELS[found.level]})"),
+        ("what that means", found.level_reason),
+        ("TEE class", found.tee + (", SIMULATED" if found.simulated else "")),
+        ("measurement", found.measurement or "none"),
+        ("service statement", found.service or "none"),
+        ("signature", found.signature.value),
+        ("chain", found.chain.value),
+        ("TCB status", found.tcb.value),
+        ("policy", found.policy.value),
+        ("freshness", found.freshness.value),
+        ("counts until", moment(found.expires)),
+    ]
+    facts(console, rows)
+    for reason in found.reasons:
+        line(console, f"- {reason}")
+    line(console, "")
+    line(console, "Your trust file says:", "bold")
+    for text in trusted:
+        line(console, "  " + text)
+
+
+@verb
+def verify(
+    context: typer.Context,
+    receipt: Annotated[Path, typer.Argument(help="A receipt bundle, as `task result` writes it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Verify a receipt bundle offline, with nothing but your trust file."""
+    trust = settings(context).trust()
+    value = parse_object(files.read(receipt, limits.RESPONSE_BYTES, "receipt"), limit=limits.RESPONSE_BYTES)
+    found = verify_bundle(validate(wire.Bundle, value, "receipt bundle"), trust, int(time.time()))
+
+    def human(console: Console) -> None:
+        line(console, "The receipt is valid.", "bold green")
+        taskview.show_receipt(console, found)
+
+    emit(as_json, {"valid": True, "receipt": found.as_dict()}, human)
+
+
+__all__ = ["attest", "verify"]

@@ -3,8 +3,8 @@
 >>> sorted(BENCHES)
 ['channel', 'gateway', 'seal', 'spawn', 'task']
 
-Progress goes to standard error, the result to standard output: one JSON object with ``--json``, else lines for people.
-A peer that cannot be had is a row without its figure and with the reason, never left out.
+Progress goes to standard error, the result to standard output: one JSON object with ``--json``, else lines
+for people. A peer that cannot be had is a row without its figure and with the reason, never left out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ BENCHES: Final = MappingProxyType(
 
 
 def run(name: str, as_json: bool, quick: bool) -> None:
-    """Run one bench and print its result; `quick` takes fewer samples. Raises `NotFound` for an unknown name."""
+    """Run one bench and print its result; `quick` takes fewer samples. Raises `NotFound` for an unknown
+    name."""
     if name not in BENCHES:
         raise NotFound(
             f"there is no bench {name[:64]!r}",

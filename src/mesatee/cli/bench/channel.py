@@ -1,8 +1,9 @@
 """The attested channel: connect, handshake with mutual attestation, one small request and its answer.
 
-Beside it in every round: plain TCP, and mutual TLS 1.3 by Python's ssl with a CA of its own and no resumption. Each
-server is a process of its own with the same loop; each client is the same code around another connection. Both
-attested ends appraise the other through an `AppraisalCache`, as gateway, worker and party do.
+Beside it in every round: plain TCP, and mutual TLS 1.3 by Python's ssl with a CA of its own and no
+resumption. Each server is a process of its own with the same loop; each client is the same code around
+another connection. Both attested ends appraise the other through an `AppraisalCache`, as gateway, worker
+and party do.
 """
 
 from __future__ import annotations
@@ -113,9 +114,7 @@ def measure(quick: bool, say: Say) -> tuple[Row, ...]:
         tcp_port = stack.enter_context(peers.server("tcp", folder))["port"]
         openers: dict[str, Open] = {
             "tcp": lambda: plain(tcp_port),
-            "attested": attested_opener(
-                stack.enter_context(peers.server("attested", folder))["port"], mine
-            ),
+            "attested": attested_opener(stack.enter_context(peers.server("attested", folder))["port"], mine),
         }
         missing = ""
         try:
@@ -130,7 +129,8 @@ def measure(quick: bool, say: Say) -> tuple[Row, ...]:
 def _samples(
     openers: dict[str, Open], rounds: int, each: int, say: Say
 ) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Per kind: the median of each round, in milliseconds, of connecting and of a request on a kept connection."""
+    """Per kind: the median of each round, in milliseconds, of connecting and of a request on a kept
+    connection."""
     for open_ in openers.values():
         connecting(open_)
     connects: dict[str, list[float]] = {kind: [] for kind in openers}
@@ -158,7 +158,9 @@ def _rows(
     def note(text: str) -> str:
         return f"{text}; no peer: {missing}" if missing else text
 
-    tls = "X25519MLKEM768, Ed25519, both ends' evidence appraised, freshness proven; the peer: P-256 certificates"
+    tls = (
+        "ours: X25519MLKEM768, Ed25519, evidence appraised and freshness proven at both ends; the peer: P-256"
+    )
     return (
         compare(
             "attested mutual, extra over TCP",

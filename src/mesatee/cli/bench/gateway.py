@@ -1,13 +1,13 @@
 """The gateway: authorised and logged requests a second over kept attested connections.
 
-One authorised request is a party's signed statement that registers a function: the gateway checks that the peer of the
-channel signed it, verifies signature, checkpoint and form, asks the platform's policy, and answers once the entry is
-durable in the log (group commit). The statements are signed before the clock starts; each is sent once. The service is
-the embedded one: gateway, host and an idle worker as processes.
+One authorised request is a party's signed statement that registers a function: the gateway checks that the
+peer of the channel signed it, verifies signature, checkpoint and form, asks the platform's policy, and
+answers once the entry is durable in the log (group commit). The statements are signed before the clock
+starts; each is sent once. The service is the embedded one: gateway, host and an idle worker as processes.
 
-The peer is a Starlette app with the same h11 parser in uvicorn behind Python's TLS, one process, which takes the same
-bodies and answers as much, and checks, decides and stores nothing. Both are driven by the same native load generator
-with as many connections, in turns.
+The peer is a Starlette app with the same h11 parser in uvicorn behind Python's TLS, one process, which
+takes the same bodies and answers as much, and checks, decides and stores nothing. Both are driven by the
+same native load generator with as many connections, in turns.
 """
 
 from __future__ import annotations
@@ -131,7 +131,15 @@ class Attested:
         path.write_bytes(b"".join(map(request, bodies)))
         at, folder = self._at, self._folder
         key = self._session.identity.folder / "signing.key"
-        arguments = (at.host, at.port, CONNECTIONS, path, folder / "client.der", key, folder / "server.public")
+        arguments = (
+            at.host,
+            at.port,
+            CONNECTIONS,
+            path,
+            folder / "client.der",
+            key,
+            folder / "server.public",
+        )
         return Load.of(loadgen.run(self._program, "attested", *arguments))
 
 
@@ -199,7 +207,7 @@ def _rows(found: dict[str, list[Load]], each: int, missing: str, entries: int) -
             [load.rate for load in peer],
             peer_name=PEER,
             goal=RATIO_GOAL,
-            note=f"{how}: identity check, platform policy, durable entry; the log had {entries} entries at the end{absent}",
+            note=f"{how}: identity check, platform policy, durable entry; {entries} entries at the end{absent}",
             n=n,
         ),
         compare(

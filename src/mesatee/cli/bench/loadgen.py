@@ -22,7 +22,8 @@ def source_tree() -> Path | None:
 
 
 def binary(say: Say) -> Path:
-    """The load generator; cargo makes it, in seconds when nothing changed. Raises `Unavailable` without source or cargo."""
+    """The load generator; cargo makes it, in seconds when nothing changed. Raises `Unavailable` without
+    source or cargo."""
     root = source_tree()
     if root is None:
         raise Unavailable("the native load generator is built from the source tree, and this is none")

@@ -38,7 +38,8 @@ class Files:
 
 
 def certificates(folder: Path) -> Files:
-    """A CA with a certificate for ``server`` (127.0.0.1) and one for ``client``, all with P-256 keys as is usual.
+    """A CA with a certificate for ``server`` (127.0.0.1) and one for ``client``, all with P-256 keys as is
+    usual.
 
     Raises `Unavailable` without the package `cryptography`, which only the peers need.
     """

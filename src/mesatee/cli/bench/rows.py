@@ -1,7 +1,8 @@
-"""What a bench prints: rows with medians of interleaved rounds, and the machine they were measured on (design, 8).
+"""What a bench prints: rows with medians of interleaved rounds, and the machine they were measured on
+(design, 8).
 
-Ours and the peer's take turns within one run, because a shared machine drifts by more than what is measured: only such
-ratios mean something.
+Ours and the peer's take turns within one run, because a shared machine drifts by more than what is
+measured: only such ratios mean something.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ DIGITS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measured figure. `ratio` is ours over the peer's, whatever the metric; `spread` is the interquartile range of
-    ours over its median, `n` the number of samples of ours behind it. `met` is None where there is no goal, or no
-    peer to hold it against.
+    """One measured figure. `ratio` is ours over the peer's, whatever the metric; `spread` is the
+    interquartile range of ours over its median, `n` the number of samples of ours behind it. `met` is None
+    where there is no goal, or no peer to hold it against.
     """
 
     metric: str

@@ -1,7 +1,7 @@
 """Sealing: bytes a second from one memory file into another, against pyrage and the plain age crate.
 
-Ours also computes the SHA-256 of what it writes, which the dataset statement needs; the peers do not. The crate by itself
-works between two buffers that are there already, without any file.
+Ours also computes the SHA-256 of what it writes, which the dataset statement needs; the peers do not. The
+crate by itself works between two buffers that are there already, without any file.
 """
 
 from __future__ import annotations
@@ -62,14 +62,14 @@ def ours(source: int, target: int, key: _core.AgeKey) -> Speeds:
 def pyrage(source: int, target: int) -> Speeds:
     """The same, by its calls on files, which are its fastest. Raises `Unavailable` if it is not installed."""
     try:
-        import pyrage as peer
+        import pyrage as peer  # type: ignore[import-untyped]
         from pyrage import x25519
     except ImportError:
         raise Unavailable("pyrage is not installed") from None
     identity = x25519.Identity.generate()
     with (
-        open(source, "r+b", buffering=0, closefd=False) as plain,  # noqa: PTH123  # by descriptor
-        open(target, "r+b", buffering=0, closefd=False) as sealed,  # noqa: PTH123  # by descriptor
+        open(source, "r+b", buffering=0, closefd=False) as plain,  # by descriptor
+        open(target, "r+b", buffering=0, closefd=False) as sealed,  # by descriptor
     ):
         plain.seek(0)
         sealed.seek(0)
@@ -119,9 +119,7 @@ def _crate(program: Path) -> Speeds:
     return Speeds(SIZE / said["seal"] / GB, SIZE / said["open"] / GB)
 
 
-def _row(
-    what: str, index: int, found: dict[str, list[Speeds]], peer: str, missing: dict[str, str]
-) -> Row:
+def _row(what: str, index: int, found: dict[str, list[Speeds]], peer: str, missing: dict[str, str]) -> Row:
     note = "from memory file to memory file, " + (
         "with the SHA-256 of the result" if what == "seal" else "with the header's identity"
     )

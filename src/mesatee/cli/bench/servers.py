@@ -1,8 +1,8 @@
 """Server processes of the benches: ``python -I -m mesatee.cli.bench.servers KIND FOLDER``.
 
-``tcp``, ``tls`` and ``attested`` answer small requests, one connection at a time, in the same loop, so that only the
-channel differs. ``app`` is the bare peer of the gateway bench. Each says its port in one JSON line and stops when its
-standard input ends.
+``tcp``, ``tls`` and ``attested`` answer small requests, one connection at a time, in the same loop, so that
+only the channel differs. ``app`` is the bare peer of the gateway bench. Each says its port in one JSON line
+and stops when its standard input ends.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ CERTIFICATE_SECONDS: Final = 3_600
 
 
 class Attested:
-    """One end of an attested channel: a fresh channel key, software evidence for `role`, and a policy for the other end.
+    """One end of an attested channel: a fresh channel key, software evidence for `role`, and a policy for
+    the other end.
 
     Both ends pin this installation, as an embedded service does.
     """
@@ -55,9 +56,7 @@ class Attested:
         self.certificate = _core.make_certificate(
             self.key, "bench", now - 60, now + CERTIFICATE_SECONDS, evidence
         )
-        self._trust = TrustPolicy(
-            gateway=GatewayTrust(**pins, service=(SERVICE,)), worker=RoleTrust(**pins)
-        )
+        self._trust = TrustPolicy(gateway=GatewayTrust(**pins, service=(SERVICE,)), worker=RoleTrust(**pins))
         self._other: Role = "worker" if role == "gateway" else "gateway"
         self._cache = AppraisalCache()
 
@@ -78,7 +77,8 @@ def echo(end: socket.socket) -> None:
 
 
 def _bound() -> socket.socket:
-    # The protocol is named because asyncio sets TCP_NODELAY only where it is; without, each answer waits 40 ms.
+    # The protocol is named because asyncio sets TCP_NODELAY only where it is; without, each answer waits 40
+    # ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     listener.listen(128)
@@ -133,7 +133,8 @@ def attested(folder: Path) -> None:
 
 
 def app(folder: Path) -> None:
-    """A Starlette app behind uvicorn, h11 and Python's ssl, which takes a body and answers as the gateway would.
+    """A Starlette app behind uvicorn, h11 and Python's ssl, which takes a body and answers as the gateway
+    would.
 
     It checks, decides and stores nothing: what the gateway adds is what the bench wants to see.
     """

@@ -1,9 +1,10 @@
 """Spawning: from the supervisor's `run` to foreign code that can compute with numpy, in full isolation.
 
-*Ready* is the moment at which a Python function of a party has computed something with numpy, by the monotonic clock that
-all processes of a machine share; namespaces, Landlock, seccomp and limits are in force by then. *Done* is when the
-supervisor has the outcome and the child is gone. The peer is bubblewrap with all namespaces unshared and a bare
-interpreter, without numpy and without seccomp filter: ready when its first line has run, done when it has ended.
+*Ready* is the moment at which a Python function of a party has computed something with numpy, by the
+monotonic clock that all processes of a machine share; namespaces, Landlock, seccomp and limits are in force
+by then. *Done* is when the supervisor has the outcome and the child is gone. The peer is bubblewrap with
+all namespaces unshared and a bare interpreter, without numpy and without seccomp filter: ready when its
+first line has run, done when it has ended.
 """
 
 from __future__ import annotations
@@ -69,7 +70,18 @@ def bubblewrap_command() -> list[str]:
         raise Unavailable("bubblewrap is not installed (Debian's package bubblewrap)")
     # The interpreter itself, because a virtual environment's is a link to it.
     python = str(Path(sys.executable).resolve())
-    isolation = ["--unshare-all", "--die-with-parent", "--new-session", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
+    isolation = [
+        "--unshare-all",
+        "--die-with-parent",
+        "--new-session",
+        "--ro-bind",
+        "/",
+        "/",
+        "--dev",
+        "/dev",
+        "--proc",
+        "/proc",
+    ]
     return [program, *isolation, python, "-I", "-S", "-c", BARE]
 
 
@@ -119,7 +131,7 @@ def _rows(
             [ready for ready, _ in peer],
             peer_name=PEER,
             goal=READY_GOAL,
-            note=f"from Supervisor.run to the function having used numpy; layers: {', '.join(layers)}{absent}",
+            note=f"from Supervisor.run until the function has used numpy; layers: {', '.join(layers)}{absent}",
         ),
         compare(
             "done and reaped",

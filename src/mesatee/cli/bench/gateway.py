@@ -207,7 +207,7 @@ def _rows(found: dict[str, list[Load]], each: int, missing: str, entries: int) -
             [load.rate for load in peer],
             peer_name=PEER,
             goal=RATIO_GOAL,
-            note=f"{how}: identity check, platform policy, durable entry; {entries} entries at the end{absent}",
+            note=f"{how}: identity check, policy, durable entry; {entries} entries at the end{absent}",
             n=n,
         ),
         compare(

@@ -131,7 +131,7 @@ def _rows(
             [ready for ready, _ in peer],
             peer_name=PEER,
             goal=READY_GOAL,
-            note=f"from Supervisor.run until the function has used numpy; layers: {', '.join(layers)}{absent}",
+            note=f"from Supervisor.run until numpy was used; layers: {', '.join(layers)}{absent}",
         ),
         compare(
             "done and reaped",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
@@ -31,6 +32,8 @@ from .jsonstrict import canonical, parse_object
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_PREFIX = "urn:mesatee:statement:"
 VERSION = "v1"
+STATEMENTS_REMEMBERED = 128
+"""Statements whose reading is remembered, by their bytes: as many as are under way at once, in some 20 MiB at most."""
 
 Time = Annotated[int, Field(ge=0, le=2**40)]
 M = TypeVar("M", bound=BaseModel)
@@ -465,7 +468,14 @@ def read(envelope: dsse.Envelope, kind: str | None = None) -> Predicate:
 
     Raises `Malformed`, `TooLarge` or `UnsupportedVersion`.
     """
-    body = parse_object(envelope.payload, limit=limits.STATEMENT_BYTES)
+    return _read(envelope.payload, kind)
+
+
+@lru_cache(maxsize=STATEMENTS_REMEMBERED)
+def _read(data: bytes, kind: str | None) -> Predicate:
+    # Remembered, because a gateway reads each statement when it comes, when it verifies it and when it applies it; the
+    # same bytes always say the same, and predicates are frozen.
+    body = parse_object(data, limit=limits.STATEMENT_BYTES)
     if set(body) != {"_type", "subject", "predicateType", "predicate"} or body["_type"] != STATEMENT_TYPE:
         raise Malformed(f"a statement has _type {STATEMENT_TYPE}, subject, predicateType and predicate")
     found = body["predicateType"]
@@ -480,7 +490,7 @@ def read(envelope: dsse.Envelope, kind: str | None = None) -> Predicate:
         raise Malformed(f"expected a {kind} statement, this is a {name}")
     predicate = validate(_KINDS[name], body["predicate"], name)
     # Field order, white space or omitted defaults must not make a second digest for the same fact.
-    if payload(predicate) != envelope.payload:
+    if payload(predicate) != data:
         raise Malformed(
             f"the {name} statement is not in canonical form, or its subject is not what it is about"
         )

@@ -63,6 +63,7 @@ class Log:
         self._queue: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
         self._carry: _Pending | None = None
+        self._signed: cp.Checkpoint | None = None
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -99,7 +100,13 @@ class Log:
         """The durable head, or an earlier one, signed for log time `time`."""
         size = self._durable if size is None else size
         self._durable_only(size)
-        return cp.sign(self.origin, size, self._tree.root(size), time, self._epoch, self._signer)
+        # All statements of one group commit are answered with the same head: it is signed once. The root is part of
+        # what is compared, so that no head of a tree that was read anew can be mistaken for it.
+        wanted = (size, self._tree.root(size), time, self._epoch)
+        last = self._signed
+        if last is None or (last.size, last.root, last.time, last.epoch) != wanted:
+            last = self._signed = cp.sign(self.origin, *wanted, self._signer)
+        return last
 
     def extends(self, older: cp.Checkpoint) -> bool:
         """Whether this log has `older` as a prefix; `older`'s signature is verified already."""

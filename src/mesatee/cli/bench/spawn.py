@@ -1,0 +1,153 @@
+"""Spawning: from the supervisor's `run` to foreign code that can compute with numpy, in full isolation.
+
+*Ready* is the moment at which a Python function of a party has computed something with numpy, by the
+monotonic clock that all processes of a machine share; namespaces, Landlock, seccomp and limits are in force
+by then. *Done* is when the supervisor has the outcome and the child is gone. The peer is bubblewrap with
+all namespaces unshared and a bare interpreter, without numpy and without seccomp filter: ready when its
+first line has run, done when it has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from ...enclave.sandbox.protocol import Job, OutputSpec
+from ...enclave.sandbox.supervisor import Supervisor
+from ...errors import SandboxFailed, Unavailable
+from ...protocol import limits
+from ...protocol.jsonstrict import parse_object
+from .rows import Goal, Row, Say, compare
+
+SAMPLES, QUICK_SAMPLES = 200, 20
+READY_GOAL: Final = Goal("at most 0.3 of the peer", ratio_at_most=0.3)
+PEER: Final = "bubblewrap + bare python"
+MS: Final = 1_000.0
+
+FUNCTION: Final = b"""\
+import time
+import numpy as np
+
+def ready() -> dict:
+    assert np.ones(8).sum() == 8
+    return {"at": time.monotonic_ns()}
+"""
+BARE: Final = "import posix, time; posix.write(1, str(time.monotonic_ns()).encode())"
+
+
+def ours(supervisor: Supervisor, job: Job) -> tuple[float, float, tuple[str, ...]]:
+    """Seconds to ready and to done, and the layers that were active."""
+    start = time.monotonic_ns()
+    with supervisor.run(job, {}) as outcome:
+        done = time.monotonic_ns()
+        if outcome.failure is not None:
+            raise SandboxFailed(f"the bench's function failed: {outcome.failure}")
+        said = outcome.outputs["result"]
+        at = parse_object(os.pread(said.fd, min(said.size, limits.KIB), 0))["at"]
+    return (at - start) / 1e9, (done - start) / 1e9, tuple(outcome.layers)
+
+
+def bubblewrap(command: list[str]) -> tuple[float, float]:
+    """Seconds to ready and to done. Raises `Unavailable` if it does not work here."""
+    start = time.monotonic_ns()
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    done = time.monotonic_ns()
+    if ended.returncode or not ended.stdout.isdigit():
+        reason = ended.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        raise Unavailable(f"bubblewrap does not work here: {reason[:200]}")
+    return (int(ended.stdout) - start) / 1e9, (done - start) / 1e9
+
+
+def bubblewrap_command() -> list[str]:
+    """Raises `Unavailable` if it is not installed."""
+    program = shutil.which("bwrap")
+    if program is None:
+        raise Unavailable("bubblewrap is not installed (Debian's package bubblewrap)")
+    # The interpreter itself, because a virtual environment's is a link to it.
+    python = str(Path(sys.executable).resolve())
+    isolation = [
+        "--unshare-all",
+        "--die-with-parent",
+        "--new-session",
+        "--ro-bind",
+        "/",
+        "/",
+        "--dev",
+        "/dev",
+        "--proc",
+        "/proc",
+    ]
+    return [program, *isolation, python, "-I", "-S", "-c", BARE]
+
+
+def measure(quick: bool, say: Say) -> tuple[Row, ...]:
+    """The rows of ``bench spawn``."""
+    samples = QUICK_SAMPLES if quick else SAMPLES
+    job = Job("python", "ready", code=FUNCTION, outputs={"result": OutputSpec("json")})
+    missing = ""
+    command: list[str] = []
+    try:
+        command = bubblewrap_command()
+        bubblewrap(command)
+    except Unavailable as error:
+        missing, command = error.message, []
+    mine: list[tuple[float, float]] = []
+    peer: list[tuple[float, float]] = []
+    layers: tuple[str, ...] = ()
+    say("starting the zygote")
+    start = time.monotonic()
+    with Supervisor() as supervisor:
+        warm = time.monotonic() - start
+        ours(supervisor, job)
+        for number in range(samples):
+            if number % 50 == 0:
+                say(f"sample {number + 1} of {samples}")
+            ready, done, layers = ours(supervisor, job)
+            mine.append((ready * MS, done * MS))
+            if command:
+                ready, done = bubblewrap(command)
+                peer.append((ready * MS, done * MS))
+    return _rows(mine, peer, layers, warm, missing)
+
+
+def _rows(
+    mine: list[tuple[float, float]],
+    peer: list[tuple[float, float]],
+    layers: tuple[str, ...],
+    warm: float,
+    missing: str,
+) -> tuple[Row, ...]:
+    absent = f"; no peer: {missing}" if missing else ""
+    return (
+        compare(
+            "ready with numpy",
+            "ms",
+            [ready for ready, _ in mine],
+            [ready for ready, _ in peer],
+            peer_name=PEER,
+            goal=READY_GOAL,
+            note=f"from Supervisor.run until numpy was used; layers: {', '.join(layers)}{absent}",
+        ),
+        compare(
+            "done and reaped",
+            "ms",
+            [done for _, done in mine],
+            [done for _, done in peer],
+            peer_name=PEER,
+            note=f"from Supervisor.run to the outcome; the peer until its process has ended{absent}",
+        ),
+        compare(
+            "start of the zygote",
+            "ms",
+            [warm * MS],
+            note="once for a worker: numpy, pandas, Arrow and scikit-learn are imported",
+        ),
+    )
+
+
+__all__ = ["measure"]

@@ -151,7 +151,7 @@ LANGUAGES: Final[Mapping[str, str]] = MappingProxyType(
         "libstdc++": "C++",
     }
 )
-"""Languages of what is not allowed in a trusted process, by distribution or library; else it is taken for C."""
+"""Languages of what no trusted process may load, by distribution or library; else it is taken for C."""
 
 
 def known(origin: Origin, name: str, package: str | None) -> Known | None:

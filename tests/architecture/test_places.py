@@ -27,6 +27,7 @@ PURE_STANDARD = {
     "collections",
     "dataclasses",
     "enum",
+    "functools",
     "hashlib",
     "json",
     "math",

@@ -137,6 +137,19 @@ def flipped(value: bytes, data: st.DataObject) -> bytes:
     return bytes(altered)
 
 
+@pytest.mark.parametrize(("index", "size", "path"), [(0, 2, 0), (0, 8, 1), (6, 8, 2), (4, 7, 1)])
+def test_a_proof_that_stops_at_a_subtree_is_refused(index: int, size: int, path: int) -> None:
+    """The shortened path does lead to the given root, which is that of a part of the tree."""
+    tree = big()
+    short = tree.inclusion(index, size)[:path]
+    part = leaf_hash(b"entry %d" % index)
+    for level, sibling in enumerate(short):
+        left = index >> level & 1
+        part = merkle.node_hash(sibling, part) if left else merkle.node_hash(part, sibling)
+    with pytest.raises(LogCorrupt):
+        verify_inclusion(leaf_hash(b"entry %d" % index), index, size, short, part)
+
+
 @QUICK
 @given(st.integers(1, 700), st.integers(1, 700), st.data())
 def test_every_prefix_is_proven_and_nothing_else(first: int, second: int, data: st.DataObject) -> None:

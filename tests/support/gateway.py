@@ -9,54 +9,35 @@ real receipts.
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import secrets
 import threading
-import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
-
-import httpx
 
 from mesatee._core import (
     AgeKey,
     FileKey,
     HpkeKey,
-    PeerCertificate,
     SecretKey,
     SigningKey,
     age_seal,
-    make_certificate,
     memfd,
 )
-from mesatee.attestation.tee.software import Components
-from mesatee.attestation.trust import GatewayTrust, RoleTrust, TrustPolicy
-from mesatee.attestation.verify import appraise
-from mesatee.channel import AttestedTransport
-from mesatee.enclave.doors import HostClient
-from mesatee.enclave.gateway.gateway import Gateway, GatewayConfig
-from mesatee.enclave.gateway.identity import ServiceKeys, open_service
+from mesatee.attestation.trust import TrustPolicy
+from mesatee.enclave.gateway.identity import ServiceKeys
 from mesatee.enclave.gateway.keyring import Keyring
 from mesatee.enclave.gateway.log import Log
 from mesatee.enclave.gateway.monitor import Accepted, Granted, Monitor
 from mesatee.enclave.gateway.peer import Peer
 from mesatee.enclave.gateway.policy import DEFAULT_PLATFORM_POLICY
 from mesatee.enclave.gateway.state import State
-from mesatee.enclave.platform.measure import Measurement, measure
-from mesatee.enclave.platform.sealing import Sealing
-from mesatee.enclave.platform.software import SoftwareAttester
-from mesatee.enclave.worker.client import GatewayClient
-from mesatee.errors import Conflict, MesateeError, from_dict
-from mesatee.host.server import HostServer
-from mesatee.protocol import checkpoint as cp
+from mesatee.errors import Conflict, MesateeError
 from mesatee.protocol import envelope as dsse
 from mesatee.protocol import records, statements, wraps
-from mesatee.protocol.digests import b64encode, sha256
+from mesatee.protocol.digests import b64encode
 from mesatee.protocol.doors import Record
-from mesatee.protocol.jsonstrict import canonical, parse_object
 from mesatee.protocol.policy_text import DEFAULT_DATASET_POLICY
 
 NOW = 1_800_000_000
@@ -532,230 +513,3 @@ def make_case(world: World, *, policy: str = DEFAULT_DATASET_POLICY, **changes: 
     task = world.post(scientist, statements.TaskStatement, **fields).digest
     world.present(left, right)
     return Case(world, left, right, scientist, worker, inputs, function, task)
-
-
-# -- the whole gateway, live ------------------------------------------------------------------------------
-
-
-@functools.cache
-def measured() -> Measurement:
-    """This installation, measured once for all tests of the process."""
-    return measure(())
-
-
-def worker_measurement() -> Measurement:
-    """As `measured`, with an environment that need not exist: nothing is run in it."""
-    found = measured()
-    components = Components(
-        found.components.code,
-        found.components.interpreter,
-        found.components.libraries,
-        {"base": ENVIRONMENT},
-    )
-    return replace(found, components=components)
-
-
-class Client:
-    """A raw HTTP client over the attested channel."""
-
-    def __init__(self, port: int, key: SigningKey, trust: TrustPolicy) -> None:
-        now = int(time.time())
-        self._trust = trust
-        certificate = make_certificate(key, "party", now - 60, now + 86_400, None)
-        transport = AttestedTransport("127.0.0.1", port, certificate, key, self._appraise)
-        self.http = httpx.Client(transport=transport, base_url="http://gateway", timeout=20)
-
-    def _appraise(self, certificate: PeerCertificate) -> Any:
-        return appraise(certificate.evidence, certificate.spki, self._trust, int(time.time()), "gateway")
-
-    def send(self, method: str, path: str, **options: Any) -> httpx.Response:
-        return self.http.request(method, path, **options)
-
-    def call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        """The JSON answer. Raises the error that the gateway names."""
-        response = self.send(method, path, **options)
-        value = parse_object(response.content, limit=16 * 2**20)
-        if response.status_code >= 400:
-            raise from_dict(value["error"])
-        return value
-
-    def close(self) -> None:
-        self.http.close()
-
-
-class LiveMember(Member):
-    """A party with a connection."""
-
-    def __init__(self, live: Live, name: str) -> None:
-        super().__init__(name)
-        self.live = live
-        self.client = live.client(self.signing)
-
-    def post(self, kind: type[statements.Common], **fields: Any) -> dict[str, Any]:
-        statement = self.write(self.live.desk, kind, **fields)
-        return self.client.call("POST", "/v1/statements", content=statement.envelope.to_bytes())
-
-    def put(self, sealed: SealedFile) -> None:
-        self.client.call("PUT", f"/v1/blobs/{sealed.digest}", content=sealed.data)
-
-
-class Live:
-    """The host's server on a Unix socket and a gateway on a thread."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for name in ("host", "enclave"):
-            (folder / name).mkdir(mode=0o700)
-        self.socket = folder / "host.sock"
-        self.installation = SigningKey.generate()
-        self.attester = SoftwareAttester(self.installation, measured())
-        self.worker_attester = SoftwareAttester(self.installation, worker_measurement())
-        self._clients: list[Client | GatewayClient] = []
-        self.host = HostServer(self.socket, folder / "host")
-        ready = threading.Event()
-        self._host_thread = threading.Thread(target=self.host.serve_forever, args=(ready.set,), daemon=True)
-        self._host_thread.start()
-        assert ready.wait(10)
-        self.doors = HostClient(self.socket)
-        self.start()
-
-    def start(self) -> None:
-        """Start a gateway on the folder and the host's records."""
-        fingerprint = self.attester.fingerprint
-        sealing = Sealing(self.folder / "enclave", self.attester.measurement, fingerprint)
-        pins = RoleTrust(
-            tees=("software",),
-            minimum_level=2,
-            measurements=(self.worker_attester.measurement,),
-            installation_keys=(fingerprint,),
-        )
-        trust = TrustPolicy(worker=pins).to_toml()
-        self.keys = open_service(
-            self.folder / "enclave", sealing, ORIGIN, DEFAULT_PLATFORM_POLICY, trust, NOW
-        )
-        ready: threading.Event = threading.Event()
-        failed: list[BaseException] = []
-
-        async def serve() -> None:
-            self.gateway = Gateway(
-                GatewayConfig(),
-                self.keys,
-                self.attester,
-                self.doors.records,
-                self.doors.queue,
-                self.doors.blobs,
-            )
-            self._loop = asyncio.get_running_loop()
-            await self.gateway.run(lambda port: ready.set())
-
-        def run() -> None:
-            try:
-                asyncio.run(serve())
-            except BaseException as error:  # handed to the thread that waits for the start
-                failed.append(error)
-            finally:
-                ready.set()
-
-        self._thread = threading.Thread(target=run, name="gateway", daemon=True)
-        self._thread.start()
-        assert ready.wait(20)
-        if failed:
-            raise failed[0]
-        self._failed = failed
-        self.trust = TrustPolicy(
-            gateway=GatewayTrust(
-                tees=("software",),
-                minimum_level=2,
-                measurements=(self.attester.measurement,),
-                installation_keys=(fingerprint,),
-                log_origin=ORIGIN,
-                log_key=self.keys.log.public.hex(),
-                service=(self.keys.service.digest,),
-            )
-        )
-        self.reader = self.client(SigningKey.generate())
-        self.desk = Desk(
-            ORIGIN,
-            self.keys.service.digest,
-            self.keys.sealing.public,
-            lambda: self.reader.send("GET", "/v1/log/checkpoint").text,
-            lambda: int(time.time()),
-        )
-
-    def stop(self) -> None:
-        for client in self._clients:
-            client.close()
-        self._clients.clear()
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self.gateway.stop)
-            self._thread.join(20)
-        assert not self._thread.is_alive()
-        if self._failed:
-            raise self._failed[0]
-
-    def close(self) -> None:
-        self.stop()
-        self.doors.close()
-        self.host.stop()
-        self._host_thread.join(10)
-
-    def on_loop(self, work: Callable[[], T]) -> T:
-        """Run something on the gateway's own thread."""
-
-        async def run() -> T:
-            return work()
-
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(20)
-
-    def client(self, key: SigningKey) -> Client:
-        client = Client(self.gateway.port, key, self.trust)
-        self._clients.append(client)
-        return client
-
-    def member(self, name: str, *, register: bool = True) -> LiveMember:
-        member = LiveMember(self, name)
-        if register:
-            member.post(statements.PartyStatement, keys=member.keys)
-        return member
-
-    def worker(self) -> GatewayClient:
-        """A worker's client with evidence by this installation's key."""
-        attester = self.worker_attester
-        client = GatewayClient("127.0.0.1", self.gateway.port, attester, self.trust, attester.environments)
-        self._clients.append(client)
-        return client
-
-    def worker_facts(self, client: GatewayClient) -> statements.WorkerFacts:
-        return statements.WorkerFacts(
-            key=client.key.public.hex(),
-            measurement=self.worker_attester.measurement,
-            level=2,
-            tee="software",
-            simulated=False,
-            evidence=sha256(client.evidence),
-            certificate=sha256(client.certificate),
-        )
-
-    def checkpoint(self) -> cp.Checkpoint:
-        return cp.verify(self.desk.checkpoint(), ORIGIN, self.keys.log.public)
-
-    def lease(self, wait: float = 5.0) -> bytes:
-        """A ticket from the queue, taken out of it."""
-        lease = self.doors.queue.lease(5.0, wait)
-        assert lease is not None
-        self.doors.queue.ack(lease.id)
-        return lease.ticket
-
-
-def request_body(**fields: Any) -> bytes:
-    """JSON as our own clients write it."""
-    return canonical(fields)
-
-
-def running(folder: Path) -> Iterator[Live]:
-    """For a fixture: a live service that is stopped at the end."""
-    live = Live(folder)
-    try:
-        yield live
-    finally:
-        live.close()

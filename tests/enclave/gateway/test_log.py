@@ -246,6 +246,34 @@ def _store() -> None:
     STORE.stored, STORE.signed, STORE.heads = found.stored, found.signed, found.heads
 
 
+def forged(commitment: bool) -> MemoryRecords:
+    """A log that is wrong although its keys made it: one body is not the one that its entry names."""
+    store = copied(STORE)
+    plain, salt = record(99).to_bytes(), bytes(records.SALT_BYTES)
+    aad = f"mesatee log body v1\n{ORIGIN}\n3".encode()
+    body = BODY.seal(records.pack(salt, plain), aad)
+    entry = store.stored[3].entry
+    if commitment:
+        entry = entry[:32] + records.entry(salt, plain, body)[32:]
+    else:
+        entry = records.entry(salt, plain, body)[:32] + entry[32:]
+    store.stored[3] = store.stored[3]._replace(entry=entry, body=body)
+    tree = merkle.Tree()
+    for item in store.stored:
+        tree.append(merkle.leaf_hash(item.entry))
+    head = cp.sign(ORIGIN, tree.size, tree.root(tree.size), 2_000, 1, SIGNER)
+    store.signed = canonical({"checkpoint": head.note, "snapshot": None})
+    return store
+
+
+@pytest.mark.parametrize(
+    ("commitment", "reason"), [(True, "does not commit"), (False, "body of log entry 3 was altered")]
+)
+def test_a_body_is_the_one_that_its_entry_names_whoever_signed(commitment: bool, reason: str) -> None:
+    with pytest.raises(LogCorrupt, match=reason):
+        Bench(forged(commitment))
+
+
 @pytest.mark.parametrize(
     "snapshot",
     [

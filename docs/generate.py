@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from mesatee import errors
-from mesatee.enclave.gateway import openapi, policy
+from mesatee.enclave.gateway import openapi
 from mesatee.enclave.gateway.api import ROUTES
 from mesatee.protocol import limits, policy_text, statements
 
@@ -307,7 +307,7 @@ def policy_page() -> str:
     parts = {
         "schema": schema,
         "default-dataset": policy_text.DEFAULT_DATASET_POLICY,
-        "default-platform": policy.DEFAULT_PLATFORM_POLICY,
+        "default-platform": policy_text.DEFAULT_PLATFORM_POLICY,
     }
     text = (FOLDER / "policy.in.md").read_text("utf-8")
     for name, part in parts.items():

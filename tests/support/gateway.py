@@ -31,14 +31,13 @@ from mesatee.enclave.gateway.keyring import Keyring
 from mesatee.enclave.gateway.log import Log
 from mesatee.enclave.gateway.monitor import Accepted, Granted, Monitor
 from mesatee.enclave.gateway.peer import Peer
-from mesatee.enclave.gateway.policy import DEFAULT_PLATFORM_POLICY
 from mesatee.enclave.gateway.state import State
 from mesatee.errors import Conflict, MesateeError
 from mesatee.protocol import envelope as dsse
 from mesatee.protocol import records, statements, wraps
 from mesatee.protocol.digests import b64encode
 from mesatee.protocol.doors import Record
-from mesatee.protocol.policy_text import DEFAULT_DATASET_POLICY
+from mesatee.protocol.policy_text import DEFAULT_DATASET_POLICY, DEFAULT_PLATFORM_POLICY
 
 NOW = 1_800_000_000
 ORIGIN = "log.example/tests"

@@ -42,7 +42,6 @@ from mesatee.enclave.doors import HostClient
 from mesatee.enclave.gateway import api
 from mesatee.enclave.gateway.gateway import Gateway, GatewayConfig
 from mesatee.enclave.gateway.identity import open_service
-from mesatee.enclave.gateway.policy import DEFAULT_PLATFORM_POLICY
 from mesatee.enclave.platform.measure import Measurement, measure
 from mesatee.enclave.platform.sealing import Sealing
 from mesatee.enclave.platform.software import SoftwareAttester
@@ -52,6 +51,7 @@ from mesatee.host.server import HostServer
 from mesatee.protocol import checkpoint as cp
 from mesatee.protocol import statements, wire
 from mesatee.protocol.jsonstrict import canonical, parse_object
+from mesatee.protocol.policy_text import DEFAULT_PLATFORM_POLICY
 
 T = TypeVar("T")
 

@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..attestation.trust import GatewayTrust, RoleTrust, TrustPolicy
-from ..enclave.gateway.policy import DEFAULT_PLATFORM_POLICY
 from ..enclave.platform.measure import environment_digest, measure
 from ..enclave.platform.software import SoftwareAttester, installation_key
 from ..errors import Conflict, Malformed, MesateeError, TimedOut, Unavailable, from_dict
 from ..party.config import write_service_file
 from ..protocol import limits, statements
 from ..protocol.jsonstrict import parse_object
+from ..protocol.policy_text import DEFAULT_PLATFORM_POLICY
 from .processes import ENVIRONMENT, ProcessConfig
 
 READY_SECONDS = 60.0

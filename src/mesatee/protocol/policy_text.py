@@ -58,6 +58,7 @@ def dataset(
     min_level: int | None = None,
     tees: Sequence[str] = (),
     functions: Sequence[str] = (),
+    receivers: Sequence[str] = (),
     not_after: int | None = None,
     refuse_simulated: bool = False,
     approve_automatically: bool = False,
@@ -65,7 +66,8 @@ def dataset(
     """A dataset's policy.
 
     `min_level` (1 to 5), `tees` and `refuse_simulated` are asked of the worker; `functions` are digests of
-    function statements, the only ones that may use the data; from `not_after` (Unix seconds of log time) on
+    function statements, the only ones that may use the data; `receivers` are key ids of parties, to whom alone
+    results may go; from `not_after` (Unix seconds of log time) on
     nothing is allowed. `approve_automatically` lets the policy stand for the owner's approval, and needs
     `functions`: an automatic yes to any code would give the data away. Raises `Malformed` or `TooLarge`.
     """
@@ -75,6 +77,10 @@ def dataset(
             hint="anybody could otherwise run any code on the data",
         )
     conditions = _conditions(min_level, tees, functions, not_after)
+    if receivers:
+        if not all(is_hex(item, 32) for item in receivers):
+            raise Malformed("a policy names receivers by their key ids")
+        conditions.append(f"{_choices(receivers)}.containsAll(context.receivers)")
     if refuse_simulated:
         conditions.append("!context.simulated")
     if not conditions:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mesatee.enclave.gateway import policy as p
 from mesatee.errors import InputError, Malformed, PolicyDenied, TooLarge, Unavailable
-from mesatee.protocol import limits
+from mesatee.protocol import limits, policy_text
 
 ALICE, BOB, CAROL = "a1" * 32, "b2" * 32, "c3" * 32
 FUNCTION = "f0" * 32
@@ -50,7 +50,7 @@ def ask(text: str, kind: p.Kind = "dataset", owner: str = ALICE, **changes: obje
 
 
 def test_all_must_allow_and_the_decision_names_them() -> None:
-    policies = [named(PERMIT), named(p.DEFAULT_DATASET_POLICY, BOB, name="claims")]
+    policies = [named(PERMIT), named(policy_text.DEFAULT_DATASET_POLICY, BOB, name="claims")]
     decision = p.decide(policies, USE)
     assert (decision.principal, decision.action) == (CAROL, "use")
     assert [allowance.owner for allowance in decision.allowed_by] == [ALICE, BOB]
@@ -300,7 +300,7 @@ def test_hostile_texts_raise_only_our_errors(text: str) -> None:
 
 
 def test_default_dataset_policy() -> None:
-    guard = named(p.DEFAULT_DATASET_POLICY)
+    guard = named(policy_text.DEFAULT_DATASET_POLICY)
     for action in ("use", "release_key", "release_result"):
         p.decide([guard], dataclasses.replace(USE, action=action))
     with pytest.raises(PolicyDenied):
@@ -308,7 +308,7 @@ def test_default_dataset_policy() -> None:
 
 
 def test_default_platform_policy() -> None:
-    guard = named(p.DEFAULT_PLATFORM_POLICY, "", "platform")
+    guard = named(policy_text.DEFAULT_PLATFORM_POLICY, "", "platform")
     for action in ("use", "release_key", "release_result"):
         p.decide([guard], dataclasses.replace(USE, action=action))
     for action in ("register", "read"):
@@ -360,12 +360,12 @@ def test_each_kind_has_its_own_schema() -> None:
         ),
         ({"functions": [FUNCTION]}, {}, {"function": "00" * 32}),
         ({"not_after": 1_800_000_001}, {}, {"time": 1_800_000_001}),
-        ({}, {}, {"simulated": True}),
-        ({"allow_simulated": True}, {"simulated": True}, {"level": 0}),
+        ({"refuse_simulated": True}, {}, {"simulated": True}),
+        ({"min_level": 1}, {"simulated": True}, {"level": 0}),
     ],
 )
 def test_dataset_policy(options: dict, good: dict, bad: dict) -> None:
-    text = p.dataset_policy(**options)
+    text = policy_text.dataset(**options)
     ask(text, **good)
     with pytest.raises(PolicyDenied):
         ask(text, **bad)
@@ -384,12 +384,12 @@ def test_dataset_policy(options: dict, good: dict, bad: dict) -> None:
 )
 def test_dataset_policy_refuses(options: dict) -> None:
     with pytest.raises(Malformed):
-        p.dataset_policy(**options)
+        policy_text.dataset(**options)
 
 
 @given(st.integers(0, 6), st.booleans(), st.sets(st.sampled_from([ALICE, BOB, CAROL])))
 def test_dataset_policy_means_what_it_says(level: int, simulated: bool, receivers: set[str]) -> None:
-    text = p.dataset_policy(min_level=3, receivers=[BOB, CAROL])
+    text = policy_text.dataset(min_level=3, receivers=[BOB, CAROL], refuse_simulated=True)
     wanted = level >= 3 and not simulated and receivers <= {BOB, CAROL}
     try:
         ask(text, level=level, simulated=simulated, receivers=frozenset(receivers))

@@ -50,27 +50,6 @@ PLATFORM_ID: Final = "mesatee"
 _REGISTERED: Final = 1_024
 """Parsed policies and resources that are remembered; most are the default text."""
 
-DEFAULT_DATASET_POLICY: Final = """\
-// Whatever its owner approves by signature may use it. There is no standing approval.
-permit (
-  principal,
-  action in [Action::"use", Action::"release_key", Action::"release_result"],
-  resource
-);
-"""
-DEFAULT_FUNCTION_POLICY: Final = DEFAULT_DATASET_POLICY
-DEFAULT_PLATFORM_POLICY: Final = """\
-// Every party may register and read what concerns it; the owners' policies and approvals decide about data.
-permit (
-  principal,
-  action in [
-    Action::"register", Action::"read",
-    Action::"use", Action::"release_key", Action::"release_result"
-  ],
-  resource is Platform
-);
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class ParsedPolicy:
@@ -359,59 +338,7 @@ def _check_stack(kind: Kind) -> None:
         )
 
 
-# -- writing policies ------------------------------------------------------------------------------
-
-_WORD: Final = re.compile(r"[0-9A-Za-z._:-]{1,128}")
-
-
-def dataset_policy(
-    *,
-    min_level: int = 1,
-    tees: Sequence[str] = (),
-    receivers: Sequence[str] = (),
-    functions: Sequence[str] = (),
-    not_after: int | None = None,
-    allow_simulated: bool = False,
-) -> str:
-    """The text of a policy with the restrictions that owners ask for most; an empty list restricts nothing.
-
-    `tees` are TEE classes, `receivers` key ids (all receivers must be among them), `functions` digests of
-    function statements, `not_after` Unix seconds of log time. Raises `Malformed`.
-    """
-    if not 1 <= min_level <= 5:
-        raise Malformed("min_level is not one of 1 to 5")
-    conditions = [f"context.level >= {min_level}"]
-    if not allow_simulated:
-        conditions.append("!context.simulated")
-    if tees:
-        conditions.append(f"{_set(tees)}.contains(context.tee)")
-    if receivers:
-        conditions.append(f"{_set(receivers)}.containsAll(context.receivers)")
-    if functions:
-        conditions.append(f"{_set(functions)}.contains(context.function)")
-    if not_after is not None:
-        if not 0 <= not_after < 1 << 53:
-            raise Malformed("not_after is not a time in Unix seconds")
-        conditions.append(f"context.time < {not_after}")
-    text = (
-        "permit (\n  principal,\n"
-        '  action in [Action::"use", Action::"release_key", Action::"release_result"],\n'
-        "  resource\n) when {\n  " + " &&\n  ".join(conditions) + "\n};\n"
-    )
-    return PolicySet.register(text, "dataset").text
-
-
-def _set(words: Sequence[str]) -> str:
-    for word in words:
-        if not _WORD.fullmatch(word):
-            raise Malformed("a TEE class, key id or digest has characters that none has")
-    return "[" + ", ".join(f'"{word}"' for word in words) + "]"
-
-
 __all__ = [
-    "DEFAULT_DATASET_POLICY",
-    "DEFAULT_FUNCTION_POLICY",
-    "DEFAULT_PLATFORM_POLICY",
     "Allowance",
     "Decision",
     "Kind",
@@ -421,7 +348,6 @@ __all__ = [
     "PolicySet",
     "Request",
     "TaskContext",
-    "dataset_policy",
     "decide",
     "decide_each",
     "schema_text",

@@ -274,6 +274,20 @@ def test_a_body_is_the_one_that_its_entry_names_whoever_signed(commitment: bool,
         Bench(forged(commitment))
 
 
+def test_an_entry_of_an_abandoned_branch_is_not_spliced_in() -> None:
+    """A batch that was sent but never acknowledged stays with the host: keys, index and body all fit, only
+    the signed root does not.
+    """
+    abandoned, kept = Bench(STORE.rolled_back(3)), Bench(STORE.rolled_back(3))
+    abandoned.send(record(50)).result(10)
+    kept.add(4)
+    for bench in (abandoned, kept):
+        bench.log.close()
+    kept.store.stored[3] = abandoned.store.stored[3]
+    with pytest.raises(LogCorrupt, match="signed root"):
+        Bench(kept.store)
+
+
 @pytest.mark.parametrize(
     "snapshot",
     [

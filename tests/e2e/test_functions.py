@@ -11,12 +11,21 @@ import pytest
 from tests.e2e.conftest import Lab
 
 from mesatee.cli import up
-from mesatee.errors import Conflict, InputError, Malformed, MesateeError, NotApproved, QuotaExceeded, TaskFailed
+from mesatee.errors import (
+    Conflict,
+    InputError,
+    Malformed,
+    MesateeError,
+    NotApproved,
+    QuotaExceeded,
+    TaskFailed,
+)
 from mesatee.party import data, functions, tasks
 from mesatee.protocol import limits
 from mesatee.protocol.statements import RunLimits
 
 HEAD = "import os, sys, time\nfrom mesatee.table import Table\n"
+WORK = f"{HEAD}def work(people: Table) -> Table:\n"
 QUICK = RunLimits(
     seconds=20, cpu_seconds=10, memory_bytes=1024 * limits.MIB, output_bytes=1 * limits.MIB, threads=2
 )
@@ -38,7 +47,7 @@ def test_everybody_gets_a_code_and_nothing_else(lab: Lab, service: up.Service, n
     code, body = MISBEHAVING[name]
     bounds = QUICK.model_copy(update={"seconds": 2}) if code == "out_of_time" else QUICK
     people = lab.table(f"id,note\n1,{SECRET}\n2,b\n")
-    source = f"{HEAD}def work(people: Table) -> Table:\n    print('{SECRET}', people.to_pandas().to_string())\n    {body}\n"
+    source = f"{WORK}    print('{SECRET}', people.to_pandas().to_string())\n    {body}\n"
     view = lab.task(source, {"people": people}, limits=bounds)
     ended = lab.run(view)
     assert (ended.status, ended.failure) == ("failed", code)
@@ -60,7 +69,11 @@ def test_everybody_gets_a_code_and_nothing_else(lab: Lab, service: up.Service, n
 
 def test_without_approved_diagnostics_there_are_none(lab: Lab) -> None:
     people = lab.table("id\n1\n")
-    view = lab.task(f"{HEAD}def work(people: Table) -> Table:\n    raise ValueError('x')\n", {"people": people}, diagnostics=())
+    view = lab.task(
+        f"{WORK}    raise ValueError('x')\n",
+        {"people": people},
+        diagnostics=(),
+    )
     assert lab.run(view).failure == "function_raised"
     with pytest.raises(TaskFailed):
         lab.result(view)
@@ -69,7 +82,7 @@ def test_without_approved_diagnostics_there_are_none(lab: Lab) -> None:
 
 def test_a_flood_on_stdout_is_cut(lab: Lab) -> None:
     people = lab.table("id\n1\n")
-    source = f"{HEAD}def work(people: Table) -> Table:\n    for i in range(200_000): print('flood', i)\n    return people\n"
+    source = f"{WORK}    for i in range(200_000): print('flood', i)\n    return people\n"
     view = lab.task(source, {"people": people}, limits=QUICK)
     assert lab.run(view).status == "finished"
     result = lab.result(view)
@@ -79,7 +92,7 @@ def test_a_flood_on_stdout_is_cut(lab: Lab) -> None:
 
 def test_a_private_function_needs_its_owner_and_shows_nobody_its_code(lab: Lab) -> None:
     people = lab.table("id\n1\n2\n")
-    source = f"{HEAD}def work(people: Table) -> Table:\n    # {SECRET}\n    return people\n"
+    source = f"{WORK}    # {SECRET}\n    return people\n"
     view = lab.task(source, {"people": people}, private=True)
     with pytest.raises(NotApproved, match="private function"):
         tasks.run(lab.scientist, view)
@@ -106,7 +119,7 @@ def test_arguments_are_those_of_the_signature(lab: Lab) -> None:
 
 def test_inputs_are_those_of_the_signature(lab: Lab) -> None:
     people = lab.table("id\n1\n")
-    source = f"{HEAD}def work(people: Table) -> Table:\n    return people\n"
+    source = f"{WORK}    return people\n"
     with pytest.raises(Malformed, match="missing input people"):
         lab.task(source, {})
     with pytest.raises(Malformed, match="no input more"):
@@ -115,7 +128,7 @@ def test_inputs_are_those_of_the_signature(lab: Lab) -> None:
 
 def test_runs_are_counted(lab: Lab) -> None:
     people = lab.table("id\n1\n")
-    view = lab.task(f"{HEAD}def work(people: Table) -> Table:\n    return people\n", {"people": people})
+    view = lab.task(f"{WORK}    return people\n", {"people": people})
     assert lab.run(view).status == "finished"
     with pytest.raises(QuotaExceeded):
         tasks.run(lab.scientist, view)
@@ -123,7 +136,7 @@ def test_runs_are_counted(lab: Lab) -> None:
 
 def test_an_endless_run_is_cancelled_at_once(lab: Lab) -> None:
     people = lab.table("id\n1\n")
-    view = lab.task(f"{HEAD}def work(people: Table) -> Table:\n    while True: pass\n", {"people": people})
+    view = lab.task(f"{WORK}    while True: pass\n", {"people": people})
     tasks.run(lab.scientist, view)
     deadline = time.monotonic() + 20
     while lab.scientist.task(view.digest).runs[0].status != "running":
@@ -132,13 +145,16 @@ def test_an_endless_run_is_cancelled_at_once(lab: Lab) -> None:
     tasks.cancel(lab.owner, lab.owner.task(view.digest))
     assert tasks.watch(lab.scientist, view.digest, seconds=5).status == "cancelled"
     # The worker is free again at once.
-    other = lab.task(f"{HEAD}def work(people: Table) -> Table:\n    return people\n", {"people": people})
+    other = lab.task(f"{WORK}    return people\n", {"people": people})
     assert lab.run(other, seconds=15).status == "finished"
 
 
 def test_a_withdrawal_stops_a_running_run(lab: Lab) -> None:
     people = lab.table("id\n1\n")
-    view = lab.task(f"{HEAD}def work(people: Table) -> Table:\n    time.sleep(30)\n    return people\n", {"people": people})
+    view = lab.task(
+        f"{WORK}    time.sleep(30)\n    return people\n",
+        {"people": people},
+    )
     tasks.run(lab.scientist, view)
     deadline = time.monotonic() + 20
     while lab.scientist.task(view.digest).runs[0].status != "running":
@@ -152,7 +168,7 @@ def test_a_withdrawal_stops_a_running_run(lab: Lab) -> None:
 
 def test_a_withdrawal_blocks_the_result_of_a_finished_run(lab: Lab) -> None:
     people = lab.table("id\n1\n")
-    view = lab.task(f"{HEAD}def work(people: Table) -> Table:\n    return people\n", {"people": people})
+    view = lab.task(f"{WORK}    return people\n", {"people": people})
     assert lab.run(view).status == "finished"
     tasks.withdraw(lab.owner, lab.owner.task(view.digest))
     with pytest.raises(NotApproved, match="withdrawn"):
@@ -242,7 +258,10 @@ def test_a_sealed_file_cannot_be_registered_twice_under_other_bytes(lab: Lab) ->
 
 def test_a_result_folder_is_never_overwritten(lab: Lab) -> None:
     people = lab.table("id\n1\n")
-    view = lab.task(f"{HEAD}def work(people: Table) -> dict:\n    return {{'rows': len(people.to_pandas())}}\n", {"people": people})
+    view = lab.task(
+        f"{HEAD}def work(people: Table) -> dict:\n    return {{'rows': len(people.to_pandas())}}\n",
+        {"people": people},
+    )
     lab.run(view)
     target = lab.folder / "taken"
     target.mkdir()

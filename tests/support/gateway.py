@@ -216,7 +216,9 @@ def receipt(
         "finished": desk.now() + 1,
         "failure": failure,
         "outputs": {
-            name: statements.OutputFacts(sha256=item.digest, size=item.size, format="csv")
+            name: statements.OutputFacts(
+                sha256=item.digest, size=item.size, format="bytes" if name == "diagnostics" else "csv"
+            )
             for name, item in made.items()
         },
         **changes,

@@ -56,9 +56,13 @@ def doctor(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 @verb
-def inventory(context: typer.Context, as_json: AsJson = False) -> None:
+def inventory(
+    context: typer.Context,
+    cyclonedx: Annotated[bool, typer.Option("--cyclonedx", help="As a CycloneDX bill of materials.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """List every native library by process, with version, language and where it is confined."""
-    _module("inventory").run(settings(context).home, as_json=as_json)
+    _module("inventory").run(settings(context).home, as_json=as_json, cyclonedx=cyclonedx)
 
 
 @verb

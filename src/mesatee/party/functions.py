@@ -150,7 +150,7 @@ def put(
     """
     source = files.read(path, limits.CODE_BYTES, "function file")
     said = contract(source, entry, outputs=outputs, formats=formats)
-    name = _free_name(session, name or said.entry)
+    name = _free_name(session, said.entry if name is None else name)
     if private:
         code = _put_private(session, source)
     else:
@@ -168,7 +168,9 @@ def put_builtin(session: Session, builtin: str, name: str | None = None) -> Post
         raise NotFound(
             f"there is no builtin {builtin[:64]!r}", hint=f"there are {', '.join(sorted(BUILTINS))}"
         )
-    return _post(session, _free_name(session, name or builtin), BUILTINS[builtin], False, None)
+    return _post(
+        session, _free_name(session, builtin if name is None else name), BUILTINS[builtin], False, None
+    )
 
 
 def _free_name(session: Session, name: str) -> str:

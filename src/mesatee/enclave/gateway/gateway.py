@@ -17,9 +17,9 @@ from ...attestation.evidence import Claims
 from ...attestation.trust import TrustPolicy
 from ...attestation.verify import AppraisalCache
 from ...channel.uvicorn_protocol import AttestedServer
-from ...errors import Denied, HostFailed, LogCorrupt, MesateeError, NotFound
+from ...errors import Denied, HostFailed, KeyRefused, LogCorrupt, MesateeError, NotFound
 from ...protocol import envelope as dsse
-from ...protocol import limits, statements, wire
+from ...protocol import limits, records, statements, wire
 from ...protocol.digests import b64encode, sha256
 from ...protocol.doors import Blobs, Queue, Records
 from .. import faults
@@ -42,8 +42,8 @@ SNAPSHOT_EVERY = 5_000
 CERTIFICATE_SECONDS = 7 * 86_400
 """Life of the gateway's channel certificate; its process makes a new one at each start."""
 SWITCH_SECONDS = 0.001
-"""How long the loop may keep the interpreter's lock while the log's writer waits for it. Python's own 5 ms, several times
-in a commit, would leave everybody waiting for the log: this is a tenth more requests a second."""
+"""How long the loop may keep the interpreter's lock while the log's writer waits for it. Python's own 5 ms, several
+times in a commit, would leave everybody waiting for the log."""
 ENVELOPES_CACHED = 4_096
 """Statements kept in memory for those who ask, oldest out first."""
 _SNAPSHOT = b"mesatee snapshot v1"
@@ -112,8 +112,9 @@ class Gateway:
 
         def restore(ref: SnapshotRef, root: bytes) -> None:
             nonlocal state
+            # Raises `NotFound` if the host has lost it.
+            sealed = b"".join(self.blobs.get(ref.blob))
             try:
-                sealed = b"".join(self.blobs.get(ref.blob))
                 plain = self._snapshot_key.open(sealed, _SNAPSHOT + root)
             except MesateeError as error:
                 raise LogCorrupt(
@@ -123,7 +124,16 @@ class Gateway:
             if state.size != ref.size:
                 raise LogCorrupt("the snapshot covers another size than the head says")
 
-        self.log.load(lambda index, record: state.apply(index, record), restore)
+        def apply(index: int, record: records.LogRecord) -> None:
+            state.apply(index, record)
+
+        try:
+            self.log.load(apply, restore)
+        except NotFound:
+            # A snapshot only saves time: without it everything is opened and replayed.
+            LOGGER.warning(json.dumps({"event": "snapshot_lost"}))
+            state = State()
+            self.log.load(apply, restore, from_snapshot=False)
         self._snapshot_at = state.size
         return Monitor(self.log, state, self._keyring, self._keys.service, self._clock, time.monotonic)
 
@@ -231,7 +241,7 @@ class Gateway:
     async def post(self, peer: Peer, envelope: dsse.Envelope) -> wire.Posted:
         """Take in a statement and do what follows from it."""
         predicate = statements.read(envelope)
-        await self._blob_there(predicate)
+        await self._blob_there(peer, envelope, predicate)
         accepted, statement = await self.monitor.submit(peer, envelope)
         result = None
         match predicate:
@@ -251,7 +261,7 @@ class Gateway:
             result=result,
         )
 
-    async def _blob_there(self, predicate: statements.Predicate) -> None:
+    async def _blob_there(self, peer: Peer, envelope: dsse.Envelope, predicate: statements.Predicate) -> None:
         ref: Any = None
         if isinstance(predicate, statements.DatasetStatement):
             ref = predicate.blob
@@ -259,6 +269,9 @@ class Gateway:
             ref = predicate.code
         if ref is None:
             return
+        # Only then does the sender learn whether a blob is there.
+        if statements.verify(envelope).signer != peer.key:
+            raise KeyRefused("the statement is signed by another party than the one that sends it")
         size = await asyncio.to_thread(self.blobs.size, ref.sha256)
         if size != ref.size:
             raise Denied(f"the stored blob has {size} bytes, the statement says {ref.size}")

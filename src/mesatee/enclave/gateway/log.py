@@ -158,7 +158,11 @@ class Log:
     # -- replay -----------------------------------------------------------------------------------
 
     def load(
-        self, apply: Callable[[int, records.LogRecord], None], restore: Callable[[SnapshotRef, bytes], None]
+        self,
+        apply: Callable[[int, records.LogRecord], None],
+        restore: Callable[[SnapshotRef, bytes], None],
+        *,
+        from_snapshot: bool = True,
     ) -> None:
         """Read and verify everything that the host has.
 
@@ -172,11 +176,15 @@ class Log:
         Until all of this holds, nothing of the log in memory changes. After a failed commit it takes no record before
         `begin`: a record decided on the old state must not get in between.
 
-        Raises `LogCorrupt`, naming the first entry that is wrong.
+        With `from_snapshot` false the snapshot is passed over and everything is replayed.
+
+        Raises `LogCorrupt`, naming the first entry that is wrong, and what `restore` raises.
         """
         size, head = self._store.head()
         tree = merkle.Tree()
         signed, snapshot = self._check_head(size, head) if size else (None, None)
+        if not from_snapshot:
+            snapshot = None
         later: list[tuple[int, bytes]] = []
         for index, record in self._all(size):
             tree.append(merkle.leaf_hash(record.entry))

@@ -318,6 +318,7 @@ class Monitor:
         rules.worker(held.predicate, facts, environments)
         self._fresh(held)
         try:
+            rules.alive(held.predicate, now)
             rules.usable(self.state, held.predicate)
             counted, ruled = self._may(held, policies.RELEASE_KEY, facts, now, self._run_number(run))
         except (Denied, StateError):
@@ -460,7 +461,10 @@ class Monitor:
             raise Malformed(
                 f"the receipt must name exactly the outputs {', '.join(sorted(wanted)) or 'none'}"
             )
+        formats = {port.name: port.format for port in self.state.function(receipt.function).predicate.outputs}
         for name, facts in receipt.outputs.items():
+            if facts.format != formats.get(name, "bytes"):
+                raise Malformed(f"the receipt gives output {name} another format than the function")
             permit = self._mint.permit(Action.REGISTER, facts.sha256, self._log.next_index)
             self._keyring.check_output(permit, run.digest, grant.fence, name, facts.sha256, wrapped[name])
 

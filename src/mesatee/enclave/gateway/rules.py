@@ -164,13 +164,18 @@ def run(state: State, signer: str, predicate: statements.RunStatement, now: int)
     held = state.task(predicate.task)
     if held.signer != signer:
         raise Denied("only the task's author runs it")
-    if held.predicate.expires <= now:
-        raise Expired("the task has expired")
+    alive(held.predicate, now)
     # A run that ended before any key was released has used nothing.
     spent = sum(1 for item in state.runs_of(held.digest) if item.grants or item.status not in ENDED)
     if spent >= held.predicate.runs:
         raise QuotaExceeded(f"all {held.predicate.runs} runs of the task are spent")
     usable(state, held.predicate)
+
+
+def alive(predicate: statements.TaskStatement, now: int) -> None:
+    """The task has not expired."""
+    if predicate.expires <= now:
+        raise Expired("the task has expired")
 
 
 def usable(state: State, predicate: statements.TaskStatement) -> None:
@@ -288,6 +293,7 @@ def attempt(found: Run, *, lease_alive: bool) -> int:
 
 
 __all__ = [
+    "alive",
     "approval",
     "approvals",
     "attempt",

@@ -265,7 +265,6 @@ class Gateway:
         environments = frozenset(peer.appraisal.environments.values())
         await asyncio.to_thread(self._store_public, peer.certificate)
         granted = await self.monitor.grant(peer, facts, environments, ticket, key)
-        faults.point("key_released")
         await self._notify()
         return self._grant_reply(granted)
 
@@ -387,9 +386,10 @@ class Gateway:
         run = self.monitor.state.run(digest)
         ticket = self.monitor.invoke(run, self.monitor.now())
         self._ticketed[digest, len(run.grants)] = time.monotonic()
-        faults.point("ticket_made")
+        faults.point("ticket.made")
         try:
             await asyncio.to_thread(self._queue.put, ticket)
+            faults.point("ticket.queued")
         except HostFailed as error:
             # The run is in the log; the sweep will make another ticket.
             LOGGER.warning(json.dumps({"event": "queue_failed", "reason": error.message}))
@@ -441,6 +441,7 @@ class Gateway:
         size, root = state.size, self.log.root(state.size)
         sealed = self._snapshot_key.seal(state.dump(), _SNAPSHOT + root)
         blob = await asyncio.to_thread(self._store_public, sealed)
+        faults.point("snapshot.stored")
         self.log.note_snapshot(SnapshotRef(size, blob))
         self._snapshot_at = size
 

@@ -136,6 +136,7 @@ class Monitor:
             channel_key=channel_key,
         )
         await self._log_outcome(outcome)
+        faults.point("epoch.logged")
 
     async def denied(self, peer: Peer, action: str, subject: str, error: MesateeError) -> None:
         """Log a refusal. The caller then raises `error`."""
@@ -145,6 +146,7 @@ class Monitor:
             by=peer.key, action=action[:64], subject=subject[:64], code=error.code
         )
         await self._log_outcome(outcome)
+        faults.point("denial.logged")
 
     # -- statements -------------------------------------------------------------------------------
 
@@ -172,11 +174,11 @@ class Monitor:
         now = self.now()
         rules.times(predicate, now)
         self._decide(statement, now)
-        faults.point("statement_decided")
+        faults.point("statement.decided")
         index = await self._append(
             records.of_statement(envelope, max(now, predicate.time), self._source(now))
         )
-        faults.point("statement_logged")
+        faults.point("statement.logged")
         return Accepted(statement.digest, index), statement
 
     def _for_us(self, predicate: statements.Common) -> None:
@@ -288,6 +290,7 @@ class Monitor:
         """End a run whose attempts are all spent."""
         if run.status not in ENDED and len(run.grants) >= limits.ATTEMPTS and not self.lease_alive(run):
             await self._log_outcome(records.ClosedOutcome(run=run.digest, failure="worker_lost"))
+            faults.point("closed.logged")
 
     # -- the second permit: key release -----------------------------------------------------------
 
@@ -324,9 +327,9 @@ class Monitor:
             approvals=counted,
             policies=ruled,
         )
-        faults.point("grant_decided")
+        faults.point("grant.decided")
         index = await self._log_outcome(outcome)
-        faults.point("grant_logged")
+        faults.point("grant.logged")
         grant = run.grant
         if grant is None or grant.fence != index or run.status != "running":
             raise Conflict("the run was stopped while its keys were being released", hint="drop the ticket")
@@ -343,6 +346,7 @@ class Monitor:
             uploads[CODE] = Upload(function.signer, code.sha256, code.wrap)
         permit = self._mint.permit(Action.RELEASE_KEY, run.digest, index)
         wrapped = self._keyring.release_inputs(permit, run.digest, uploads, attempt_key)
+        faults.point("grant.wrapped")
         return Granted(run, held, function, grant, wrapped)
 
     def _run_number(self, run: Run) -> int:
@@ -413,9 +417,9 @@ class Monitor:
             wraps=wrapped,
             envelope=envelope.with_signature(countersign).as_dict(),
         )
-        faults.point("receipt_decided")
+        faults.point("receipt.decided")
         index = await self._log_outcome(outcome)
-        faults.point("receipt_logged")
+        faults.point("receipt.logged")
         return index
 
     def _same_receipt(self, run: Run, digest: str) -> bool:
@@ -481,14 +485,16 @@ class Monitor:
         index = await self._log_outcome(
             records.ReleaseOutcome(run=run.digest, to=signer, outputs=tuple(sorted(names)))
         )
-        faults.point("release_logged")
+        faults.point("release.logged")
         # A withdrawal that came in between has the lower index now, and wins.
         rules.still_approved(self.state, run.task, run.grant.approvals)
         receiver = self.state.party(signer).predicate.keys
         held = {name: (run.outputs[name].sha256, run.wraps[name]) for name in names}
         permit = self._mint.permit(Action.RELEASE_RESULT, run.digest, index)
         to = b64decode(receiver.hpke, max_bytes=2048)
-        return self._keyring.release_outputs(permit, run.digest, run.grant.fence, held, signer, to)
+        wrapped = self._keyring.release_outputs(permit, run.digest, run.grant.fence, held, signer, to)
+        faults.point("release.wrapped")
+        return wrapped
 
 
 CODE = "code of the function"

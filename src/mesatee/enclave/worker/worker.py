@@ -75,7 +75,7 @@ class Worker:
                 self._stop.wait(RETRY_SECONDS)
 
     def _serve(self, lease: Lease) -> None:
-        faults.point("ticket_leased")
+        faults.point("ticket.leased")
         key = HpkeKey.generate()
         try:
             service = self._client.service()
@@ -89,9 +89,10 @@ class Worker:
             _note("dropped", error)
             self._queue.ack(lease.id)
             return
-        faults.point("keys_received")
+        faults.point("keys.received")
         self._attempt(service, grant, key)
         self._queue.ack(lease.id)
+        faults.point("ticket.done")
 
     def _attempt(self, service: wire.ServiceReply, grant: wire.GrantReply, key: HpkeKey) -> None:
         over = threading.Event()
@@ -100,7 +101,7 @@ class Worker:
         try:
             attempt = Attempt(service, grant, key, self._client.key, self._blobs)
             finished = attempt.run(self._supervisor, grant.worker)
-            faults.point("receipt_signed")
+            faults.point("receipt.signed")
             self._hand_in(grant, finished.receipt, finished.wraps)
         except (Conflict, SandboxFailed) as error:
             # Either the run was stopped, or this machine cannot isolate it: the lease lapses and another may try.
@@ -113,7 +114,7 @@ class Worker:
         while not self._stop.is_set():
             try:
                 self._client.finish(grant.fence, receipt, wraps)
-                faults.point("receipt_accepted")
+                faults.point("receipt.accepted")
                 return
             except Unavailable as error:
                 # The same receipt may be handed in again: the gateway takes one a run.

@@ -23,9 +23,7 @@ from typing import Final, NamedTuple
 from mesatee.errors import Malformed
 
 VARIABLE: Final = "MESATEE_FAULT"
-_SPECIFICATION: Final = re.compile(
-    r"(?P<name>[a-z0-9_.]+)(?::(?P<count>[1-9][0-9]{0,8}))?(?P<pause>:pause)?"
-)
+_SPECIFICATION: Final = re.compile(r"(?P<name>[a-z0-9_.]+)(?::(?P<count>[1-9][0-9]{0,8}))?(?P<pause>:pause)?")
 
 POINTS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -76,7 +74,8 @@ def parse(specification: str) -> Fault:
     match = _SPECIFICATION.fullmatch(specification)
     if match is None:
         raise Malformed(
-            f"{VARIABLE} is name, name:count or either with :pause", hint=f"unset {VARIABLE}, or name a point of faults.POINTS"
+            f"{VARIABLE} is name, name:count or either with :pause",
+            hint=f"unset {VARIABLE}, or name a point of faults.POINTS",
         )
     if match["name"] not in POINTS:
         raise Malformed(

@@ -27,7 +27,7 @@ from . import api
 from .identity import ServiceKeys
 from .keyring import Keyring
 from .log import Log, SnapshotRef
-from .monitor import CODE, Granted, Monitor
+from .monitor import CODE, LEASE_SECONDS, Granted, Monitor
 from .peer import Peer
 
 from .state import State
@@ -35,8 +35,8 @@ from .state import State
 LOGGER = logging.getLogger("mesatee.gateway")
 SWEEP_SECONDS = 1.0
 """How often runs without a live ticket are looked for."""
-TICKET_AGAIN_SECONDS = 20.0
-"""A run that still waits this long after its last ticket gets another: the queue may lose things."""
+TICKET_AGAIN = 2 / 3
+"""A run that still waits this part of a lease after its last ticket gets another: the queue may lose things."""
 SNAPSHOT_EVERY = 5_000
 """Log entries between two snapshots of the projection."""
 CERTIFICATE_SECONDS = 7 * 86_400
@@ -48,10 +48,11 @@ _SNAPSHOT = b"mesatee snapshot v1"
 
 @dataclass(frozen=True, slots=True)
 class GatewayConfig:
-    """Where to listen."""
+    """Where to listen, and how long a worker holds a run without renewing."""
 
     host: str = "127.0.0.1"
     port: int = 0
+    lease_seconds: int = LEASE_SECONDS
 
 
 class Gateway:
@@ -122,7 +123,15 @@ class Gateway:
 
         self.log.load(lambda index, record: state.apply(index, record), restore)
         self._snapshot_at = state.size
-        return Monitor(self.log, state, self._keyring, self._keys.service, self._clock, time.monotonic)
+        return Monitor(
+            self.log,
+            state,
+            self._keyring,
+            self._keys.service,
+            self._clock,
+            time.monotonic,
+            self.config.lease_seconds,
+        )
 
     async def run(self, ready: Callable[[int], None] | None = None) -> None:
         """Serve until stopped. `ready` gets the port."""
@@ -410,11 +419,12 @@ class Gateway:
         if self._broken is not None or self.log.failed is not None:
             await self._reload()
         now = time.monotonic()
+        patience = self.config.lease_seconds * TICKET_AGAIN
         for run in self.monitor.waiting():
             if run.status == "running" and len(run.grants) >= limits.ATTEMPTS:
                 await self.monitor.close_lost(run)
                 await self._notify()
-            elif now - self._ticketed.get((run.digest, len(run.grants)), -1e9) > TICKET_AGAIN_SECONDS:
+            elif now - self._ticketed.get((run.digest, len(run.grants)), -1e9) > patience:
                 await self._enqueue(run.digest)
         open_runs = self.monitor.state.open_runs
         self._ticketed = {key: at for key, at in self._ticketed.items() if key[0] in open_runs}

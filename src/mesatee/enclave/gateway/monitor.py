@@ -47,7 +47,7 @@ from .permit import Action, Mint
 from .state import ENDED, Grant, Held, Run, State
 
 LEASE_SECONDS = 30
-"""How long a worker holds a run without renewing."""
+"""How long a worker holds a run without renewing, if the service's launcher says nothing else."""
 TICKET_SECONDS = 600
 """Life of a queue ticket; the sweep makes a new one for a run that still waits."""
 
@@ -83,6 +83,7 @@ class Monitor:
         service: statements.Statement,
         clock: Callable[[], float],
         steady: Callable[[], float],
+        lease_seconds: int = LEASE_SECONDS,
     ) -> None:
         assert isinstance(service.predicate, statements.ServiceStatement)
         self._log = log
@@ -90,6 +91,7 @@ class Monitor:
         self._mint = Mint()
         self._clock = clock
         self._steady = steady
+        self._lease_seconds = lease_seconds
         self._platform_policy = service.predicate.platform_policy
         self._leases: dict[int, float] = {}
         self.service = service
@@ -322,7 +324,7 @@ class Monitor:
         outcome = records.GrantOutcome(
             run=run.digest,
             attempt=number,
-            lease=LEASE_SECONDS,
+            lease=self._lease_seconds,
             worker=facts,
             approvals=counted,
             policies=ruled,
@@ -333,7 +335,7 @@ class Monitor:
         grant = run.grant
         if grant is None or grant.fence != index or run.status != "running":
             raise Conflict("the run was stopped while its keys were being released", hint="drop the ticket")
-        self._leases[index] = self._steady() + LEASE_SECONDS
+        self._leases[index] = self._steady() + self._lease_seconds
         function = self.state.function(held.predicate.function)
         uploads = {
             name: Upload(item.signer, item.predicate.blob.sha256, item.predicate.wrap)
@@ -370,7 +372,7 @@ class Monitor:
         run = self._attempt_of(peer, fence)
         if run.status != "running" or run.grant is None or run.grant.fence != fence:
             raise Conflict(f"attempt {fence} no longer counts: the run is {run.status}", hint="stop and wipe")
-        self._leases[fence] = self._steady() + LEASE_SECONDS
+        self._leases[fence] = self._steady() + self._lease_seconds
         return run
 
     def _attempt_of(self, peer: Peer, fence: int) -> Run:

@@ -30,7 +30,7 @@ from .run import Attempt
 
 LOGGER = logging.getLogger("mesatee.worker")
 QUEUE_LEASE_SECONDS = 20.0
-"""A ticket that this worker drops silently comes back to the queue after this time."""
+"""If the launcher says nothing else: a ticket that this worker drops silently comes back to the queue after this time."""
 WAIT_SECONDS = 5.0
 """How long one request to the queue waits for a ticket."""
 RETRY_SECONDS = 1.0
@@ -42,11 +42,19 @@ DROP = (Conflict, Denied, NotFound, InputError)
 class Worker:
     """Runs one task at a time. `run` returns after `stop`."""
 
-    def __init__(self, client: GatewayClient, queue: Queue, blobs: Blobs, supervisor: Supervisor) -> None:
+    def __init__(
+        self,
+        client: GatewayClient,
+        queue: Queue,
+        blobs: Blobs,
+        supervisor: Supervisor,
+        queue_lease_seconds: float = QUEUE_LEASE_SECONDS,
+    ) -> None:
         self._client = client
         self._queue = queue
         self._blobs = blobs
         self._supervisor = supervisor
+        self._queue_lease_seconds = queue_lease_seconds
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -67,7 +75,7 @@ class Worker:
         self._supervisor.start()
         while not self._stop.is_set():
             try:
-                lease = self._queue.lease(QUEUE_LEASE_SECONDS, WAIT_SECONDS)
+                lease = self._queue.lease(self._queue_lease_seconds, WAIT_SECONDS)
                 if lease is not None:
                     self._serve(lease)
             except MesateeError as error:

@@ -77,7 +77,8 @@ def test_the_process_dies_at_the_hit_that_was_asked_for(
 
 
 @pytest.mark.parametrize(
-    "variable", ["no.such.point", "records.append.after:0", "records.append.after:x", "a b", ":3"]
+    "variable",
+    ["no.such.point", "records.append.after:0", "records.append.after:x", "a b", ":3", "ticket.done:stop"],
 )
 def test_a_fault_that_cannot_happen_is_refused_at_start(variable: str) -> None:
     with pytest.raises(Malformed):
@@ -85,6 +86,20 @@ def test_a_fault_that_cannot_happen_is_refused_at_start(variable: str) -> None:
     result = _run(variable, 1)
     assert result.returncode == 1
     assert "Malformed" in result.stderr
+
+
+def test_a_pause_stops_the_process_and_it_can_go_on() -> None:
+    code = (
+        "from mesatee.enclave.faults import point; point('ticket.done'); point('ticket.done'); print('alive')"
+    )
+    environment = {**os.environ, faults.VARIABLE: "ticket.done:2:pause"}
+    child = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+    _, status = os.waitpid(child.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    assert os.WSTOPSIG(status) == signal.SIGSTOP
+    os.kill(child.pid, signal.SIGCONT)
+    assert child.communicate(timeout=60)[0] == b"alive\n"
+    assert child.returncode == 0
 
 
 def test_the_environment_is_read_once() -> None:

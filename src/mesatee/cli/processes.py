@@ -18,13 +18,16 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from .._core import protect_process
 from ..attestation.trust import TrustPolicy
 from ..enclave.doors import HostClient
-from ..enclave.gateway.gateway import Gateway, GatewayConfig
+from ..enclave.gateway.gateway import TICKET_AGAIN, Gateway, GatewayConfig
 from ..enclave.gateway.identity import open_service
+from ..enclave.gateway.monitor import LEASE_SECONDS
 from ..enclave.platform.base import Attester
 from ..enclave.platform.measure import environment_digest, measure
 from ..enclave.platform.none import NoAttester
@@ -53,6 +56,8 @@ class ProcessConfig(statements.Model):
     platform_policy: str
     worker_trust: str
     gateway_trust: str
+    lease_seconds: Annotated[int, Field(ge=1, le=limits.LEASE_SECONDS)] = LEASE_SECONDS
+    """How long a worker holds a run without renewing."""
 
 
 def attester(config: ProcessConfig, environments: tuple[str, ...]) -> Attester:
@@ -94,9 +99,8 @@ def gateway(config: ProcessConfig) -> None:
         config.worker_trust,
         int(time.time()),
     )
-    asyncio.run(
-        _serve(Gateway(GatewayConfig(config.listen_host, config.listen_port), keys, mine, *_three(doors)))
-    )
+    where = GatewayConfig(config.listen_host, config.listen_port, config.lease_seconds)
+    asyncio.run(_serve(Gateway(where, keys, mine, *_three(doors))))
 
 
 def _three(doors: HostClient) -> tuple[Any, Any, Any]:
@@ -123,7 +127,9 @@ def worker(config: ProcessConfig) -> None:
     environments = mine.environments
     trust = TrustPolicy.from_toml(config.gateway_trust)
     client = GatewayClient(config.listen_host, config.listen_port, mine, trust, environments)
-    service = Worker(client, doors.queue, doors.blobs, Supervisor())
+    # A ticket comes back to the queue before the run's lease ends, so that the next worker finds it at once.
+    patience = config.lease_seconds * TICKET_AGAIN
+    service = Worker(client, doors.queue, doors.blobs, Supervisor(), patience)
     signal.signal(signal.SIGTERM, lambda *_: service.stop())
     _on_end(service.stop)
     service.run(lambda: _ready(measurement=mine.measurement, environments=dict(environments)))

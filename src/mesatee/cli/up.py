@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..attestation.trust import GatewayTrust, RoleTrust, TrustPolicy
+from ..enclave import faults
+from ..enclave.gateway.monitor import LEASE_SECONDS
 from ..enclave.platform.measure import environment_digest, measure
 from ..enclave.platform.software import SoftwareAttester, installation_key
 from ..errors import Conflict, Malformed, MesateeError, TimedOut, Unavailable, from_dict
@@ -45,7 +47,7 @@ LISTEN_HOST = "127.0.0.1"
 
 @dataclass(slots=True)
 class Process:
-    """One process of the service, started again when it dies."""
+    """One process of the service, started again when it dies, and then without the fault that it was asked for."""
 
     name: str
     command: list[str]
@@ -57,13 +59,18 @@ class Process:
 
     def start(self) -> None:
         """Start it and wait until it is ready. Raises what the process says, or `TimedOut`."""
+        environ = {**os.environ, **self.environ}
+        if self.child is not None:
+            # It died where a fault test wanted it to; what is shown is that it comes back.
+            environ.pop(faults.VARIABLE, None)
+            self._close_pipes()
         with self.log.open("ab") as log:
             self.child = subprocess.Popen(
                 self.command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, **self.environ},
+                env=environ,
                 start_new_session=True,
             )
         line: list[bytes] = []
@@ -104,7 +111,12 @@ class Process:
             self.child.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
-        self.child.stdout.close()  # type: ignore[union-attr]
+        self._close_pipes()
+
+    def _close_pipes(self) -> None:
+        for pipe in (self.child.stdin, self.child.stdout) if self.child is not None else ():
+            if pipe is not None:
+                pipe.close()
 
     def kill(self) -> None:
         """Kill it now."""
@@ -225,6 +237,7 @@ def start(
     platform_policy: str | None = None,
     environ: dict[str, str] | None = None,
     with_worker: bool = True,
+    lease_seconds: int = LEASE_SECONDS,
     say: Callable[[str], None] = lambda text: None,
 ) -> Service:
     """Start the embedded service in ``home/service`` and write ``trust.toml`` and ``service.toml`` to `home`.
@@ -252,6 +265,7 @@ def start(
             platform_policy=founded.platform_policy,
             worker_trust=founded.worker_trust,
             gateway_trust=TrustPolicy().to_toml(),
+            lease_seconds=lease_seconds,
         )
         python = [sys.executable, "-I", "-B", "-m"]
         host = Process(

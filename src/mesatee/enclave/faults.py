@@ -1,9 +1,11 @@
-"""Fault points: where a test can kill this process (ADR 1, "Fault points").
+"""Fault points: where a test can stop this process (ADR 1, "Fault points").
 
 `point` stands at each step of the life cycle. It does nothing unless the process was started with
 ``MESATEE_FAULT=name`` or ``MESATEE_FAULT=name:count``, when it kills its own process with SIGKILL, the
-count-th time that it is passed. It can stop a process and nothing else: no check is weaker because of it,
-and whoever sets a process's environment could kill it anyway.
+count-th time that it is passed; with ``:pause`` behind, it stops its process with SIGSTOP instead, so that
+a test can kill *another* process of the service at exactly this step and then let this one go on. It can
+stop a process and nothing else: no check is weaker because of it, and whoever sets a process's environment
+could stop it anyway.
 
 >>> point("records.append.before")
 """
@@ -21,29 +23,36 @@ from typing import Final, NamedTuple
 from mesatee.errors import Malformed
 
 VARIABLE: Final = "MESATEE_FAULT"
-_SPECIFICATION: Final = re.compile(r"(?P<name>[a-z0-9_.]+)(?::(?P<count>[1-9][0-9]{0,8}))?")
+_SPECIFICATION: Final = re.compile(r"(?P<name>[a-z0-9_.]+)(?::(?P<count>[1-9][0-9]{0,8}))?(?P<pause>:pause)?")
 
 POINTS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "records.append.before": "the gateway has formed a batch; the host has not seen it",
         "records.append.sent": "the host has the whole batch; its answer has not been read",
         "records.append.after": "the host has acknowledged the batch; nobody was told",
-        "statement_decided": "the gateway has accepted a party's statement; it is not in the log",
-        "statement_logged": "a party's statement is durable; its effect has not begun and nobody was told",
-        "ticket_made": "a run is durable and its ticket sealed; the queue does not have it",
-        "grant_decided": "the gateway has decided to release the keys of a run; nothing is logged",
-        "grant_logged": "the grant is durable; no key was wrapped, and the attempt counts",
-        "key_released": "the keys are wrapped to the worker's attempt; the answer has not left",
-        "receipt_decided": "the gateway has accepted a receipt; it is not in the log",
-        "receipt_logged": "the receipt is durable; the worker was not told",
-        "release_logged": "the release of a result is durable; its keys were not wrapped",
-        "ticket_leased": "the worker holds a ticket; the gateway has not heard of it",
-        "keys_received": "the worker holds the keys of an attempt; no input is open",
-        "inputs_open": "the inputs are plaintext in the worker's memory; the function has not begun",
-        "function_ran": "the function has ended; its outputs are not sealed",
-        "outputs_stored": "the outputs are sealed and with the host; there is no receipt",
-        "receipt_signed": "the worker has signed the receipt; the gateway does not have it",
-        "receipt_accepted": "the gateway has the receipt; the ticket is still in the queue",
+        "epoch.logged": "gateway: the epoch is in the log; nobody can connect yet",
+        "statement.decided": "gateway: a statement may enter the log and is not there",
+        "statement.logged": "gateway: a statement is durably in the log; its party was not told",
+        "denial.logged": "gateway: a refusal is in the log; the caller was not told",
+        "ticket.made": "gateway: a run is in the log; the queue has no ticket for it",
+        "ticket.queued": "gateway: the ticket is in the queue; the run's author was not told",
+        "grant.decided": "gateway: a worker may have the keys of a run; the log does not say so",
+        "grant.logged": "gateway: the grant is in the log; no key is wrapped",
+        "grant.wrapped": "gateway: the keys are wrapped to the attempt; the worker has not got them",
+        "receipt.decided": "gateway: a receipt is good; the log does not have it",
+        "receipt.logged": "gateway: the receipt is in the log; the worker was not told",
+        "closed.logged": "gateway: the end of a run without a receipt is in the log",
+        "release.logged": "gateway: result release is in the log; no output key is wrapped",
+        "release.wrapped": "gateway: the output keys are wrapped to a receiver, who has not got them",
+        "snapshot.stored": "gateway: a snapshot is stored; no head of the log names it",
+        "ticket.leased": "worker: it holds a ticket and has told nobody",
+        "keys.received": "worker: it holds a run's keys and has opened nothing",
+        "inputs.opened": "worker: the inputs are plaintext in its memory; no child has them",
+        "function.ran": "worker: the function has ended; its outputs are not sealed",
+        "outputs.stored": "worker: the sealed outputs are stored; there is no receipt",
+        "receipt.signed": "worker: the receipt is signed; the gateway has not got it",
+        "receipt.accepted": "worker: the gateway has the receipt; the ticket is still in the queue",
+        "ticket.done": "worker: the ticket is gone from the queue",
     }
 )
 """Each fault point and what is the case there. A test compares it with the `point` calls in the source."""
@@ -54,23 +63,25 @@ class Fault(NamedTuple):
 
     name: str
     hits: int
+    pause: bool = False
 
 
 def parse(specification: str) -> Fault:
-    """``name`` or ``name:count``.
+    """``name``, ``name:count`` or either with ``:pause``.
 
     Raises `Malformed`, also for an undeclared name: a test with a typo must not pass.
     """
     match = _SPECIFICATION.fullmatch(specification)
     if match is None:
         raise Malformed(
-            f"{VARIABLE} is name or name:count", hint=f"unset {VARIABLE}, or name a point of faults.POINTS"
+            f"{VARIABLE} is name, name:count or either with :pause",
+            hint=f"unset {VARIABLE}, or name a point of faults.POINTS",
         )
     if match["name"] not in POINTS:
         raise Malformed(
             f"{VARIABLE} names no fault point: {match['name']}", hint=f"known: {', '.join(sorted(POINTS))}"
         )
-    return Fault(match["name"], int(match["count"] or 1))
+    return Fault(match["name"], int(match["count"] or 1), match["pause"] is not None)
 
 
 class _Countdown:
@@ -79,6 +90,7 @@ class _Countdown:
     def __init__(self, fault: Fault) -> None:
         self._name = fault.name
         self._left = fault.hits
+        self._signal = signal.SIGSTOP if fault.pause else signal.SIGKILL
         self._guard = threading.Lock()
 
     def hit(self, name: str) -> None:
@@ -87,7 +99,7 @@ class _Countdown:
         with self._guard:
             self._left -= 1
             if self._left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), self._signal)
 
 
 # Read once, when the process starts: what happens to its environment later changes nothing.
@@ -95,7 +107,7 @@ _armed: Final = _Countdown(parse(os.environ[VARIABLE])) if os.environ.get(VARIAB
 
 
 def point(name: str) -> None:
-    """Die here if this process was started to; `name` is a literal that `POINTS` declares."""
+    """Die or stop here if this process was started to; `name` is a literal that `POINTS` declares."""
     if _armed is not None:
         _armed.hit(name)
 

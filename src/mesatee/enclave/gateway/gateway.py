@@ -28,15 +28,15 @@ from . import api
 from .identity import ServiceKeys
 from .keyring import Keyring
 from .log import Log, SnapshotRef
-from .monitor import CODE, Granted, Monitor
+from .monitor import CODE, LEASE_SECONDS, Granted, Monitor
 from .peer import Peer
 from .state import State
 
 LOGGER = logging.getLogger("mesatee.gateway")
 SWEEP_SECONDS = 1.0
 """How often runs without a live ticket are looked for."""
-TICKET_AGAIN_SECONDS = 20.0
-"""A run that still waits this long after its last ticket gets another: the queue may lose things."""
+TICKET_AGAIN = 2 / 3
+"""A run that still waits this part of a lease after its last ticket gets another: the queue may lose things."""
 SNAPSHOT_EVERY = 5_000
 """Log entries between two snapshots of the projection."""
 CERTIFICATE_SECONDS = 7 * 86_400
@@ -51,10 +51,11 @@ _SNAPSHOT = b"mesatee snapshot v1"
 
 @dataclass(frozen=True, slots=True)
 class GatewayConfig:
-    """Where to listen."""
+    """Where to listen, and how long a worker holds a run without renewing."""
 
     host: str = "127.0.0.1"
     port: int = 0
+    lease_seconds: int = LEASE_SECONDS
 
 
 class Gateway:
@@ -135,7 +136,15 @@ class Gateway:
             state = State()
             self.log.load(apply, restore, from_snapshot=False)
         self._snapshot_at = state.size
-        return Monitor(self.log, state, self._keyring, self._keys.service, self._clock, time.monotonic)
+        return Monitor(
+            self.log,
+            state,
+            self._keyring,
+            self._keys.service,
+            self._clock,
+            time.monotonic,
+            self.config.lease_seconds,
+        )
 
     async def run(self, ready: Callable[[int], None] | None = None) -> None:
         """Serve until stopped. `ready` gets the port."""
@@ -283,7 +292,6 @@ class Gateway:
         environments = frozenset(peer.appraisal.environments.values()) if peer.appraisal else frozenset()
         await asyncio.to_thread(self._store_public, peer.certificate)
         granted = await self.monitor.grant(peer, facts, environments, ticket, key)
-        faults.point("key_released")
         await self._notify()
         return self._grant_reply(granted)
 
@@ -404,9 +412,10 @@ class Gateway:
         run = self.monitor.state.run(digest)
         ticket = self.monitor.invoke(run, self.monitor.now())
         self._ticketed[digest, len(run.grants)] = time.monotonic()
-        faults.point("ticket_made")
+        faults.point("ticket.made")
         try:
             await asyncio.to_thread(self._queue.put, ticket)
+            faults.point("ticket.queued")
         except HostFailed as error:
             # The run is in the log; the sweep will make another ticket.
             LOGGER.warning(json.dumps({"event": "queue_failed", "reason": error.message}))
@@ -427,11 +436,12 @@ class Gateway:
         if self._broken is not None or self.log.failed is not None:
             await self._reload()
         now = time.monotonic()
+        patience = self.config.lease_seconds * TICKET_AGAIN
         for run in self.monitor.waiting():
             if run.status == "running" and len(run.grants) >= limits.ATTEMPTS:
                 await self.monitor.close_lost(run)
                 await self._notify()
-            elif now - self._ticketed.get((run.digest, len(run.grants)), -1e9) > TICKET_AGAIN_SECONDS:
+            elif now - self._ticketed.get((run.digest, len(run.grants)), -1e9) > patience:
                 await self._enqueue(run.digest)
         open_runs = self.monitor.state.open_runs
         self._ticketed = {key: at for key, at in self._ticketed.items() if key[0] in open_runs}
@@ -458,6 +468,7 @@ class Gateway:
         size, root = state.size, self.log.root(state.size)
         sealed = self._snapshot_key.seal(state.dump(), _SNAPSHOT + root)
         blob = await asyncio.to_thread(self._store_public, sealed)
+        faults.point("snapshot.stored")
         self.log.note_snapshot(SnapshotRef(size, blob))
         self._snapshot_at = size
 

@@ -48,7 +48,7 @@ from .permit import Action, Mint
 from .state import ENDED, Grant, Held, Run, State
 
 LEASE_SECONDS = 30
-"""How long a worker holds a run without renewing."""
+"""How long a worker holds a run without renewing, if the service's launcher says nothing else."""
 TICKET_SECONDS = 600
 """Life of a queue ticket; the sweep makes a new one for a run that still waits."""
 
@@ -84,12 +84,14 @@ class Monitor:
         service: statements.Statement,
         clock: Callable[[], float],
         steady: Callable[[], float],
+        lease_seconds: int = LEASE_SECONDS,
     ) -> None:
         self._log = log
         self._keyring = keyring
         self._mint = Mint()
         self._clock = clock
         self._steady = steady
+        self._lease_seconds = lease_seconds
         said = statements.expect(service.predicate, statements.ServiceStatement)
         self._platform_policy = said.platform_policy
         self._leases: dict[int, float] = {}
@@ -144,6 +146,7 @@ class Monitor:
             channel_key=channel_key,
         )
         await self._log_outcome(outcome)
+        faults.point("epoch.logged")
 
     async def denied(self, peer: Peer, action: str, subject: str, error: MesateeError) -> None:
         """Log a refusal. The caller then raises `error`."""
@@ -153,6 +156,7 @@ class Monitor:
             by=peer.key, action=action[:64], subject=subject[:64], code=error.code
         )
         await self._log_outcome(outcome)
+        faults.point("denial.logged")
 
     # -- statements -------------------------------------------------------------------------------
 
@@ -180,11 +184,11 @@ class Monitor:
         now = self.now()
         rules.times(predicate, now, int(self._clock()))
         self._decide(statement, now)
-        faults.point("statement_decided")
+        faults.point("statement.decided")
         index = await self._append(
             records.of_statement(envelope, max(now, predicate.time), self._source(now))
         )
-        faults.point("statement_logged")
+        faults.point("statement.logged")
         return Accepted(statement.digest, index), statement
 
     def _for_us(self, predicate: statements.Common) -> None:
@@ -296,6 +300,7 @@ class Monitor:
         """End a run whose attempts are all spent."""
         if run.status not in ENDED and len(run.grants) >= limits.ATTEMPTS and not self.lease_alive(run):
             await self._log_outcome(records.ClosedOutcome(run=run.digest, failure="worker_lost"))
+            faults.point("closed.logged")
 
     # -- the second permit: key release -----------------------------------------------------------
 
@@ -328,18 +333,18 @@ class Monitor:
         outcome = records.GrantOutcome(
             run=run.digest,
             attempt=number,
-            lease=LEASE_SECONDS,
+            lease=self._lease_seconds,
             worker=facts,
             approvals=counted,
             policies=ruled,
         )
-        faults.point("grant_decided")
+        faults.point("grant.decided")
         index = await self._log_outcome(outcome)
-        faults.point("grant_logged")
+        faults.point("grant.logged")
         grant = run.grant
         if grant is None or grant.fence != index or run.status != "running":
             raise Conflict("the run was stopped while its keys were being released", hint="drop the ticket")
-        self._leases[index] = self._steady() + LEASE_SECONDS
+        self._leases[index] = self._steady() + self._lease_seconds
         function = self.state.function(held.predicate.function)
         uploads = {
             name: Upload(item.signer, item.predicate.blob.sha256, item.predicate.wrap)
@@ -352,6 +357,7 @@ class Monitor:
             uploads[CODE] = Upload(function.signer, code.sha256, code.wrap)
         permit = self._mint.permit(Action.RELEASE_KEY, run.digest, index)
         wrapped = self._keyring.release_inputs(permit, run.digest, uploads, attempt_key)
+        faults.point("grant.wrapped")
         return Granted(run, held, function, grant, wrapped)
 
     def _run_number(self, run: Run) -> int:
@@ -375,7 +381,7 @@ class Monitor:
         run = self._attempt_of(peer, fence)
         if run.status != "running" or run.grant is None or run.grant.fence != fence:
             raise Conflict(f"attempt {fence} no longer counts: the run is {run.status}", hint="stop and wipe")
-        self._leases[fence] = self._steady() + LEASE_SECONDS
+        self._leases[fence] = self._steady() + self._lease_seconds
         return run
 
     def _attempt_of(self, peer: Peer, fence: int) -> Run:
@@ -423,9 +429,9 @@ class Monitor:
             wraps=wrapped,
             envelope=envelope.with_signature(countersign).as_dict(),
         )
-        faults.point("receipt_decided")
+        faults.point("receipt.decided")
         index = await self._log_outcome(outcome)
-        faults.point("receipt_logged")
+        faults.point("receipt.logged")
         return index
 
     def _same_receipt(self, index: int, digest: str) -> bool:
@@ -493,14 +499,16 @@ class Monitor:
         index = await self._log_outcome(
             records.ReleaseOutcome(run=run.digest, to=signer, outputs=tuple(sorted(names)))
         )
-        faults.point("release_logged")
+        faults.point("release.logged")
         # A withdrawal that came in between has the lower index now, and wins.
         rules.still_approved(self.state, run.task, grant.approvals)
         receiver = self.state.party(signer).predicate.keys
         held = {name: (run.outputs[name].sha256, run.wraps[name]) for name in names}
         permit = self._mint.permit(Action.RELEASE_RESULT, run.digest, index)
         to = b64decode(receiver.hpke, max_bytes=2048)
-        return self._keyring.release_outputs(permit, run.digest, grant.fence, held, signer, to)
+        wrapped = self._keyring.release_outputs(permit, run.digest, grant.fence, held, signer, to)
+        faults.point("release.wrapped")
+        return wrapped
 
 
 CODE = "code of the function"

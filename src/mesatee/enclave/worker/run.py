@@ -84,10 +84,10 @@ class Attempt:
             except (Corrupt, InputError, KeyRefused):
                 failure: str | None = "input_corrupt"
             else:
-                faults.point("inputs_open")
+                faults.point("inputs.opened")
                 outcome = stack.enter_context(_run(sandbox, job, inputs))
                 failure, layers = outcome.failure, outcome.layers
-                faults.point("function_ran")
+                faults.point("function.ran")
                 produced: dict[str, int] = {}
                 if failure is None:
                     produced = {name: output.fd for name, output in outcome.outputs.items()}
@@ -96,7 +96,7 @@ class Attempt:
                 for name, fd in produced.items():
                     if name in self._grant.outputs:
                         outputs[name], wrapped[name] = self._output(stack, name, fd)
-        faults.point("outputs_stored")
+        faults.point("outputs.stored")
         receipt = self._receipt(worker, layers, started, failure, outputs)
         return Finished(receipt, wrapped, failure)
 

@@ -30,7 +30,7 @@ from .run import Attempt
 
 LOGGER = logging.getLogger("mesatee.worker")
 QUEUE_LEASE_SECONDS = 20.0
-"""A ticket that this worker drops silently comes back to the queue after this time."""
+"""If the launcher says nothing else: a ticket that this worker drops silently comes back to the queue after this time."""
 WAIT_SECONDS = 5.0
 """How long one request to the queue waits for a ticket."""
 RETRY_SECONDS = 1.0
@@ -42,11 +42,19 @@ DROP = (Conflict, Denied, NotFound, InputError)
 class Worker:
     """Runs one task at a time. `run` returns after `stop`."""
 
-    def __init__(self, client: GatewayClient, queue: Queue, blobs: Blobs, supervisor: Supervisor) -> None:
+    def __init__(
+        self,
+        client: GatewayClient,
+        queue: Queue,
+        blobs: Blobs,
+        supervisor: Supervisor,
+        queue_lease_seconds: float = QUEUE_LEASE_SECONDS,
+    ) -> None:
         self._client = client
         self._queue = queue
         self._blobs = blobs
         self._supervisor = supervisor
+        self._queue_lease_seconds = queue_lease_seconds
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -67,7 +75,7 @@ class Worker:
         self._supervisor.start()
         while not self._stop.is_set():
             try:
-                lease = self._queue.lease(QUEUE_LEASE_SECONDS, WAIT_SECONDS)
+                lease = self._queue.lease(self._queue_lease_seconds, WAIT_SECONDS)
                 if lease is not None:
                     self._serve(lease)
             except MesateeError as error:
@@ -75,7 +83,7 @@ class Worker:
                 self._stop.wait(RETRY_SECONDS)
 
     def _serve(self, lease: Lease) -> None:
-        faults.point("ticket_leased")
+        faults.point("ticket.leased")
         self._client.refresh()
         key = HpkeKey.generate()
         try:
@@ -90,9 +98,10 @@ class Worker:
             _note("dropped", error)
             self._queue.ack(lease.id)
             return
-        faults.point("keys_received")
+        faults.point("keys.received")
         self._attempt(service, grant, key)
         self._queue.ack(lease.id)
+        faults.point("ticket.done")
 
     def _attempt(self, service: wire.ServiceReply, grant: wire.GrantReply, key: HpkeKey) -> None:
         over = threading.Event()
@@ -101,7 +110,7 @@ class Worker:
         try:
             attempt = Attempt(service, grant, key, self._client.key, self._blobs)
             finished = attempt.run(self._supervisor, grant.worker)
-            faults.point("receipt_signed")
+            faults.point("receipt.signed")
             self._hand_in(grant, finished.receipt, finished.wraps)
         except (Conflict, SandboxFailed) as error:
             # Either the run was stopped, or this machine cannot isolate it: the lease lapses and another may try.
@@ -114,7 +123,7 @@ class Worker:
         while not self._stop.is_set():
             try:
                 self._client.finish(grant.fence, receipt, wraps)
-                faults.point("receipt_accepted")
+                faults.point("receipt.accepted")
                 return
             except Unavailable as error:
                 # The same receipt may be handed in again: the gateway takes one a run.

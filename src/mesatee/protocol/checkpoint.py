@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .._core import verify_ed25519
 from ..errors import Malformed, SignatureInvalid, TooLarge
@@ -20,6 +21,8 @@ _NUMBER = re.compile(r"(0|[1-9][0-9]{0,18})\Z")
 _ORIGIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}\Z")
 MAX_SIGNATURE_LINES = 16
 """The log's own signature and cosignatures."""
+VERIFIED_REMEMBERED = 256
+"""Notes whose verification is remembered, in 1 MiB at most: many statements carry the same checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ def parse(note: str) -> Checkpoint:
     return Checkpoint(check_origin(lines[0]), int(lines[1]), root, int(time), int(epoch), note)
 
 
+@lru_cache(maxsize=VERIFIED_REMEMBERED)
 def verify(note: str, origin: str, public: bytes) -> Checkpoint:
     """The checkpoint, if the log `origin` with key `public` signed it.
 

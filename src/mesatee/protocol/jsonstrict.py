@@ -50,11 +50,21 @@ def canonical(value: Any) -> bytes:
     floats. Raises `Malformed` for anything else, and `TooLarge` beyond `limits.JSON_DEPTH` levels.
     """
     _check(value, limits.JSON_DEPTH)
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return encode(value)
+
+
+def encode(value: Any) -> bytes:
+    """As `canonical`, for values that are strict JSON already: parsed by `parse`, or dumped from a model.
+
+    Raises `Malformed` for a surrogate that stands alone, or a number that is not finite.
+    """
     try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return text.encode()
     except UnicodeEncodeError:
         raise Malformed("a string has a surrogate that stands alone") from None
+    except ValueError:
+        raise Malformed("a number that is not finite") from None
 
 
 def _check(value: Any, levels: int) -> None:
@@ -87,4 +97,4 @@ def _check_levels(levels: int) -> None:
         raise TooLarge(f"JSON deeper than {limits.JSON_DEPTH} levels")
 
 
-__all__ = ["INTEGER_MAX", "INTEGER_MIN", "canonical", "parse", "parse_object"]
+__all__ = ["INTEGER_MAX", "INTEGER_MIN", "canonical", "encode", "parse", "parse_object"]

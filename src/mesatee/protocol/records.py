@@ -7,6 +7,7 @@ A record is canonical JSON: a party's statement, or an outcome that the gateway 
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -15,7 +16,7 @@ from ..errors import LogCorrupt, Malformed, MesateeError
 from . import envelope as dsse
 from . import limits
 from .digests import Hex16, Hex32, Name, Wrap
-from .jsonstrict import canonical, parse_object
+from .jsonstrict import encode, parse_object
 from .statements import Failure, Measurement, Model, Time, WorkerFacts, validate
 
 SALT_BYTES = 16
@@ -104,9 +105,14 @@ class LogRecord(Model):
     kind: Annotated[str, Field(max_length=32)]
     body: dict[str, Any]
 
+    @cached_property
+    def encoded(self) -> bytes:
+        """Canonical JSON, made once: the permit, the seal and the commitment are over the same bytes."""
+        return encode(self.model_dump(mode="json"))
+
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
-        return canonical(self.model_dump(mode="json"))
+        return self.encoded
 
     def statement(self) -> dsse.Envelope:
         """The party's envelope of a record of kind ``statement``. Raises `Malformed`."""

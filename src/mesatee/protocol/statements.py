@@ -27,7 +27,7 @@ from ..errors import KeyRefused, Malformed, TooLarge, UnsupportedVersion
 from . import envelope as dsse
 from . import limits
 from .digests import AgeRecipient, Hex16, Hex32, HpkePublic, Name, Wrap, sha256
-from .jsonstrict import canonical, parse_object
+from .jsonstrict import canonical, encode, parse_object
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_PREFIX = "urn:mesatee:statement:"
@@ -445,7 +445,7 @@ def expect(predicate: Predicate, kind: type[K]) -> K:
 def payload(predicate: Predicate) -> bytes:
     """The in-toto statement's canonical bytes, i.e. what is signed and digested."""
     about = predicate.about()
-    return canonical(
+    return encode(
         {
             "_type": STATEMENT_TYPE,
             "subject": [{"name": name, "digest": {"sha256": about[name]}} for name in sorted(about)],
@@ -457,6 +457,8 @@ def payload(predicate: Predicate) -> bytes:
 
 def sign(predicate: Predicate, signer: dsse.Signer) -> Statement:
     """Make and sign a statement. Raises `TooLarge` if it does not fit an envelope."""
+    # What was put together here was not parsed: values that have no canonical form are refused before they are signed.
+    canonical(predicate.model_dump(mode="json"))
     envelope = dsse.sign(payload(predicate), [signer])
     if len(envelope.to_bytes()) > limits.STATEMENT_BYTES:
         raise TooLarge(f"the statement has more than {limits.STATEMENT_BYTES} bytes")
@@ -518,7 +520,7 @@ def validate(model: type[M], value: Any, what: str) -> M:
     """Validate strictly parsed JSON against a model. Raises `Malformed` naming the field, never quoting its value."""
     try:
         # By way of JSON, because pydantic's strict mode takes a JSON array for a tuple but not a Python list.
-        return model.model_validate_json(canonical(value))
+        return model.model_validate_json(encode(value))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part)[: limits.NAME_CHARS] for part in first["loc"]) or what

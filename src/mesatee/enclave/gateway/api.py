@@ -28,7 +28,7 @@ from ...errors import (
 from ...protocol import envelope as dsse
 from ...protocol import limits, merkle, statements, wire
 from ...protocol.digests import b64decode, is_hex
-from ...protocol.jsonstrict import canonical, parse_object
+from ...protocol.jsonstrict import canonical, encode, parse_object
 from . import openapi
 from .keyring import attempt_key
 from .monitor import LOGGED, facts_of
@@ -87,7 +87,7 @@ class Call:
 
 def reply(model: BaseModel, status: int = 200) -> Response:
     """A JSON answer."""
-    return Response(canonical(model.model_dump(mode="json")), status, media_type="application/json")
+    return Response(encode(model.model_dump(mode="json")), status, media_type="application/json")
 
 
 def listing(models: list[Any]) -> Response:

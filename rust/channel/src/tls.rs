@@ -33,11 +33,11 @@ pub enum Failure {
     Appraisal(Refusal),
     /// The peer's certificate, signature, freshness or protocol is not acceptable.
     Peer(String),
-    /// The peer refused this end, or left.
+    /// The peer refused this end.
     Refused(String),
     /// Not within the deadline.
     TimedOut,
-    /// No connection to the address.
+    /// No connection to the address, or it broke.
     Unreachable(String),
     /// This machine lacks something.
     Local(String),
@@ -65,7 +65,10 @@ impl Failure {
                 Self::Refused(format!("the peer refused us (TLS alert {alert:?})"))
             }
             Some(other) => Self::Peer(format!("the handshake broke: {other}")),
-            None => Self::Refused("the peer closed the connection before it was verified".into()),
+            // No alert: it died or was cut off. Whoever refuses says so.
+            None => {
+                Self::Unreachable("the peer closed the connection before it was verified".into())
+            }
         }
     }
 }

@@ -253,6 +253,8 @@ def start(
     processes: list[Process] = []
     try:
         founded = _founding(folder, level, port, platform_policy, say)
+        # Before the gateway founds its service on it: a start that is killed in between can then be repeated.
+        _write(folder / "founded.json", founded.model_dump_json())
         gateway_trust = _trust(level, folder, ())
         worker_trust = TrustPolicy.from_toml(founded.worker_trust).worker
         base = ProcessConfig(

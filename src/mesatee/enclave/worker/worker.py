@@ -30,7 +30,7 @@ from .run import Attempt
 
 LOGGER = logging.getLogger("mesatee.worker")
 QUEUE_LEASE_SECONDS = 20.0
-"""If the launcher says nothing else: a ticket that this worker drops silently comes back to the queue after this time."""
+"""If the launcher says nothing else: a ticket that this worker drops comes back to the queue after this time."""
 WAIT_SECONDS = 5.0
 """How long one request to the queue waits for a ticket."""
 RETRY_SECONDS = 1.0

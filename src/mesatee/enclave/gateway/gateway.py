@@ -25,6 +25,7 @@ from ...protocol.doors import Blobs, Queue, Records
 from .. import faults
 from ..platform.base import Attester
 from . import api
+from .audit import SNAPSHOT
 from .identity import ServiceKeys
 from .keyring import Keyring
 from .log import Log, SnapshotRef
@@ -46,7 +47,6 @@ SWITCH_SECONDS = 0.001
 times in a commit, would leave everybody waiting for the log."""
 ENVELOPES_CACHED = 4_096
 """Statements kept in memory for those who ask, oldest out first."""
-_SNAPSHOT = b"mesatee snapshot v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Gateway:
             # Raises `NotFound` if the host has lost it.
             sealed = b"".join(self.blobs.get(ref.blob))
             try:
-                plain = self._snapshot_key.open(sealed, _SNAPSHOT + root)
+                plain = self._snapshot_key.open(sealed, SNAPSHOT + root)
             except MesateeError as error:
                 raise LogCorrupt(
                     f"the snapshot of {ref.size} entries does not open: {error.message}"
@@ -466,7 +466,7 @@ class Gateway:
         if self.log.failed is not None or state.size == self._snapshot_at or self.monitor.halted:
             return
         size, root = state.size, self.log.root(state.size)
-        sealed = self._snapshot_key.seal(state.dump(), _SNAPSHOT + root)
+        sealed = self._snapshot_key.seal(state.dump(), SNAPSHOT + root)
         blob = await asyncio.to_thread(self._store_public, sealed)
         faults.point("snapshot.stored")
         self.log.note_snapshot(SnapshotRef(size, blob))

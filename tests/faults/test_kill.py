@@ -1,0 +1,419 @@
+"""kill -9 at every step: nothing acknowledged is missing, every run ends once, its one receipt verifies offline.
+
+`OWN` kills the process that has reached a fault point. `OTHER` stops it there, kills another process of the service,
+and lets it go on. The launcher's death takes everything with it, and a new one starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.town import LEASE_SECONDS, Town, children, stored
+
+from mesatee.cli import up
+from mesatee.enclave import faults
+from mesatee.errors import Conflict, Denied, Unavailable
+from mesatee.party import tasks, verify_bundle
+from mesatee.protocol import limits, statements, wire
+from mesatee.protocol.jsonstrict import parse_object
+
+pytestmark = pytest.mark.e2e
+PEOPLE = ("alice", "bob", "scientist")
+# Party statements are 1 to 3, datasets 4 and 5, function 6, task 7, approvals 8 to 10, run 11, collects 12 and 13.
+STATEMENTS = 13
+RUN = 11
+FAST = (
+    f"statement.logged:{RUN}",
+    "records.append.sent:13",
+    "grant.wrapped",
+    "function.ran",
+    "receipt.logged",
+)
+SLOW = (
+    *(f"statement.decided:{number}" for number in (1, 4, 7, RUN, 12)),
+    *(f"statement.logged:{number}" for number in range(1, STATEMENTS + 1) if number != RUN),
+    *(f"records.append.before:{number}" for number in (3, 12, 14)),
+    *(f"records.append.sent:{number}" for number in (5, 15)),
+    *(f"records.append.after:{number}" for number in (12, 13, 14)),
+    *("denial.logged", "ticket.made", "ticket.queued", "grant.decided", "grant.logged"),
+    *("receipt.decided", "release.logged:1", "release.logged:2", "release.wrapped:1", "release.wrapped:2"),
+    *("ticket.leased", "keys.received", "inputs.opened", "outputs.stored"),
+    *("receipt.signed", "receipt.accepted", "ticket.done"),
+)
+ELSEWHERE = ("epoch.logged", "snapshot.stored", "closed.logged")
+"""Points that this scenario does not pass; tests of their own are below."""
+
+
+def test_every_fault_point_is_tested() -> None:
+    tested = {name.partition(":")[0] for name in (*FAST, *SLOW)} | set(ELSEWHERE)
+    assert tested == set(faults.POINTS)
+
+
+def play(town: Town) -> tuple[str, str]:
+    """The whole life cycle, with one refusal in it; returns the task and the run."""
+    town.enter(*PEOPLE)
+    task = town.prepare()
+    with pytest.raises(Denied):
+        town["bob"].post(statements.RunStatement, task=task)
+    run = town.run("scientist", task)
+    town.ended("scientist", task, run)
+    return task, run
+
+
+def collect(town: Town, task: str, run: str, status: str = "finished") -> None:
+    """Both receivers open what they are given, if there is anything; the bundle verifies again, offline."""
+    if status != "finished":
+        return
+    for who in ("alice", "scientist"):
+        result = town.result(who, task, run)
+        assert result.outputs["result"].read_text() == '"id","x"\n1,6\n3,12\n'
+        bundle = statements.validate(
+            wire.Bundle, parse_object(result.receipt_file.read_bytes(), limit=limits.RESPONSE_BYTES), "bundle"
+        )
+        assert verify_bundle(bundle, town.trust, int(time.time())).run == run
+
+
+def check_stored(town: Town, *, receipts: int = 1, released: bool = True) -> None:
+    """With the service stopped: replay all of what the host has kept."""
+    found = stored(town.home)
+    assert found.kinds.get("receipt", 0) == receipts
+    if released:
+        assert found.kinds["release"] >= 2
+    for session in town.people.values():
+        for kind, digest, index in session.acknowledged:
+            assert found.state.seen.get(digest) == index, f"an acknowledged {kind} is missing"
+    for run in found.state.runs.values():
+        assert run.status in tasks.ENDED
+        assert (run.receipt is not None) == (receipts == 1)
+    assert not found.state.open_runs
+
+
+def restarted(service: up.Service) -> list[str]:
+    return [item.name for item in service.processes if item.ends]
+
+
+def own(home: Path, point: str) -> None:
+    with ExitStack() as stack:
+        options = {"environ": {faults.VARIABLE: point}, "lease_seconds": LEASE_SECONDS}
+        service = stack.enter_context(up.running(home, **options))
+        town = Town(home, stack)
+        collect(town, *play(town))
+        deadline = time.monotonic() + 20
+        while not restarted(service) and time.monotonic() < deadline:
+            # The last points of a life cycle are passed after everybody has been answered.
+            time.sleep(0.1)
+        assert restarted(service) in (["gateway"], ["worker"])
+    check_stored(town)
+
+
+@pytest.mark.parametrize("point", FAST)
+def test_a_killed_process_loses_nothing(tmp_path: Path, point: str) -> None:
+    own(tmp_path / "home", point)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", SLOW)
+def test_a_killed_process_loses_nothing_at_any_point(tmp_path: Path, point: str) -> None:
+    own(tmp_path / "home", point)
+
+
+# -- another process dies -----------------------------------------------------------------------------
+
+
+def stopped(pid: int) -> bool:
+    """Whether a process stands at its fault point."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
+
+
+def wait_stopped(pids: Callable[[], list[int]], seconds: float = 60.0) -> int:
+    """The process that has come to its fault point."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for pid in pids():
+            if stopped(pid):
+                return pid
+        time.sleep(0.02)
+    pytest.fail("no process came to its fault point")
+
+
+def pids(service: up.Service) -> list[int]:
+    return [item.child.pid for item in service.processes if item.child is not None]
+
+
+def victims(service: up.Service, name: str) -> list[int]:
+    """A process by name; of the sandbox the zygote, or with `child` what runs below it."""
+    if name not in ("zygote", "child"):
+        process = service.process(name).child
+        return [] if process is None else [process.pid]
+    worker = service.process("worker").child
+    zygotes = children(worker.pid) if worker is not None else []
+    return zygotes if name == "zygote" else [pid for zygote in zygotes for pid in children(zygote)]
+
+
+def other(home: Path, point: str, victim: str) -> None:
+    with ExitStack() as stack:
+        options = {"environ": {faults.VARIABLE: f"{point}:pause"}, "lease_seconds": LEASE_SECONDS}
+        service = stack.enter_context(up.running(home, **options))
+        town = Town(home, stack)
+        killed: list[int] = []
+
+        def strike() -> None:
+            pid = wait_stopped(lambda: pids(service))
+            killed.extend(victims(service, victim))
+            for found in killed:
+                os.kill(found, signal.SIGKILL)
+            time.sleep(0.3)
+            os.kill(pid, signal.SIGCONT)
+
+        striker = threading.Thread(target=strike)
+        striker.start()
+        task, run = play(town)
+        view = town["scientist"].task(task).runs[0]
+        collect(town, task, run, view.status)
+        striker.join()
+        assert killed
+        # A sandbox that was killed is a failure of this run; anything else is made good by another attempt.
+        assert view.status == "finished" or (victim == "zygote" and view.failure == "crashed")
+        if victim not in ("zygote", "child"):
+            assert victim in restarted(service)
+    check_stored(town, released=view.status == "finished")
+
+
+GATEWAY_POINTS = (
+    f"statement.decided:{RUN}",
+    "ticket.made",
+    "grant.decided",
+    "grant.logged",
+    "receipt.decided",
+)
+WORKER_POINTS = ("ticket.leased", "keys.received", "inputs.opened", "function.ran", "receipt.signed")
+OTHER_FAST = (("grant.logged", "host"), ("inputs.opened", "zygote"), ("keys.received", "gateway"))
+OTHER_SLOW = tuple(
+    pair
+    for pair in (
+        *((point, victim) for point in GATEWAY_POINTS for victim in ("host", "worker", "zygote")),
+        *((point, victim) for point in WORKER_POINTS for victim in ("host", "gateway", "zygote")),
+        ("release.logged", "host"),
+        ("release.logged", "worker"),
+    )
+    if pair not in OTHER_FAST
+)
+
+
+@pytest.mark.parametrize(("point", "victim"), OTHER_FAST)
+def test_another_process_dies_meanwhile(tmp_path: Path, point: str, victim: str) -> None:
+    other(tmp_path / "home", point, victim)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("point", "victim"), OTHER_SLOW)
+def test_another_process_dies_meanwhile_at_any_point(tmp_path: Path, point: str, victim: str) -> None:
+    other(tmp_path / "home", point, victim)
+
+
+SLEEPER = """
+import time
+
+from mesatee.table import Table
+
+
+def total(a: Table, b: Table) -> Table:
+    time.sleep(60)
+    return a
+"""
+
+
+def sleeping(town: Town) -> str:
+    """A task that runs for a minute, approved."""
+    town.enter(*PEOPLE)
+    inputs = {"a": town.dataset("alice", "left"), "b": town.dataset("bob", "right")}
+    function = town.function("scientist", SLEEPER, private=False)
+    return town.task("scientist", function, inputs, {"result": ("scientist",)}, approvers=("alice", "bob"))
+
+
+def until_running(town: Town, task: str, attempts: int = 1) -> wire.RunView:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        view = town["scientist"].task(task).runs[0]
+        if view.attempts >= attempts or view.status in tasks.ENDED:
+            return view
+        time.sleep(0.1)
+    pytest.fail("the run does not start")
+
+
+@pytest.mark.slow
+def test_a_killed_child_ends_the_run_with_a_receipt(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with ExitStack() as stack:
+        service = stack.enter_context(up.running(home, lease_seconds=LEASE_SECONDS))
+        town = Town(home, stack)
+        task = sleeping(town)
+        run = town.run("scientist", task)
+        until_running(town, task)
+        deadline = time.monotonic() + 30
+        while not victims(service, "child"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        for pid in victims(service, "child"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        view = town.ended("scientist", task, run)
+        assert (view.status, view.failure) == ("failed", "crashed")
+        assert not restarted(service)
+    check_stored(town, released=False)
+
+
+@pytest.mark.slow
+def test_a_run_whose_workers_all_die_ends_once_without_a_receipt(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with ExitStack() as stack:
+        options = {"environ": {faults.VARIABLE: "closed.logged"}, "lease_seconds": LEASE_SECONDS}
+        service = stack.enter_context(up.running(home, **options))
+        town = Town(home, stack)
+        task = sleeping(town)
+        run = town.run("scientist", task)
+        for attempt in range(1, limits.ATTEMPTS + 1):
+            assert until_running(town, task, attempt).status == "running"
+            worker = service.process("worker").child
+            assert worker is not None
+            worker.kill()
+        view = town.ended("scientist", task, run)
+        assert (view.status, view.failure, view.attempts) == ("failed", "worker_lost", limits.ATTEMPTS)
+        assert sorted(restarted(service)) == ["gateway", "worker"]
+    check_stored(town, receipts=0, released=False)
+
+
+# -- starting, stopping, and the launcher -------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["epoch.logged", "records.append.before", "records.append.sent"])
+def test_a_gateway_that_dies_while_it_starts_can_be_started_again(tmp_path: Path, point: str) -> None:
+    home = tmp_path / "home"
+    with pytest.raises(Unavailable):
+        up.start(home, environ={faults.VARIABLE: point}, with_worker=False)
+    with ExitStack() as stack:
+        stack.enter_context(up.running(home, lease_seconds=LEASE_SECONDS))
+        town = Town(home, stack)
+        collect(town, *play(town))
+    check_stored(town)
+
+
+@pytest.mark.slow
+def test_a_gateway_that_dies_while_it_stores_a_snapshot_loses_nothing(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with ExitStack() as stack:
+        options = {"environ": {faults.VARIABLE: "snapshot.stored"}, "lease_seconds": LEASE_SECONDS}
+        service = stack.enter_context(up.running(home, **options))
+        town = Town(home, stack)
+        collect(town, *play(town))
+        child = service.process("gateway").child
+    assert child is not None
+    assert child.returncode == -signal.SIGKILL
+    check_stored(town)
+    with ExitStack() as stack:
+        stack.enter_context(up.running(home))
+        again = Town(home, stack)
+        again.enter(*PEOPLE)
+        assert again["scientist"].tasks()[0].state == "finished"
+
+
+LAUNCHER = f"""
+import sys, time
+from pathlib import Path
+from mesatee.cli import up
+
+service = up.start(Path(sys.argv[1]), lease_seconds={LEASE_SECONDS})
+print("[" + ", ".join(str(item.child.pid) for item in service.processes) + "]", flush=True)
+while True:
+    time.sleep(0.2)
+    service.tend()
+"""
+
+
+def gone(pid: int) -> bool:
+    """Ended, or waiting for somebody to read its exit status."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def start_anew(home: Path, stack: ExitStack) -> up.Service:
+    """Start as a user would: again, as long as the old service is still ending."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return stack.enter_context(up.running(home, lease_seconds=LEASE_SECONDS))
+        except (Conflict, Unavailable):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def launcher(home: Path, point: str) -> None:
+    environ: dict[str, Any] = {**os.environ, faults.VARIABLE: f"{point}:pause"}
+    command = [sys.executable, "-c", LAUNCHER, str(home)]
+    with ExitStack() as stack:
+        first = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE)
+        assert first.stdout is not None
+        line = first.stdout.readline()
+        old: list[int] = json.loads(line)
+        town = Town(home, stack)
+        outcome: list[tuple[str, str]] = []
+        player = threading.Thread(target=lambda: outcome.append(play(town)))
+        player.start()
+        pid = wait_stopped(lambda: old)
+        first.kill()
+        first.wait()
+        first.stdout.close()
+        os.kill(pid, signal.SIGCONT)
+        start_anew(home, stack)
+        player.join(120)
+        assert outcome, "the life cycle did not end"
+        assert all(gone(item) for item in old)
+        collect(town, *outcome[0])
+    check_stored(town)
+
+
+@pytest.mark.parametrize("point", ["keys.received"])
+def test_the_launcher_dies(tmp_path: Path, point: str) -> None:
+    launcher(tmp_path / "home", point)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "point", [f"statement.logged:{RUN}", "ticket.made", "grant.logged", "function.ran", "receipt.decided"]
+)
+def test_the_launcher_dies_at_any_point(tmp_path: Path, point: str) -> None:
+    launcher(tmp_path / "home", point)
+
+
+def test_the_point_is_not_passed_on_to_a_process_that_starts_again(tmp_path: Path) -> None:
+    script = (
+        "import json, os, sys; print(json.dumps({'event': 'ready', 'fault': os.environ.get('MESATEE_FAULT')}),"
+        " flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script]
+    process = up.Process("sample", command, tmp_path / "log", {faults.VARIABLE: "ticket.done"})
+    process.start()
+    assert process.facts["fault"] == "ticket.done"
+    process.kill()
+    process.start()
+    assert process.facts["fault"] is None
+    process.stop()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +15,7 @@ import pytest
 
 from mesatee.cli import up
 from mesatee.cli.demo import refusals, stage
-from mesatee.errors import NotFound
+from mesatee.errors import NotFound, Unavailable
 from mesatee.party import Session, data, functions, tasks
 from mesatee.protocol import records, wire
 from mesatee.protocol.statements import RunLimits
@@ -64,6 +67,28 @@ def entries(session: Session, first: int) -> list[records.LogRecord]:
 def denials(session: Session, first: int) -> list[records.DeniedOutcome]:
     outcomes = [item.outcome() for item in entries(session, first) if item.kind == "denied"]
     return [item for item in outcomes if isinstance(item, records.DeniedOutcome)]
+
+
+def kinds(people: stage.Stage, first: int) -> set[str]:
+    """The kinds of all log records from `first` on: every record concerns somebody."""
+    return {item.kind for session in people.people.values() for item in entries(session, first)}
+
+
+def gateway_log(service: up.Service) -> list[dict[str, Any]]:
+    """The lines that the gateway wrote for its operator."""
+    lines = service.process("gateway").log.read_text().splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]
+
+
+def until(holds: Callable[[], bool], seconds: float = 30) -> None:
+    """Wait until something holds; what is `Unavailable` meanwhile holds not yet."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(Unavailable):
+            if holds():
+                return
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.1)
 
 
 class Lab:

@@ -6,24 +6,34 @@ import contextlib
 import json
 import shutil
 import socket
+import sqlite3
 import ssl
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.e2e.conftest import denials
+from tests.e2e.conftest import denials, entries, gateway_log, kinds, until
 
 from mesatee import channel
 from mesatee._core import SigningKey
 from mesatee.attestation.verify import appraise
 from mesatee.cli import up
 from mesatee.cli.demo import refusals, stage
-from mesatee.errors import EvidenceRefused, ForkDetected, Halted, LogCorrupt, MesateeError
-from mesatee.party import Session, data
+from mesatee.errors import (
+    Denied,
+    EvidenceRefused,
+    ForkDetected,
+    Halted,
+    KeyRefused,
+    LogCorrupt,
+    MesateeError,
+)
+from mesatee.party import Session, data, tasks
 from mesatee.party.config import endpoint
-from mesatee.protocol import statements
+from mesatee.protocol import records, statements, wire
 
 ACTOR = {
     "before_everyone_approved": "scientist",
@@ -41,7 +51,7 @@ ACTOR = {
 def test_refused(scene: refusals.Scene, item: refusals.Refusal) -> None:
     actor = ACTOR.get(item.attempt.__name__)
     session = scene.stage.of(actor) if actor else None
-    first = session.refresh().size if session else 0
+    first = start = scene.stage.of("stranger").refresh().size
     before = {name: len(view.runs) for name, view in runs(scene).items()}
     with pytest.raises(item.expected) as caught:
         item.attempt(scene)
@@ -52,10 +62,76 @@ def test_refused(scene: refusals.Scene, item: refusals.Refusal) -> None:
         assert codes == [caught.value.code]
         # What was refused never became a run.
         assert all(len(view.runs) == before.get(name, 0) for name, view in runs(scene).items())
+    # Nothing left: no result, and no key but those for ciphertext that was found altered before it was used.
+    released = kinds(scene.stage, start) & {"grant", "release"}
+    assert released <= ({"grant"} if item.attempt is refusals.ciphertext_changed else set())
 
 
-def runs(scene: refusals.Scene):
+def runs(scene: refusals.Scene) -> dict[str, wire.TaskView]:
     return {view.digest: view for view in scene.stage.of("scientist").tasks()}
+
+
+def test_a_worker_that_is_refused_gets_no_ticket_for_what_waits(
+    scene: refusals.Scene, tmp_path: Path
+) -> None:
+    """Nobody but the attested worker took anything from the queue: the run that follows is its only attempt."""
+    scene = replace(scene, stage=replace(scene.stage, home=tmp_path))
+    hospital = scene.stage.of("hospital-a")
+    first = hospital.refresh().size
+    with pytest.raises(EvidenceRefused, match="measurement"):
+        refusals.other_worker(scene)
+    view = refusals.propose(scene, "after-the-false-worker")
+    refusals.both_approve(scene, view)
+    assert refusals.run(scene, view).attempts == 1
+    workers = {
+        found.worker.measurement
+        for item in entries(hospital, first)
+        if item.kind == "grant" and isinstance(found := item.outcome(), records.GrantOutcome)
+    }
+    assert workers == set(scene.stage.accept.workers)
+
+
+def test_a_swapped_function_and_an_added_receiver_need_everybody_anew(scene: refusals.Scene) -> None:
+    """Another function or receiver is another task: the approvals of the first count for nothing in it."""
+    first = refusals.propose(scene, "anew-first")
+    refusals.both_approve(scene, first)
+    second = refusals.propose(scene, "anew-second", to=("scientist", "stranger"))
+    assert second.digest != first.digest
+    missing = {item.name: item.state for item in second.approvals}
+    names = ("hospital-a", "hospital-b", "scientist", "stranger")
+    assert missing == dict.fromkeys(names, "missing")
+    assert {item.state for item in scene.stage.of("scientist").task(first.digest).approvals} == {"approved"}
+
+
+def test_an_approval_posted_by_somebody_else_is_refused(scene: refusals.Scene) -> None:
+    """A copy of a hospital's valid approval counts only from the hospital's own channel."""
+    view = refusals.propose(scene, "posted-by-another")
+    hospital, stranger = scene.stage.of("hospital-a"), scene.stage.of("stranger")
+    first = stranger.refresh().size
+    given = tasks.approve(hospital, tasks.review(hospital, hospital.task(view.digest)))
+    with pytest.raises(KeyRefused):
+        refusals.post_raw(stranger, given.statement.envelope)
+    assert [found.code for found in denials(stranger, first)] == ["key_refused"]
+
+
+def test_a_receiver_alone_collects(scene: refusals.Scene) -> None:
+    """The owners of the data, and a stranger, ask for the scientist's result: a denial each, and no release."""
+    view = refusals.propose(scene, "collected-by-others")
+    refusals.both_approve(scene, view)
+    run = refusals.run(scene, view)
+    start = scene.stage.of("scientist").refresh().size
+    for name in ("hospital-a", "hospital-b", "stranger"):
+        session = scene.stage.of(name)
+        first = session.refresh().size
+        with pytest.raises(Denied):
+            session.post(statements.CollectStatement, run=run.digest)
+        assert [found.code for found in denials(session, first)] == ["denied"]
+    assert "release" not in kinds(scene.stage, start)
+    # The scientist's own request is in the log before its keys leave.
+    scientist = scene.stage.of("scientist")
+    assert scientist.post(statements.CollectStatement, run=run.digest).result is not None
+    found = [item.kind for item in entries(scientist, start) if item.kind != "denied"]
+    assert found == ["statement", "release"]
 
 
 def test_a_forged_wrap_is_refused_too(scene: refusals.Scene) -> None:
@@ -127,6 +203,20 @@ def test_a_certificate_without_its_key_is_refused(people: stage.Stage) -> None:
         )
 
 
+def test_each_refused_handshake_is_told_to_the_operator_alone(
+    service: up.Service, people: stage.Stage, scene: refusals.Scene
+) -> None:
+    before = sum(line.get("event") == "handshake_refused" for line in gateway_log(service))
+    with pytest.raises(EvidenceRefused) as caught:
+        refusals.false_peer(scene)
+    # The caller learns that it was refused, and not what would have been accepted.
+    assert "measurement" not in caught.value.message
+    assert "installation" not in caught.value.message
+    until(lambda: sum(line.get("event") == "handshake_refused" for line in gateway_log(service)) > before)
+    said = [line["reason"] for line in gateway_log(service) if line.get("event") == "handshake_refused"][-1]
+    assert "EvidenceRefused" in said
+
+
 def test_another_process_as_gateway_is_refused(people: stage.Stage) -> None:
     """A man in the middle with a key of its own cannot show evidence for it."""
     key = SigningKey.generate()
@@ -167,6 +257,9 @@ def test_a_changed_byte_in_the_log_stops_the_start(
     kept: tuple[up.Service, Path], fresh: Callable[..., up.Service]
 ) -> None:
     _, home = kept
+    with sqlite3.connect(refusals.records_file(home / "service" / "host")) as connection:
+        before = connection.execute("SELECT count(*) FROM records").fetchone()[0]
+    connection.close()
     scene = refusals.Scene(*(None,) * 7)  # type: ignore[arg-type]
     scene.stage = stage.Stage(home, "", *(None,) * 4)  # type: ignore[arg-type]
     with pytest.raises(LogCorrupt, match="entry 3 "):
@@ -174,8 +267,10 @@ def test_a_changed_byte_in_the_log_stops_the_start(
     # Restored, it starts with everything that it knew.
     fresh(home, with_worker=False)
     with ExitStack() as stack:
-        people = stage.enter(stack, home, ("hospital-a",))
-        assert {item.keys.name for item in people.of("hospital-a").parties()} == {"hospital-a", "hospital-b"}
+        hospital = stage.enter(stack, home, ("hospital-a",)).of("hospital-a")
+        assert {item.keys.name for item in hospital.parties()} == {"hospital-a", "hospital-b"}
+        # Two more entries: the new epoch, and the hospital showing itself in it.
+        assert hospital.checkpoint.size == before + 2
 
 
 def test_a_rolled_back_log_halts_the_gateway(

@@ -45,9 +45,9 @@ SLOW = (
     *(f"statement.decided:{number}" for number in (1, 4, 7, RUN, 12)),
     *(f"statement.logged:{number}" for number in range(1, STATEMENTS + 1) if number != RUN),
     *(f"records.append.before:{number}" for number in (3, 12, 14)),
-    *(f"records.append.sent:{number}" for number in (5, 15)),
+    *(f"records.append.sent:{number}" for number in (5, 13, 15)),
     *(f"records.append.after:{number}" for number in (12, 13, 14)),
-    *("denial.logged", "ticket.made", "ticket.queued", "grant.decided", "grant.logged"),
+    *("denial.logged", "ticket.made", "ticket.queued", "grant.decided", "grant.logged", "grant.wrapped"),
     *("receipt.decided", "release.logged:1", "release.logged:2", "release.wrapped:1", "release.wrapped:2"),
     *("ticket.leased", "keys.received", "inputs.opened", "outputs.stored"),
     *("receipt.signed", "receipt.accepted", "ticket.done"),
@@ -202,7 +202,7 @@ GATEWAY_POINTS = (
     "receipt.decided",
 )
 WORKER_POINTS = ("ticket.leased", "keys.received", "inputs.opened", "function.ran", "receipt.signed")
-OTHER_FAST = (("grant.logged", "host"), ("inputs.opened", "zygote"), ("keys.received", "gateway"))
+OTHER_FAST = (("grant.logged", "host"), ("inputs.opened", "zygote"))
 OTHER_SLOW = tuple(
     pair
     for pair in (
@@ -386,9 +386,16 @@ def launcher(home: Path, point: str) -> None:
         start_anew(home, stack)
         player.join(120)
         assert outcome, "the life cycle did not end"
+<<<<<<< HEAD
         deadline = time.monotonic() + 30
         while not all(gone(item) for item in old):
             assert time.monotonic() < deadline, "a process outlived its launcher"
+=======
+        # A worker that waits for its host's answer learns of its launcher's end with it.
+        deadline = time.monotonic() + 20
+        while not all(gone(item) for item in old):
+            assert time.monotonic() < deadline, "a process outlives its launcher"
+>>>>>>> part-faults
             time.sleep(0.1)
         collect(town, *outcome[0])
     check_stored(town)

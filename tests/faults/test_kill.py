@@ -386,16 +386,10 @@ def launcher(home: Path, point: str) -> None:
         start_anew(home, stack)
         player.join(120)
         assert outcome, "the life cycle did not end"
-<<<<<<< HEAD
-        deadline = time.monotonic() + 30
-        while not all(gone(item) for item in old):
-            assert time.monotonic() < deadline, "a process outlived its launcher"
-=======
         # A worker that waits for its host's answer learns of its launcher's end with it.
         deadline = time.monotonic() + 20
         while not all(gone(item) for item in old):
             assert time.monotonic() < deadline, "a process outlives its launcher"
->>>>>>> part-faults
             time.sleep(0.1)
         collect(town, *outcome[0])
     check_stored(town)

@@ -235,18 +235,24 @@ def enter_namespaces(read_paths: Sequence[str] = ()) -> list[str]:
     thread and forks next. Raises `SandboxFailed` if it is left between two states.
     """
 
+def prepare_sandbox(read_paths: Sequence[str], keep_fds: Sequence[int]) -> list[str]:
+    """Lock the calling process in as far as it can be done before its job is known: close other fds, no capabilities,
+    not dumpable, no_new_privs, Landlock; compile the seccomp filters.
+
+    Returns the active layers; one that the kernel lacks is missing. Raises `SandboxFailed`.
+    """
+
 def enter_sandbox(
-    read_paths: Sequence[str],
     address_space: int,
     cpu_seconds: int,
     file_bytes: int,
     threads: int,
     keep_fds: Sequence[int],
 ) -> list[str]:
-    """Lock the calling process in for good: close other fds, rlimits, no_new_privs, not dumpable, Landlock, seccomp.
+    """Lock the calling process in for good: close other fds, rlimits, seccomp. `prepare_sandbox` comes first.
 
-    Returns the active layers; raises `SandboxFailed` if seccomp, no_new_privs or rlimits cannot be set. A layer
-    that the kernel lacks (Landlock, namespaces) is missing from the list.
+    Sizes in bytes. At `cpu_seconds` the process ends with code 128 + SIGXCPU; when it took that signal for itself, it
+    is killed a second later. Returns the layers that this adds; raises `SandboxFailed` if one cannot be had.
     """
 
 def prepare_zygote() -> None:

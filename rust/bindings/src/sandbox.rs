@@ -20,9 +20,17 @@ fn enter_namespaces(py: Python<'_>, read_paths: Vec<String>) -> PyResult<Vec<&'s
 }
 
 #[pyfunction]
-fn enter_sandbox(
+fn prepare_sandbox(
     py: Python<'_>,
     read_paths: Vec<String>,
+    keep_fds: Vec<u32>,
+) -> PyResult<Vec<&'static str>> {
+    sandbox::prepare_sandbox(&read_paths, &keep_fds).map_err(|error| failed(py, &error))
+}
+
+#[pyfunction]
+fn enter_sandbox(
+    py: Python<'_>,
     address_space: u64,
     cpu_seconds: u64,
     file_bytes: u64,
@@ -30,7 +38,6 @@ fn enter_sandbox(
     keep_fds: Vec<u32>,
 ) -> PyResult<Vec<&'static str>> {
     sandbox::enter_sandbox(&sandbox::Confinement {
-        read_paths: &read_paths,
         address_space,
         cpu_seconds,
         file_bytes,
@@ -59,6 +66,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(sandbox_layers, module)?)?;
     module.add_function(wrap_pyfunction!(enter_namespaces, module)?)?;
     module.add_function(wrap_pyfunction!(enter_sandbox, module)?)?;
+    module.add_function(wrap_pyfunction!(prepare_sandbox, module)?)?;
     module.add_function(wrap_pyfunction!(prepare_zygote, module)?)?;
     module.add_function(wrap_pyfunction!(memfd, module)?)?;
     module.add_function(wrap_pyfunction!(memfd_seal, module)?)

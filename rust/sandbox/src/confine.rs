@@ -3,14 +3,12 @@ use crate::layers::layer;
 use crate::sys::{self, Result};
 use crate::{landlocked, namespaces, seccomp};
 
-/// What the child may use.
+/// What the child may use for its job.
 #[derive(Debug, Clone)]
 pub struct Confinement<'a> {
-    /// Files and folders that may be read.
-    pub read_paths: &'a [String],
     /// RLIMIT_AS, in bytes, everything included.
     pub address_space: u64,
-    /// Processor time in seconds; then the kernel sends SIGKILL.
+    /// Processor time in seconds; then the process ends with [`OUT_OF_CPU`], or by SIGKILL a second later.
     pub cpu_seconds: u64,
     /// RLIMIT_FSIZE, in bytes: the largest file, memory files included.
     pub file_bytes: u64,
@@ -26,6 +24,11 @@ const SPARE_DESCRIPTORS: u64 = 256;
 const NONE: u64 = 0;
 /// Capabilities are numbered below this; the kernel refuses numbers that it does not know.
 const CAPABILITIES: u64 = 64;
+/// Seconds of processor time after which a process that caught or ignored SIGXCPU is killed.
+const CPU_GRACE: u64 = 1;
+
+/// The exit code of a process that used up its processor time: what a shell says of one that died of SIGXCPU.
+pub const OUT_OF_CPU: i32 = 128 + libc::SIGXCPU;
 
 /// Prepare the process from which children are forked: no core file, not dumpable, `no_new_privs`, and its
 /// children's orphans become its own, so that none is left unreaped.
@@ -36,37 +39,55 @@ pub fn prepare_zygote() -> Result<()> {
     sys::prctl("PR_SET_CHILD_SUBREAPER", libc::PR_SET_CHILD_SUBREAPER, 1).map(|_| ())
 }
 
-/// Confine the calling process, which has one thread; returns the active layers.
+/// Confine the calling process as far as it can be done before its job is known; returns the active layers.
+///
+/// It has one thread, runs no foreign code yet, and calls [`enter_sandbox`] when its job has come.
 ///
 /// 1. It dies with its parent, and only the named descriptors stay open.
-/// 2. Resource limits, hard and soft alike.
-/// 3. No capabilities, not dumpable, `no_new_privs`.
-/// 4. Landlock, as far as the kernel has it.
-/// 5. seccomp.
-pub fn enter_sandbox(wanted: &Confinement<'_>) -> Result<Vec<&'static str>> {
+/// 2. No capabilities, not dumpable, `no_new_privs`.
+/// 3. Landlock, as far as the kernel has it.
+/// 4. The seccomp filters are compiled, not yet installed.
+pub fn prepare_sandbox(read_paths: &[String], keep_fds: &[u32]) -> Result<Vec<&'static str>> {
     // 1.
     sys::prctl(
         "PR_SET_PDEATHSIG",
         libc::PR_SET_PDEATHSIG,
         libc::SIGKILL as u64,
     )?;
-    close_others(wanted.keep_fds)?;
+    close_others(keep_fds)?;
     // 2.
-    let mut active = limit(wanted)?;
-    // 3.
     for capability in 0..CAPABILITIES {
         // Refused without CAP_SETPCAP or beyond the last capability; no_new_privs below covers both.
         let _ = sys::prctl("PR_CAPBSET_DROP", libc::PR_CAPBSET_DROP, capability);
     }
     sys::drop_capabilities()?;
-    active.push(layer::NO_CAPABILITIES);
     sys::prctl("PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, 0)?;
-    active.push(layer::NOT_DUMPABLE);
     sys::prctl("PR_SET_NO_NEW_PRIVS", libc::PR_SET_NO_NEW_PRIVS, 1)?;
-    active.push(layer::NO_NEW_PRIVS);
+    let mut active = vec![
+        layer::NO_CAPABILITIES,
+        layer::NOT_DUMPABLE,
+        layer::NO_NEW_PRIVS,
+    ];
+    // 3.
+    active.extend(landlocked::restrict(read_paths)?);
     // 4.
-    active.extend(landlocked::restrict(wanted.read_paths)?);
-    // 5.
+    seccomp::compile_ahead()?;
+    Ok(active)
+}
+
+/// Confine the calling process for good, by what its job may use; returns the layers that this adds.
+///
+/// 1. Only the named descriptors stay open.
+/// 2. Resource limits.
+/// 3. seccomp.
+///
+/// Fails when [`prepare_sandbox`] did not come before it, in this process.
+pub fn enter_sandbox(wanted: &Confinement<'_>) -> Result<Vec<&'static str>> {
+    // 1.
+    close_others(wanted.keep_fds)?;
+    // 2.
+    let mut active = limit(wanted)?;
+    // 3.
     seccomp::restrict(wanted.threads > 1)?;
     active.push(layer::SECCOMP);
     Ok(active)
@@ -86,11 +107,14 @@ fn close_others(keep: &[u32]) -> Result<()> {
     sys::close_range(next, u32::MAX)
 }
 
+extern "C" fn end_out_of_cpu(_: libc::c_int) {
+    sys::end_now(OUT_OF_CPU);
+}
+
 fn limit(wanted: &Confinement<'_>) -> Result<Vec<&'static str>> {
     let highest = u64::from(wanted.keep_fds.iter().copied().max().unwrap_or(0));
     let limits = [
         ("RLIMIT_AS", libc::RLIMIT_AS, wanted.address_space),
-        ("RLIMIT_CPU", libc::RLIMIT_CPU, wanted.cpu_seconds),
         ("RLIMIT_FSIZE", libc::RLIMIT_FSIZE, wanted.file_bytes),
         (
             "RLIMIT_NOFILE",
@@ -104,6 +128,14 @@ fn limit(wanted: &Confinement<'_>) -> Result<Vec<&'static str>> {
     for (name, resource, value) in limits {
         sys::set_limit(name, resource, value)?;
     }
+    // Process 1 of a PID namespace ignores a signal that has no handler, so that this one needs ours.
+    sys::end_on_signal("SIGXCPU handler", libc::SIGXCPU, end_out_of_cpu)?;
+    sys::set_limits(
+        "RLIMIT_CPU",
+        libc::RLIMIT_CPU,
+        wanted.cpu_seconds,
+        wanted.cpu_seconds + CPU_GRACE,
+    )?;
     let mut active = vec![layer::LIMITS];
     if wanted.threads <= 1 {
         // seccomp refuses clone altogether.

@@ -2,10 +2,11 @@
 use crate::sys::{self, Result, SandboxError};
 use libc::*;
 use seccompiler::{
-    apply_filter, BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op,
-    SeccompCondition, SeccompFilter, SeccompRule,
+    apply_filter_all_threads, BpfProgram, SeccompAction, SeccompCmpArgLen as Len,
+    SeccompCmpOp as Op, SeccompCondition, SeccompFilter, SeccompRule,
 };
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 /// Allowed with any arguments: memory, time, own signals' handlers, and files that are already open or only read.
 const PLAIN: &[c_long] = &[
@@ -214,20 +215,56 @@ fn compile(
         .map_err(failed)
 }
 
-/// Install both filters on this thread and on all that it will make.
+/// The filters of one process: they name its id, so that a forked process needs its own.
+struct Filters {
+    process: u32,
+    absent: BpfProgram,
+    one_thread: BpfProgram,
+    threads: BpfProgram,
+}
+
+static AHEAD: Mutex<Option<Filters>> = Mutex::new(None);
+
+/// Compile all filters of this process, so that installing them takes no time later.
+pub(crate) fn compile_ahead() -> Result<()> {
+    let listed = |threads| {
+        compile(
+            allowed(threads)?,
+            SeccompAction::Errno(EPERM as u32),
+            SeccompAction::Allow,
+        )
+    };
+    let filters = Filters {
+        process: sys::process_id(),
+        absent: compile(
+            ABSENT.iter().map(|number| (*number, Vec::new())).collect(),
+            SeccompAction::Allow,
+            SeccompAction::Errno(ENOSYS as u32),
+        )?,
+        one_thread: listed(false)?,
+        threads: listed(true)?,
+    };
+    *AHEAD.lock().map_err(failed)? = Some(filters);
+    Ok(())
+}
+
+/// Install both filters on every thread of this process and on all that they will make. There should be one thread;
+/// that a filter holds does not hang on it. Fails without `compile_ahead`.
 pub(crate) fn restrict(threads: bool) -> Result<()> {
-    let absent = compile(
-        ABSENT.iter().map(|number| (*number, Vec::new())).collect(),
-        SeccompAction::Allow,
-        SeccompAction::Errno(ENOSYS as u32),
-    )?;
-    let listed = compile(
-        allowed(threads)?,
-        SeccompAction::Errno(EPERM as u32),
-        SeccompAction::Allow,
-    )?;
-    apply_filter(&absent).map_err(failed)?;
-    apply_filter(&listed).map_err(failed)
+    let ahead = AHEAD.lock().map_err(failed)?;
+    let Some(filters) = ahead
+        .as_ref()
+        .filter(|filters| filters.process == sys::process_id())
+    else {
+        return Err(failed("the filters of this process are not compiled"));
+    };
+    apply_filter_all_threads(&filters.absent).map_err(failed)?;
+    apply_filter_all_threads(if threads {
+        &filters.threads
+    } else {
+        &filters.one_thread
+    })
+    .map_err(failed)
 }
 
 #[cfg(test)]
@@ -290,12 +327,12 @@ mod tests {
     }
 
     #[test]
-    fn both_filters_compile() {
-        compile(
-            allowed(true).unwrap(),
-            SeccompAction::Errno(EPERM as u32),
-            SeccompAction::Allow,
-        )
-        .unwrap();
+    fn filters_are_of_one_process_and_must_be_compiled_first() {
+        *AHEAD.lock().unwrap() = None;
+        assert!(restrict(true).is_err());
+        compile_ahead().unwrap();
+        // As if this process had been forked after the filters were compiled.
+        AHEAD.lock().unwrap().as_mut().unwrap().process += 1;
+        assert!(restrict(true).is_err());
     }
 }

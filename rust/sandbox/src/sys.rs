@@ -143,14 +143,37 @@ pub(crate) fn close_range(first: u32, last: u32) -> Result<()> {
     check("close_range", answer).map(|_| ())
 }
 
+/// Hard and soft alike.
 pub(crate) fn set_limit(step: &'static str, resource: u32, value: u64) -> Result<()> {
+    set_limits(step, resource, value, value)
+}
+
+pub(crate) fn set_limits(step: &'static str, resource: u32, soft: u64, hard: u64) -> Result<()> {
     let limit = libc::rlimit {
-        rlim_cur: value,
-        rlim_max: value,
+        rlim_cur: soft,
+        rlim_max: hard,
     };
     // SAFETY: the structure lives on our stack for the whole call.
     let answer = unsafe { libc::setrlimit(resource as _, std::ptr::from_ref(&limit)) };
     check(step, i64::from(answer)).map(|_| ())
+}
+
+/// End the process at once, without any handler; may be called in a signal handler.
+pub(crate) fn end_now(code: i32) -> ! {
+    // SAFETY: `_exit` is async-signal-safe and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Have `handler` called for `signal`; it may do nothing but what is async-signal-safe.
+pub(crate) fn end_on_signal(
+    step: &'static str,
+    signal: i32,
+    handler: extern "C" fn(libc::c_int),
+) -> Result<()> {
+    let address = handler as *const () as libc::sighandler_t;
+    // SAFETY: the handler is a function of this program with the signature that the kernel calls.
+    let before = unsafe { libc::signal(signal, address) };
+    check(step, if before == libc::SIG_ERR { -1 } else { 0 }).map(|_| ())
 }
 
 #[repr(C)]

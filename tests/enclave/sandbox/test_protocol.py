@@ -11,13 +11,21 @@ from hypothesis import strategies as st
 from mesatee.enclave.sandbox.output import Cut
 from mesatee.enclave.sandbox.protocol import (
     CHILD_FAILURES,
+    COMMAND_BYTES,
+    KILL,
     LAYERS,
+    NEXT,
     Exit,
     Job,
     Limits,
     OutputSpec,
+    Refused,
     Report,
+    Spare,
+    command,
     last_line,
+    parse_answer,
+    parse_command,
     parse_report,
     ready_line,
     refused_line,
@@ -129,12 +137,50 @@ def test_a_job_comes_back_as_it_was(job):
 
 
 @given(st.binary(max_size=200))
-def test_random_jobs_and_exits_raise_only_our_errors(data):
-    for kind in (Job, Exit):
+def test_random_jobs_answers_and_commands_raise_only_our_errors(data):
+    for parse in (Job.decode, parse_answer, parse_command):
         try:
-            kind.decode(data)
+            parse(data)
         except InputError:
             continue
+
+
+@pytest.mark.parametrize("answer", [Spare(7), Exit(7, 137, 0.5, 2**20), Refused("why")])
+def test_answers_of_the_zygote_come_back_as_they_were(answer):
+    assert parse_answer(answer.encode()) == answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        {"spare": -1},
+        {"spare": True},
+        {"spare": 1, "refused": "x"},
+        {"refused": 1},
+        {"refused": "x" * 301},
+        {"child": 1, "status": 0, "cpu": 0.0},
+        {"child": 1, "status": 256, "cpu": 0.0, "rss": 0},
+        {"child": 1, "status": 0, "cpu": "0", "rss": 0},
+        {"child": "1", "status": 0, "cpu": 0.0, "rss": 0},
+        {"child": 1, "status": 0, "cpu": 0.0, "rss": 0, "more": 0},
+    ],
+)
+def test_other_answers_are_refused(answer):
+    with pytest.raises(Malformed):
+        parse_answer(json.dumps(answer).encode())
+
+
+def test_commands():
+    for word in (NEXT, KILL):
+        assert parse_command(command(word, 12)) == (word, 12)
+    for message in (b"", b"next", b"kill ", b"kill -1", b"kill x", b"stop 1", b"next 1 2", b"next \xb2"):
+        with pytest.raises(Malformed):
+            parse_command(message)
+    longest = b"kill " + b"1" * (COMMAND_BYTES - 5)
+    assert parse_command(longest)[0] == KILL
+    with pytest.raises(TooLarge):
+        parse_command(longest + b"1")
 
 
 @pytest.mark.parametrize("name", ["executor", "entry", "args", "inputs", "outputs", "limits", "require"])

@@ -1,15 +1,18 @@
-"""From the fork to the function: the outer child makes namespaces, the inner one locks itself in and runs
-the job.
+"""From the fork to the function: the outer child makes namespaces, the inner one locks itself in, waits for
+its only job and runs it.
 
 The outer child runs no foreign code; it waits for the inner one, which is process 1 of its own PID namespace.
+Everything that does not depend on the job is done before it comes, because nobody waits for it then.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import linecache
 import os
 import random
 import select
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,89 +20,183 @@ from typing import Final
 
 from mesatee import _core
 from mesatee.enclave.sandbox.executors import EXECUTORS, execute, flush
-from mesatee.enclave.sandbox.protocol import Failure, Job, last_line, ready_line, refused_line
-from mesatee.errors import MesateeError
+from mesatee.enclave.sandbox.executors.python import FILE, MODULE
+from mesatee.enclave.sandbox.protocol import Failure, Job, OutputSpec, last_line, ready_line, refused_line
+from mesatee.errors import InputError, Malformed, MesateeError
 from mesatee.protocol import limits
 
 _SEED_BYTES: Final = 32
 _ARROW_THREADS: Final = 2
 """Arrow has one helper when it reads in the caller's thread, and two beside its pool."""
+_STREAMS: Final = 3
+"""Descriptors 0, 1 and 2."""
+_FIXED_FDS: Final = 3
+"""A job's first descriptors: stdout and stderr, the report, the code."""
+_MOST_FDS: Final = _FIXED_FDS + 2 * limits.INPUTS
+_REPORT_INDEX: Final = 1
+_WARM: Final = Job(
+    "python",
+    "warm",
+    code=(
+        b"import numpy as np\n"
+        b"def warm(*, count: int = 8) -> dict:\n"
+        b"    assert np.ones(count).sum() == count\n"
+        b"    return {'count': count}\n"
+    ),
+    outputs={"result": OutputSpec("json")},
+)
 
 
-def outer(job: Job, fds: Sequence[int], read_paths: list[str]) -> int:
-    """Enter the namespaces, fork the inner child, wait for it; returns its code, or 128 and its signal."""
-    stdio, report = fds[:2]
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Task:
+    """A job and its descriptors."""
+
+    job: Job
+    stdio: int
+    report: int
+    code: int
+    inputs: dict[str, int]
+    outputs: dict[str, int]
+
+
+def outer(jobs: int, read_paths: list[str]) -> int:
+    """Enter the namespaces, fork the inner child, wait for it; returns its code, or 128 and its signal.
+
+    `jobs` is the socket from which the one job comes; no other descriptor of the zygote is kept.
+    """
+    os.setpgid(0, 0)
+    os.dup2(1, 2)
+    os.closerange(_STREAMS, jobs)
+    os.closerange(jobs + 1, os.sysconf("SC_OPEN_MAX"))
     try:
-        space = _address_space() + job.limits.memory_bytes
+        space = _address_space()
         layers = _core.enter_namespaces(read_paths)
         alive, held = os.pipe()
         pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                os.close(held)
-                code = inner(job, fds, read_paths, layers, space, alive)
-            finally:
-                # Never back into the code of the outer child.
-                os._exit(code)
-        os.close(alive)
-        for fd in fds:
-            os.close(fd)
-        _, status = os.waitpid(pid, 0)
     except (MesateeError, OSError) as error:
-        _say(report, refused_line(f"namespaces: {error}"))
-        os.close(stdio)
-        return 1
+        return _refuse(jobs, f"namespaces: {error}")
+    if pid == 0:
+        code = 1
+        try:
+            os.close(held)
+            code = inner(jobs, read_paths, layers, space, alive)
+        finally:
+            # Never back into the code of the outer child.
+            os._exit(code)
+    os.close(alive)
+    os.close(jobs)
+    _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 
-def inner(
-    job: Job, fds: Sequence[int], read_paths: list[str], layers: list[str], space: int, alive: int
-) -> int:
-    """Lock this process in, say so, run the function and report.
+def inner(jobs: int, read_paths: list[str], layers: list[str], space: int, alive: int) -> int:
+    """Lock this process in as far as possible, take one job, lock it in for good, run the job, report.
 
-    1. Standard streams, a clean environment, fresh seeds.
-    2. The sandbox; the descriptors of this job are the only ones that stay.
-    3. Leave if the outer child went away before our parent-death signal was set.
-    4. Refuse when a required layer is missing.
-    5. Run, report.
+    1. A clean environment, and the part of the sandbox that no job can change.
+    2. Leave if the outer child went away before our parent-death signal was set.
+    3. Touch the memory that a run uses.
+    4. Wait for the job; no job comes when the supervisor goes.
+    5. Fresh seeds, its limits, seccomp; the descriptors of this job are the only ones that stay.
+    6. Refuse when a required layer is missing.
+    7. Run, report.
     """
-    stdio, report, code = fds[:3]
-    inputs = dict(zip(job.inputs, fds[3 : 3 + len(job.inputs)], strict=True))
-    outputs = dict(zip(job.outputs, fds[3 + len(job.inputs) :], strict=True))
     # 1.
-    os.dup2(stdio, 1)
-    os.dup2(stdio, 2)
     os.environ.clear()
-    _seed()
-    space += sum(os.fstat(fd).st_size for fd in inputs.values())
-    # 2.
-    keep = [0, 1, 2, report, code, alive, *inputs.values(), *outputs.values()]
-    bounds = job.limits
     try:
-        layers += _core.enter_sandbox(
-            read_paths, space, bounds.cpu_seconds, job.file_bytes, bounds.threads + _ARROW_THREADS, keep
-        )
+        layers += _core.prepare_sandbox(read_paths, [*range(_STREAMS), jobs, alive])
     except MesateeError as error:
-        _say(report, refused_line(f"sandbox: {error}"))
-        return 1
-    # 3.
+        return _refuse(jobs, f"sandbox: {error}")
+    # 2.
     if select.select([alive], [], [], 0)[0]:
         return 1
-    os.close(alive)
+    # 3.
+    warm_up()
+    _seed()
     # 4.
-    missing = job.require - set(layers)
-    if missing:
-        _say(report, refused_line(f"missing isolation layers: {', '.join(sorted(missing))}"))
+    task = _take(jobs)
+    if task is None:
         return 1
-    _say(report, ready_line(layers))
     # 5.
-    source = os.pread(code, limits.CODE_BYTES, 0)
-    os.close(code)
-    failure = _run(dataclasses.replace(job, code=source), inputs, outputs)
-    _say(report, last_line(failure, () if failure else outputs))
+    _seed()
+    try:
+        layers += _lock_in(task, space)
+    except MesateeError as error:
+        _say(task.report, refused_line(f"sandbox: {error}"))
+        return 1
+    # 6.
+    missing = task.job.require - set(layers)
+    if missing:
+        _say(task.report, refused_line(f"missing isolation layers: {', '.join(sorted(missing))}"))
+        return 1
+    _say(task.report, ready_line(layers))
+    # 7.
+    source = os.pread(task.code, limits.CODE_BYTES, 0)
+    os.close(task.code)
+    failure = _run(dataclasses.replace(task.job, code=source), task.inputs, task.outputs)
+    _say(task.report, last_line(failure, () if failure else task.outputs))
     return 0
+
+
+def warm_up() -> None:
+    """Run a function of our own in the way of any other, and leave nothing of it.
+
+    A forked process pays for each page that it writes first; now is the time. Starts no thread.
+    """
+    result = _core.memfd("warm")
+    job = dataclasses.replace(Job.decode(_WARM.encode()), code=_WARM.code)
+    execute(job, EXECUTORS["python"], {}, {"result": result})
+    os.close(result)
+    ready_line(_WARM.inputs)
+    last_line(None, _WARM.outputs)
+    sys.modules.pop(MODULE, None)
+    linecache.cache.pop(FILE, None)
+
+
+def _take(jobs: int) -> _Task | None:
+    """The one job; None when there is none, or one that makes no sense, which is refused."""
+    with socket.socket(fileno=jobs) as source:
+        message, fds, flags, _ = socket.recv_fds(source, limits.JOB_BYTES, _MOST_FDS)
+    if not message:
+        return None
+    try:
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise Malformed("the job is cut off")
+        return _task(Job.decode(message), fds)
+    except InputError as error:
+        if len(fds) > _REPORT_INDEX:
+            _say(fds[_REPORT_INDEX], refused_line(f"the job makes no sense: {error.message}"))
+        return None
+
+
+def _task(job: Job, fds: Sequence[int]) -> _Task:
+    first = _FIXED_FDS + len(job.inputs)
+    if len(fds) != first + len(job.outputs):
+        raise Malformed("the descriptors are not those of the job")
+    stdio, report, code = fds[:_FIXED_FDS]
+    inputs = dict(zip(job.inputs, fds[_FIXED_FDS:first], strict=True))
+    outputs = dict(zip(job.outputs, fds[first:], strict=True))
+    return _Task(job, stdio, report, code, inputs, outputs)
+
+
+def _lock_in(task: _Task, space: int) -> list[str]:
+    """What depends on the job. Raises `SandboxFailed`."""
+    os.dup2(task.stdio, 1)
+    os.dup2(task.stdio, 2)
+    bounds = task.job.limits
+    space += bounds.memory_bytes + sum(os.fstat(fd).st_size for fd in task.inputs.values())
+    keep = [*range(_STREAMS), task.report, task.code, *task.inputs.values(), *task.outputs.values()]
+    threads = bounds.threads + _ARROW_THREADS
+    return _core.enter_sandbox(space, bounds.cpu_seconds, task.job.file_bytes, threads, keep)
+
+
+def _refuse(jobs: int, reason: str) -> int:
+    """Without a sandbox: tell whoever sends a job, so that it is not taken for the fault of the function."""
+    with socket.socket(fileno=jobs) as source:
+        _, fds, _, _ = socket.recv_fds(source, limits.JOB_BYTES, _MOST_FDS)
+    if len(fds) > _REPORT_INDEX:
+        _say(fds[_REPORT_INDEX], refused_line(reason))
+    return 1
 
 
 def _run(job: Job, inputs: dict[str, int], outputs: dict[str, int]) -> Failure | None:

@@ -1,9 +1,10 @@
 """What supervisor, zygote and child say to each other (ADR 1 "The sandbox").
 
-Three kinds of small JSON messages, each bounded and checked field by field:
+Small JSON messages, each bounded and checked field by field:
 
-- a `Job` goes from the supervisor to the zygote, together with file descriptors;
-- an `Exit` comes back from the zygote when the child is gone;
+- a `Job` goes from the supervisor to a child, together with file descriptors: the zygote never sees it;
+- a `Spare` comes from the zygote with the socket of a child that waits for a job, an `Exit` when a child is
+  gone, a `Refused` when the zygote did not understand;
 - a `Report` comes from the child and is hostile: everything that is not exactly of the form is `Malformed`.
 
 >>> job = Job("builtin", "echo", inputs={"data": "bytes"}, outputs={"copy": OutputSpec("bytes")})
@@ -47,6 +48,9 @@ CHILD_FAILURES: Final[frozenset[Failure]] = frozenset(
 
 REASON_CHARS: Final = 300
 """Of a refused sandbox's reason, in characters."""
+COMMAND_BYTES: Final = 32
+"""A command to the zygote, in bytes."""
+_MOST_CHILDREN: Final = 2**53
 LAYERS: Final = 32
 """Layers that a report may name."""
 
@@ -175,28 +179,84 @@ _LIMIT_NAMES: Final = ("seconds", "cpu_seconds", "memory_bytes", "output_bytes",
 _JOB_NAMES: Final = {"executor", "entry", "args", "inputs", "outputs", "limits", "require"}
 
 
+NEXT: Final = b"next"
+"""To the zygote, with a child's number: it has been given its job, so make another one."""
+KILL: Final = b"kill"
+"""To the zygote, with a child's number."""
+READY: Final = b"ready"
+"""From the zygote, once: everything is imported."""
+
+
+def command(word: bytes, child: int) -> bytes:
+    """A command to the zygote: `NEXT` or `KILL`, and which child."""
+    return b"%s %d" % (word, child)
+
+
+def parse_command(message: bytes) -> tuple[bytes, int]:
+    """The inverse of `command`. Raises `Malformed` or `TooLarge`."""
+    if len(message) > COMMAND_BYTES:
+        raise TooLarge(f"a command has at most {COMMAND_BYTES} bytes")
+    word, _, child = message.partition(b" ")
+    if word not in (NEXT, KILL) or not child.isdigit():
+        raise Malformed("a command is one of two words and a number")
+    return word, int(child)
+
+
+@dataclass(frozen=True, slots=True)
+class Spare:
+    """A child that waits for its job, on the socket that comes with this. The zygote numbers its children."""
+
+    child: int
+
+    def encode(self) -> bytes:
+        """JSON."""
+        return _dump({"spare": self.child})
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The zygote did not understand what it was told, and did nothing."""
+
+    reason: str
+
+    def encode(self) -> bytes:
+        """JSON."""
+        return _dump({"refused": self.reason[:REASON_CHARS]})
+
+
 @dataclass(frozen=True, slots=True)
 class Exit:
     """How a child ended, as the zygote saw it: 0, or 128 and the signal, or another exit code."""
 
+    child: int
     status: int
     cpu_seconds: float
     max_rss_bytes: int
 
     def encode(self) -> bytes:
         """JSON."""
-        return _dump({"status": self.status, "cpu": self.cpu_seconds, "rss": self.max_rss_bytes})
+        return _dump(
+            {"child": self.child, "status": self.status, "cpu": self.cpu_seconds, "rss": self.max_rss_bytes}
+        )
 
-    @classmethod
-    def decode(cls, message: bytes) -> Exit:
-        """Raises `Malformed` or `TooLarge`."""
-        fields = _object(message, limits.JOB_BYTES, {"status", "cpu", "rss"})
-        cpu = fields["cpu"]
-        if isinstance(cpu, bool) or not isinstance(cpu, (int, float)) or not math.isfinite(cpu):
-            raise Malformed("the processor time is not a number")
-        _in_range("status", fields["status"], 0, 255)
-        _in_range("rss", fields["rss"], 0, 2**62)
-        return cls(fields["status"], float(cpu), fields["rss"])
+
+def parse_answer(message: bytes) -> Spare | Exit | Refused:
+    """What the zygote says. Raises `Malformed` or `TooLarge`."""
+    fields = _object(message, limits.JOB_BYTES, None)
+    match fields:
+        case {"spare": child} if len(fields) == 1:
+            _in_range("spare", child, 0, _MOST_CHILDREN)
+            return Spare(child)
+        case {"refused": str(reason)} if len(fields) == 1 and len(reason) <= REASON_CHARS:
+            return Refused(reason)
+        case {"child": child, "status": status, "cpu": cpu, "rss": rss} if len(fields) == 4:
+            if isinstance(cpu, bool) or not isinstance(cpu, (int, float)) or not math.isfinite(cpu):
+                raise Malformed("the processor time is not a number")
+            _in_range("child", child, 0, _MOST_CHILDREN)
+            _in_range("status", status, 0, 255)
+            _in_range("rss", rss, 0, 2**62)
+            return Exit(child, status, float(cpu), rss)
+    raise Malformed("the zygote's answer has another form")
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +394,11 @@ def _in_range(what: str, value: Any, least: int, most: int) -> None:
 
 __all__ = [
     "CHILD_FAILURES",
+    "COMMAND_BYTES",
+    "KILL",
     "LAYERS",
+    "NEXT",
+    "READY",
     "REASON_CHARS",
     "Executor",
     "Exit",
@@ -343,8 +407,13 @@ __all__ = [
     "Job",
     "Limits",
     "OutputSpec",
+    "Refused",
     "Report",
+    "Spare",
+    "command",
     "last_line",
+    "parse_answer",
+    "parse_command",
     "parse_report",
     "ready_line",
     "refused_line",

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import os
 import select
@@ -32,34 +33,30 @@ from typing import Final, NamedTuple
 
 from mesatee import _core
 from mesatee.enclave.sandbox.output import Cut
-from mesatee.enclave.sandbox.protocol import Exit, Failure, Job, Report, parse_report
+from mesatee.enclave.sandbox.protocol import (
+    KILL,
+    NEXT,
+    Exit,
+    Failure,
+    Job,
+    Report,
+    parse_report,
+)
+from mesatee.enclave.sandbox.zygote_process import KILL_SECONDS, ZygoteProcess
 from mesatee.errors import InputError, Malformed, SandboxFailed
 from mesatee.protocol import limits
 
-START_SECONDS: Final = 60.0
-"""For the zygote's imports, from a cold disk."""
-KILL_SECONDS: Final = 1.0
-"""After this a zygote that does not report a killed child is killed itself, and its children die with it."""
+SPARE_SECONDS: Final = 20.0
+"""After this a zygote that has no child to offer is killed."""
 
-_CONTROL_FD: Final = 3
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 _CPU_SHARE: Final = 0.8
-"""RLIMIT_CPU counts clock ticks, the usage is exact: a child killed for it has used about that much."""
+"""RLIMIT_CPU counts clock ticks, the usage is exact: a child ended for it has used about that much."""
+_CPU_GRACE_SECONDS: Final = 1
+"""As the sandbox sets it: from SIGXCPU to SIGKILL."""
+_TRIES: Final = 2
+"""Children that a run may have: the second one when the first was killed while it waited."""
 _READ_BYTES: Final = 64 * limits.KIB
-_ENVIRONMENT: Final = {
-    "LC_ALL": "C.UTF-8",
-    "TZ": "UTC",
-    # One thread in the zygote: none of the libraries may start any when it is loaded.
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "ARROW_IO_THREADS": "1",
-    "JE_ARROW_MALLOC_CONF": "background_thread:false",
-    # Allocators that reserve address space far ahead would run into RLIMIT_AS.
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
-    "MALLOC_ARENA_MAX": "2",
-}
-"""All that the zygote's environment holds; the child clears it."""
 
 
 class Output(NamedTuple):
@@ -125,6 +122,9 @@ def sealed_memfd(name: str, data: bytes) -> int:
 class Supervisor:
     """Runs one job at a time; a second `run` waits for the first.
 
+    One child is always kept ready, and used for one job only. It is replaced while that job runs; the next job
+    waits if it comes sooner.
+
     All methods may be called from any thread. `require` names isolation layers without which no foreign
     code is run.
     """
@@ -134,7 +134,7 @@ class Supervisor:
         self._python = python
         self._running = threading.Lock()
         self._state = threading.Lock()
-        self._zygote: _Zygote | None = None
+        self._zygote: ZygoteProcess | None = None
         self._wake: int | None = None
         self._closed = False
 
@@ -160,15 +160,18 @@ class Supervisor:
             raise Malformed("the inputs are not those that the job names")
         for name, fd in inputs.items():
             _check_sealed(name, fd)
+        start = time.monotonic()
         with self._running, ExitStack() as stack:
-            zygote = self._ready()
             wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             stack.callback(os.close, wake)
             with self._state:
                 self._wake = wake
             stack.callback(self._no_wake)
-            run = _Run(job, zygote, wake, self._require | job.require, stack)
-            return run.execute(inputs)
+            for _ in range(_TRIES):
+                with ExitStack() as own, contextlib.suppress(_Unborn):
+                    run = _Run(job, self._ready(), wake, self._require | job.require, own, start)
+                    return run.execute(inputs)
+            raise SandboxFailed(f"{_TRIES} children ended before they ran the function")
 
     def cancel(self) -> None:
         """End the run that is going on, within a second; its outcome is `cancelled`.
@@ -198,7 +201,7 @@ class Supervisor:
         with self._state:
             self._wake = None
 
-    def _ready(self) -> _Zygote:
+    def _ready(self) -> ZygoteProcess:
         with self._state:
             if self._closed:
                 raise SandboxFailed("the supervisor is closed")
@@ -206,79 +209,25 @@ class Supervisor:
             self._zygote.close()
             self._zygote = None
         if self._zygote is None:
-            self._zygote = _Zygote(self._python)
+            self._zygote = ZygoteProcess(self._python)
         return self._zygote
 
 
-class _Zygote:
-    """The zygote process and the socket to it."""
-
-    def __init__(self, python: str) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        errors = os.memfd_create("zygote-stderr")
-        self.control = ours
-        self._reaped = False
-        try:
-            actions = [
-                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
-                (os.POSIX_SPAWN_DUP2, errors, 2),
-                (os.POSIX_SPAWN_DUP2, theirs.fileno(), _CONTROL_FD),
-            ]
-            command = [python, "-I", "-B", "-m", "mesatee.enclave.sandbox.zygote"]
-            self.pid = os.posix_spawn(python, command, _ENVIRONMENT, file_actions=actions)
-            theirs.close()
-            self._await_ready(errors)
-        finally:
-            theirs.close()
-            os.close(errors)
-
-    def _await_ready(self, errors: int) -> None:
-        self.control.settimeout(START_SECONDS)
-        try:
-            answer = self.control.recv(limits.JOB_BYTES)
-        except OSError:
-            answer = b""
-        if answer == b"ready":
-            self.control.settimeout(None)
-            return
-        self.close()
-        # Nothing but our own start-up code and the libraries' imports has run: this is no text of a function.
-        said = (
-            os.pread(errors, limits.DIAGNOSTICS_BYTES, 0)
-            .decode("utf-8", "replace")
-            .strip()
-            .rpartition("\n")[2]
-        )
-        raise SandboxFailed(f"the zygote did not start: {said or 'no answer'}")
-
-    def alive(self) -> bool:
-        """Whether the process is still there; reaps it if not."""
-        if not self._reaped:
-            self._reaped = os.waitpid(self.pid, os.WNOHANG)[0] == self.pid
-        return not self._reaped
-
-    def kill(self) -> None:
-        """End it at once; its children die with it."""
-        if self.alive():
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            self._reaped = True
-
-    def close(self) -> None:
-        """Hang up, and kill it if it does not go by itself."""
-        self.control.close()
-        end = time.monotonic() + KILL_SECONDS
-        while self.alive() and time.monotonic() < end:
-            time.sleep(0.005)
-        self.kill()
+class _Unborn(Exception):
+    """The child ended before any foreign code ran, so that another one may take its place."""
 
 
 class _Run:
     """One job from its first descriptor to its outcome."""
 
     def __init__(
-        self, job: Job, zygote: _Zygote, wake: int, require: frozenset[str], stack: ExitStack
+        self,
+        job: Job,
+        zygote: ZygoteProcess,
+        wake: int,
+        require: frozenset[str],
+        stack: ExitStack,
+        start: float,
     ) -> None:
         self._job = job
         self._zygote = zygote
@@ -289,25 +238,31 @@ class _Run:
         self._report = bytearray()
         self._stopped: Failure | None = None
         self._exit: Exit | None = None
-        self._start = time.monotonic()
+        self._child: int | None = None
+        self._replaced = False
+        self._start = start
 
     def execute(self, inputs: Mapping[str, int]) -> Outcome:
-        """Hand the job over, watch it, judge it."""
+        """Hand the job over, watch it, judge it. Raises `_Unborn` if another child has to be tried."""
         stdio, report, outputs = self._send(inputs)
-        try:
-            self._watch(stdio, report)
-        except BaseException:
-            # Interrupted in between, the next run would take this child's end for its own.
-            self._zygote.kill()
-            raise
-        # The child is gone, so that what is left in its pipes is all there will be.
-        self._drain_text(stdio)
-        self._drain_report(report)
+        if self._child is not None:
+            try:
+                self._watch(stdio, report)
+            except BaseException:
+                # Interrupted in between: nothing of this run may go on.
+                self._zygote.kill()
+                raise
+            # The child is gone, so that what is left in its pipes is all there will be.
+            self._drain_text(stdio)
+            self._drain_report(report)
+            self._replace()
+            if not self._report and self._stopped is None:
+                raise _Unborn
         failure, said = self._judge()
         kept: Mapping[str, Output] = {}
         if failure is None:
             failure, kept = self._take(outputs)
-        exit = self._exit or Exit(0, 0.0, 0)
+        exit = self._exit or Exit(0, 0, 0.0, 0)
         usage = Usage(exit.cpu_seconds, exit.max_rss_bytes, time.monotonic() - self._start)
         return Outcome(failure, kept, self._text.value(), said.layers, usage)
 
@@ -328,14 +283,64 @@ class _Run:
             theirs.append(sealed_memfd("code", job.code))
             outputs = {name: self._own(_core.memfd(name)) for name in job.outputs}
             passed = [*theirs, *(inputs[name] for name in job.inputs), *outputs.values()]
-            try:
-                socket.send_fds(self._zygote.control, [job.encode()], passed)
-            except OSError as error:
-                raise SandboxFailed(f"the zygote did not take the job: {error.strerror}") from None
+            self._give(job.encode(), passed)
         finally:
             for fd in theirs:
                 os.close(fd)
         return stdio, report, outputs
+
+    def _give(self, message: bytes, passed: list[int]) -> None:
+        """To the spare, and to no other: nobody else sees the job. When we are stopped before, to none."""
+        while (spare := self._await_spare()) is not None:
+            child, jobs = spare
+            try:
+                socket.send_fds(jobs, [message], passed)
+                self._child = child
+            except OSError as error:
+                if error.errno not in (errno.EPIPE, errno.ECONNRESET):
+                    raise SandboxFailed(f"a child did not take the job: {error.strerror}") from None
+                # It is gone, which the zygote will say, too.
+                self._zygote.tell(NEXT, child)
+                continue
+            finally:
+                self._zygote.drop_spare()
+            return
+
+    def _await_spare(self) -> tuple[int, socket.socket] | None:
+        """The child that waits; None when the run was cancelled or out of time before there was one.
+
+        Raises `SandboxFailed` when the zygote has none to offer, or died.
+        """
+        control = self._zygote.control.fileno()
+        poll = select.poll()
+        for fd in (control, self._wake):
+            poll.register(fd, select.POLLIN)
+        deadline = self._start + self._job.limits.seconds
+        patience = time.monotonic() + SPARE_SECONDS
+        while True:
+            now = time.monotonic()
+            left = 0.0 if self._zygote.spare is not None else min(deadline, patience) - now
+            ready = {fd for fd, _ in poll.poll(max(0.0, left) * 1000)}
+            if self._wake in ready:
+                self._stopped = "cancelled"
+                return None
+            if control in ready:
+                # Also when there is a spare: this may say that it is gone.
+                self._zygote.hear()
+            elif self._zygote.spare is not None:
+                return self._zygote.spare
+            elif now >= deadline:
+                self._stopped = "out_of_time"
+                return None
+            elif now >= patience:
+                self._zygote.kill()
+                raise SandboxFailed("the zygote had no child to offer and was killed")
+
+    def _replace(self) -> None:
+        """Have the next spare made, once."""
+        if not self._replaced and self._child is not None:
+            self._replaced = True
+            self._zygote.tell(NEXT, self._child)
 
     def _own(self, fd: int) -> int:
         self._stack.callback(_close_quietly, fd)
@@ -373,27 +378,16 @@ class _Run:
                     if self._stopped is None:
                         deadline = self._stop("cancelled")
                 elif fd == control:
-                    self._hear()
+                    exit = self._zygote.hear()
+                    if exit is not None and exit.child == self._child:
+                        self._exit = exit
 
     def _stop(self, reason: Failure) -> float:
         """Have the child killed; returns until when that must have happened."""
         self._stopped = reason
-        with contextlib.suppress(OSError):
-            # A dead zygote shows itself by the end of the socket.
-            self._zygote.control.send(b"kill")
+        assert self._child is not None  # noqa: S101  # there is nothing to watch without one
+        self._zygote.tell(KILL, self._child)
         return time.monotonic() + KILL_SECONDS
-
-    def _hear(self) -> None:
-        try:
-            message = self._zygote.control.recv(limits.JOB_BYTES)
-        except OSError:
-            message = b""
-        if not message:
-            raise SandboxFailed("the zygote died during a run")
-        try:
-            self._exit = Exit.decode(message)
-        except InputError as error:
-            raise SandboxFailed(f"the zygote broke the protocol: {error.message}") from None
 
     def _read_text(self, fd: int) -> bool:
         """One piece of stdout and stderr; False at the end."""
@@ -411,6 +405,8 @@ class _Run:
         except BlockingIOError:
             return True
         self._report += data
+        # The child is locked in and has its function to run: from here on nobody waits for us.
+        self._replace()
         return bool(data) and len(self._report) <= limits.CHILD_REPORT_BYTES
 
     def _drain_text(self, fd: int) -> None:
@@ -443,11 +439,13 @@ class _Run:
         # 2.
         assert self._exit is not None  # noqa: S101  # `_watch` ends only so
         killed = self._exit.status - 128
-        if (
-            killed in (signal.SIGKILL, signal.SIGXCPU)
-            and self._exit.cpu_seconds >= _CPU_SHARE * self._job.limits.cpu_seconds
-        ):
-            return "out_of_cpu", layers
+        # A child ends by SIGXCPU at its limit, one that took the signal for itself by SIGKILL a little later.
+        # SIGKILL alone says nothing: memory may have run out, too.
+        grace = {signal.SIGXCPU: 0, signal.SIGKILL: _CPU_GRACE_SECONDS}
+        if killed in grace:
+            used_up = self._job.limits.cpu_seconds + grace[signal.Signals(killed)]
+            if self._exit.cpu_seconds >= _CPU_SHARE * used_up:
+                return "out_of_cpu", layers
         if killed == signal.SIGXFSZ:
             return "output_too_large", layers
         # 3.
@@ -499,4 +497,11 @@ def _close_quietly(fd: int) -> None:
         os.close(fd)
 
 
-__all__ = ["KILL_SECONDS", "START_SECONDS", "Outcome", "Output", "Supervisor", "Usage", "sealed_memfd"]
+__all__ = [
+    "SPARE_SECONDS",
+    "Outcome",
+    "Output",
+    "Supervisor",
+    "Usage",
+    "sealed_memfd",
+]

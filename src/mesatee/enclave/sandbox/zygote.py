@@ -1,35 +1,46 @@
 """The warm interpreter from which every child is forked (ADR 1 "The sandbox").
 
 Run as ``python -I -B -m mesatee.enclave.sandbox.zygote``, with one SOCK_SEQPACKET socket as descriptor 3.
-It has numpy, pandas, Arrow and scikit-learn loaded, holds no key, runs no foreign code and reads no foreign
-byte: jobs come from the supervisor, data goes unread to the child by descriptor. It has one thread, so that
-a fork is whole.
+It has numpy, pandas, Arrow and scikit-learn loaded, holds no key, runs no foreign code and sees neither jobs
+nor data: it keeps one child waiting, the *spare*, and gives the supervisor the socket by which that child takes
+its only job. So nothing of a job can be left in the memory from which the next child is forked. It has one
+thread, so that a fork is whole.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
+import math
 import os
 import select
 import signal
 import socket
 import sys
 import sysconfig
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from mesatee import _core
 from mesatee.enclave.sandbox import child
-from mesatee.enclave.sandbox.protocol import Exit, Job
+from mesatee.enclave.sandbox.protocol import (
+    COMMAND_BYTES,
+    KILL,
+    READY,
+    Exit,
+    Refused,
+    Spare,
+    parse_command,
+)
+from mesatee.errors import InputError
 from mesatee.protocol import limits
 
 CONTROL_FD: Final = 3
-KILL: Final = b"kill"
-READY: Final = b"ready"
-FIXED_FDS: Final = 3
-"""A job's first descriptors: stdout and stderr, the report, the code."""
-MOST_FDS: Final = FIXED_FDS + 2 * limits.INPUTS
+AGAIN_SECONDS: Final = 0.2
+"""Pause before another child when one died without a job: whatever kills children must not keep us busy."""
 
 PRELOADED: Final = (
     "numpy",
@@ -73,6 +84,8 @@ def preload() -> None:
             importlib.import_module(name)
         except ImportError:
             continue
+    # Here as well as in each child: what is made by a first call is made once.
+    child.warm_up()
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1:
         raise RuntimeError(f"a library started {threads - 1} threads, so that forking would not be safe")
@@ -81,8 +94,124 @@ def preload() -> None:
     gc.freeze()
 
 
+@dataclass(slots=True)
+class _Family:
+    """An outer child and all that came from it: one process group."""
+
+    number: int
+    pid: int
+    pidfd: int
+
+
+class _Zygote:
+    """The loop: keep a spare, obey, and tell of each end."""
+
+    def __init__(self, control: socket.socket, paths: list[str]) -> None:
+        self._control = control
+        self._paths = paths
+        self._families: dict[int, _Family] = {}
+        self._count = 0
+        self._spare: int | None = None
+        self._due = 0.0
+        """When the next spare is to be made, by the monotonic clock; there is one while this is infinite."""
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+
+    def serve(self) -> None:
+        """Until the supervisor hangs up; then no child is left."""
+        try:
+            while True:
+                if self._due <= time.monotonic():
+                    self._make_spare()
+                left = self._due - time.monotonic()
+                ready = {fd for fd, _ in self._poll.poll(None if left == math.inf else max(0, left * 1000))}
+                if self._control.fileno() in ready and not self._obey():
+                    return
+                for family in [known for known in self._families.values() if known.pidfd in ready]:
+                    self._control.send(self._bury(family).encode())
+        except (BrokenPipeError, ConnectionResetError):
+            # The supervisor has gone.
+            return
+        finally:
+            for family in list(self._families.values()):
+                self._kill(family)
+                self._bury(family)
+
+    def _make_spare(self) -> None:
+        """Fork a child and tell of it. The supervisor may send a job at once: it waits in the socket."""
+        theirs, childs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, childs:
+            try:
+                pid = os.fork()
+            except OSError:
+                self._due = time.monotonic() + AGAIN_SECONDS
+                return
+            if pid == 0:
+                code = 1
+                try:
+                    code = child.outer(childs.fileno(), self._paths)
+                finally:
+                    # Never back into the zygote's loop, whatever happened.
+                    os._exit(code)
+            # The child does the same: whoever comes second finds it done.
+            with contextlib.suppress(OSError):
+                os.setpgid(pid, pid)
+            self._count += 1
+            family = _Family(self._count, pid, os.pidfd_open(pid))
+            self._families[family.number] = family
+            self._poll.register(family.pidfd, select.POLLIN)
+            self._spare, self._due = family.number, math.inf
+            socket.send_fds(self._control, [Spare(family.number).encode()], [theirs.fileno()])
+
+    def _obey(self) -> bool:
+        """One command; False when the supervisor has gone. One that makes no sense is refused."""
+        message, fds, flags, _ = socket.recv_fds(self._control, COMMAND_BYTES, 0)
+        for fd in fds:
+            os.close(fd)
+        if not message:
+            return False
+        try:
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                raise InputError("a command is short and comes without descriptors")
+            word, number = parse_command(message)
+        except InputError as error:
+            self._control.send(Refused(error.message).encode())
+            return True
+        family = self._families.get(number)
+        # A child that is gone by now has been told of already.
+        if word == KILL:
+            if family is not None:
+                self._kill(family)
+        elif self._spare in (number, None):
+            self._spare, self._due = None, 0.0
+        return True
+
+    def _kill(self, family: _Family) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(family.pidfd, signal.SIGKILL)
+
+    def _bury(self, family: _Family) -> Exit:
+        """Wait until nothing of `family` is left, whose outer child has ended or was killed."""
+        status, cpu, rss = 0, 0.0, 0
+        # The inner child dies with the outer one and becomes ours, since the zygote is a subreaper.
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                found, raw, usage = os.wait4(-family.pid, 0)
+                cpu += usage.ru_utime + usage.ru_stime
+                rss = max(rss, usage.ru_maxrss * limits.KIB)
+                if found == family.pid:
+                    code = os.waitstatus_to_exitcode(raw)
+                    status = code if code >= 0 else 128 - code
+        self._poll.unregister(family.pidfd)
+        os.close(family.pidfd)
+        del self._families[family.number]
+        if self._spare == family.number:
+            self._spare, self._due = None, time.monotonic() + AGAIN_SECONDS
+        return Exit(family.number, status, cpu, rss)
+
+
 def main() -> int:
-    """Serve one job after another until the supervisor hangs up."""
+    """Make one child after another until the supervisor hangs up."""
     os.setsid()
     os.closerange(CONTROL_FD + 1, os.sysconf("SC_OPEN_MAX"))
     _core.prepare_zygote()
@@ -91,65 +220,8 @@ def main() -> int:
     paths = read_paths()
     preload()
     control.send(READY)
-    while True:
-        message, fds, flags, _ = socket.recv_fds(control, limits.JOB_BYTES, MOST_FDS)
-        if not message:
-            return 0
-        if message == KILL:
-            # It came too late: its child had ended by itself.
-            continue
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            return 1
-        if not _run(control, message, fds, paths):
-            return 0
-
-
-def _run(control: socket.socket, message: bytes, fds: list[int], paths: list[str]) -> bool:
-    """Fork a child for one job and wait for it; False when the supervisor has gone."""
-    job = Job.decode(message)
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            control.close()
-            code = child.outer(job, fds, paths)
-        finally:
-            # Never back into the zygote's loop, whatever happened.
-            os._exit(code)
-    for fd in fds:
-        os.close(fd)
-    status, cpu, rss, present = _wait(control, pid)
-    if present:
-        control.send(Exit(status, cpu, rss).encode())
-    return present
-
-
-def _wait(control: socket.socket, pid: int) -> tuple[int, float, int, bool]:
-    """Wait until `pid` and its orphans are gone; kill them when the supervisor says so or hangs up."""
-    present = True
-    pidfd = os.pidfd_open(pid)
-    try:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        poll.register(control, select.POLLIN)
-        while not any(fd == pidfd for fd, _ in poll.poll()):
-            present = bool(control.recv(limits.JOB_BYTES))
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            poll.unregister(control)
-    finally:
-        os.close(pidfd)
-    status, cpu, rss = 0, 0.0, 0
-    # The inner child dies with the outer one and becomes ours, since the zygote is a subreaper.
-    while True:
-        try:
-            found, raw, usage = os.wait4(-1, 0)
-        except ChildProcessError:
-            return status, cpu, rss, present
-        cpu += usage.ru_utime + usage.ru_stime
-        rss = max(rss, usage.ru_maxrss * limits.KIB)
-        if found == pid:
-            code = os.waitstatus_to_exitcode(raw)
-            status = code if code >= 0 else 128 - code
+    _Zygote(control, paths).serve()
+    return 0
 
 
 if __name__ == "__main__":

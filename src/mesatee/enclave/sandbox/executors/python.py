@@ -14,7 +14,8 @@ from mesatee.protocol import signature
 
 MODULE: Final = "function"
 """The name of the module that a function's source becomes."""
-_FILE: Final = "<function>"
+FILE: Final = "<function>"
+"""The file that its tracebacks name."""
 
 
 def load(job: Job) -> Call:
@@ -28,9 +29,9 @@ def load(job: Job) -> Call:
     # Data classes, named tuples and typing look their module up by name.
     sys.modules[MODULE] = module
     text = job.code.decode("utf-8", "replace")
-    linecache.cache[_FILE] = (len(text), None, text.splitlines(keepends=True), _FILE)
+    linecache.cache[FILE] = (len(text), None, text.splitlines(keepends=True), FILE)
     try:
-        exec(compile(job.code, _FILE, "exec", dont_inherit=True), module.__dict__)  # noqa: S102  # its purpose
+        exec(compile(job.code, FILE, "exec", dont_inherit=True), module.__dict__)  # noqa: S102  # its purpose
         function = module.__dict__[job.entry]
     except MemoryError:
         raise

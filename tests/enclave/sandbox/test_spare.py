@@ -1,0 +1,320 @@
+"""The child that is kept ready: used once, replaced, and holding nothing of any job before."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from mesatee.enclave.sandbox import Job, Limits, OutputSpec, Supervisor, sealed_memfd
+from mesatee.enclave.sandbox.protocol import KILL, NEXT, Refused, command, parse_answer
+from mesatee.errors import SandboxFailed
+from mesatee.protocol import limits
+
+ECHO = Job("builtin", "echo", inputs={"data": "bytes"}, outputs={"copy": OutputSpec("bytes")})
+SLEEP = Job(
+    "python",
+    "f",
+    code=b"import time\ndef f() -> bytes:\n    time.sleep(60)",
+    outputs={"r": OutputSpec("bytes")},
+)
+
+
+@pytest.fixture
+def own():
+    with Supervisor() as started:
+        yield started
+
+
+@pytest.fixture
+def data():
+    fd = sealed_memfd("data", b"data")
+    yield fd
+    os.close(fd)
+
+
+def children(pid):
+    """Processes whose parent is `pid`, but for those that have ended."""
+    found = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid=,stat="], capture_output=True, text=True)
+    rows = [line.split() for line in found.stdout.splitlines()]
+    return [int(pid) for pid, state in rows if not state.startswith("Z")]
+
+
+def spare(supervisor, *, besides=()):
+    """Outer and inner process of the spare, once both are there."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        for outer in children(supervisor.zygote_pid):
+            if outer not in besides and (inner := children(outer)):
+                return outer, inner[0]
+        time.sleep(0.01)
+    raise AssertionError("there is no spare")
+
+
+def kill(pair, which):
+    """Kill one of the two, and wait until the inner one has ended, too: until then it would take a job."""
+    os.kill(pair[which], signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        found = subprocess.run(["ps", "-p", str(pair[1]), "-o", "stat="], capture_output=True, text=True)
+        if found.stdout.strip()[:1] in ("", "Z"):
+            return
+    raise AssertionError("the spare did not end")
+
+
+def echo(supervisor, fd):
+    with supervisor.run(ECHO, {"data": fd}) as outcome:
+        return outcome.failure
+
+
+def start(supervisor, job, inputs):
+    """Run in a thread; returns it and the list that gets failure or error, and the time."""
+    ended = []
+
+    def run():
+        try:
+            with supervisor.run(job, inputs) as outcome:
+                ended.append((outcome.failure, time.monotonic()))
+        except SandboxFailed as error:
+            ended.append((error, time.monotonic()))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, ended
+
+
+def test_is_used_once_and_replaced(own, data):
+    seen = set()
+    for _ in range(3):
+        outer, inner = spare(own)
+        assert not {outer, inner} & seen
+        assert echo(own, data) is None
+        assert not {outer, inner} & {*children(own.zygote_pid)}
+        assert not Path(f"/proc/{inner}").exists()
+        seen |= {outer, inner}
+
+
+def test_is_replaced_while_its_job_runs(own):
+    before, _ = spare(own)
+    thread, ended = start(own, SLEEP, {})
+    after, _ = spare(own, besides=(before,))
+    assert set(children(own.zygote_pid)) == {before, after}
+    own.cancel()
+    thread.join(10)
+    assert ended[0][0] == "cancelled"
+    # The other one was not touched.
+    assert spare(own)[0] == after
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_is_replaced_when_it_is_killed(own, data, which):
+    before = spare(own)
+    os.kill(before[which], signal.SIGKILL)
+    after = spare(own, besides=(before[0],))
+    assert not set(after) & set(before)
+    assert echo(own, data) is None
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_run_does_not_notice_that_it_was_killed_just_before(own, data, which):
+    kill(spare(own), which)
+    assert echo(own, data) is None
+
+
+def test_a_run_does_not_notice_that_it_was_killed_with_the_job_unread(own, data):
+    before = spare(own)
+    os.kill(before[1], signal.SIGSTOP)
+    thread, ended = start(own, ECHO, {"data": data})
+    time.sleep(0.3)
+    assert not ended
+    os.kill(before[1], signal.SIGKILL)
+    thread.join(10)
+    assert ended[0][0] is None
+
+
+def test_whatever_kills_every_child_ends_the_run_too(own, data):
+    stop = threading.Event()
+
+    def kill_all():
+        while not stop.is_set():
+            for outer in children(own.zygote_pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(outer, signal.SIGKILL)
+
+    # The zygote's child is stopped before it can read, whichever it is.
+    zygote = own.zygote_pid
+    os.kill(spare(own)[1], signal.SIGSTOP)
+    thread, ended = start(own, ECHO, {"data": data})
+    killer = threading.Thread(target=kill_all)
+    time.sleep(0.1)
+    killer.start()
+    thread.join(30)
+    stop.set()
+    killer.join(10)
+    # Either one got through between two looks, or both children were lost before they began.
+    assert ended
+    assert ended[0][0] in (None, "crashed") or "ended before" in str(ended[0][0])
+    assert own.zygote_pid == zygote
+    assert echo(own, data) is None
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [(Limits(), "cancelled"), (Limits(seconds=0.4, cpu_seconds=1), "out_of_time")],
+)
+def test_a_run_that_waits_for_one_can_be_stopped(own, data, bounds, expected):
+    before = spare(own)
+    os.kill(own.zygote_pid, signal.SIGSTOP)
+    kill(before, 0)
+    job = Job("builtin", "echo", inputs=ECHO.inputs, outputs=ECHO.outputs, limits=bounds)
+    thread, ended = start(own, job, {"data": data})
+    time.sleep(0.2)
+    assert not ended
+    asked = time.monotonic()
+    if expected == "cancelled":
+        own.cancel()
+    thread.join(10)
+    assert ended[0][0] == expected
+    assert ended[0][1] - asked < 1
+    os.kill(own.zygote_pid, signal.SIGCONT)
+    assert echo(own, data) is None
+
+
+def test_its_waiting_is_not_billed(own, data):
+    job = Job("builtin", "echo", inputs=ECHO.inputs, outputs=ECHO.outputs, limits=Limits(seconds=5))
+    spare(own)
+    time.sleep(0.5)
+    with own.run(job, {"data": data}) as outcome:
+        assert outcome.failure is None
+        assert outcome.usage.seconds < 0.5
+
+
+def test_a_run_has_its_own_descriptors_only(run_python):
+    code = (
+        "import os\n"
+        "def f(data: bytes) -> list:\n"
+        "    found = []\n"
+        "    for fd in range(512):\n"
+        "        try:\n            os.fstat(fd)\n        except OSError:\n            continue\n"
+        "        found.append(fd)\n"
+        "    return found\n"
+    )
+    result = run_python(code, {"data": ("bytes", b"x")}, {"result": OutputSpec("json")})
+    # Three streams, the report, an input, an output.
+    assert len(result.outputs["result"].split(b",")) == 6
+
+
+@pytest.mark.skipif(
+    os.getuid() != 0, reason="only root can read the memory of a process that is not dumpable"
+)
+def test_nothing_of_a_job_is_in_the_memory_of_zygote_and_spare(own):
+    """Arguments, code, input and output of earlier jobs, in the form in which they crossed."""
+    mark = "mark" + os.urandom(8).hex()
+    code = f"def f(data: bytes, *, word: str) -> bytes:\n    print('{mark}')\n    return data + word.encode()"
+    job = Job(
+        "python",
+        "f",
+        code=code.encode(),
+        args={"word": mark},
+        inputs={"data": "bytes"},
+        outputs={mark: OutputSpec("bytes")},
+    )
+    fd = sealed_memfd("data", mark.encode())
+    for _ in range(3):
+        with own.run(job, {"data": fd}) as outcome:
+            assert outcome.failure is None
+    os.close(fd)
+    for pid in (own.zygote_pid, *spare(own)):
+        memory = writable(pid)
+        # What is surely there is found, so that finding nothing means something.
+        assert b"mesatee.enclave.sandbox" in memory
+        assert mark.encode() not in memory
+
+
+def writable(pid):
+    """The writable memory of a process."""
+    found = bytearray()
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in lines:
+            span, access = line.split()[:2]
+            if access.startswith("rw"):
+                first, last = (int(text, 16) for text in span.split("-"))
+                memory.seek(first)
+                found += memory.read(last - first)
+    return bytes(found)
+
+
+def test_seeds_are_of_the_job_not_of_the_fork(own):
+    """Two spares forked in the same state give other numbers; so does what a library drew before."""
+    code = b"import random, numpy\ndef f() -> list:\n    return [random.random(), numpy.random.rand()]"
+    job = Job("python", "f", code=code, outputs={"r": OutputSpec("json")})
+    seen = set()
+    for _ in range(4):
+        with own.run(job, {}) as outcome:
+            seen.add(os.pread(outcome.outputs["r"].fd, 100, 0))
+    assert len(seen) == 4
+
+
+# -- hostile messages --------------------------------------------------------------------------------
+
+
+def offered(supervisor):
+    """The socket of a spare, as the supervisor holds it."""
+    zygote = supervisor._zygote
+    while zygote.spare is None:
+        zygote.hear()
+    return zygote.spare
+
+
+def said(fd):
+    with os.fdopen(fd, "rb") as report:
+        return report.read()
+
+
+@pytest.mark.parametrize("message", [b"\xff" * 100, b"{}", b"[" * 10_000, ECHO.encode(), b"x" * 70_000])
+@pytest.mark.parametrize("descriptors", [0, 1, 3, 67, 80])
+def test_a_job_that_makes_no_sense_is_refused_and_the_zygote_lives_on(own, data, message, descriptors):
+    zygote = own.zygote_pid
+    child, jobs = offered(own)
+    read, write = os.pipe()
+    socket.send_fds(jobs, [message], [write] * descriptors)
+    os.close(write)
+    answer = said(read)
+    assert (b"refused" in answer) == (descriptors > 1)
+    own._zygote.tell(NEXT, child)
+    assert echo(own, data) is None
+    assert own.zygote_pid == zygote
+
+
+@pytest.mark.parametrize(
+    "message", [b"\xff", b"next", b"kill all", b"kill " + b"9" * 60, ECHO.encode(), b"x" * limits.JOB_BYTES]
+)
+@pytest.mark.parametrize("descriptors", [0, 1, 20])
+def test_a_command_that_makes_no_sense_is_refused_and_the_zygote_lives_on(own, data, message, descriptors):
+    offered(own)
+    control = own._zygote.control
+    socket.send_fds(control, [message], [data] * descriptors)
+    assert isinstance(parse_answer(control.recv(limits.JOB_BYTES)), Refused)
+    zygote = own.zygote_pid
+    assert echo(own, data) is None
+    assert own.zygote_pid == zygote
+
+
+def test_commands_about_other_children_change_nothing(own, data):
+    before = spare(own)
+    child, _ = offered(own)
+    for number in (0, child + 1, 10**18):
+        own._zygote.tell(KILL, number)
+        own._zygote.tell(NEXT, number)
+    time.sleep(0.1)
+    assert spare(own) == before
+    assert command(NEXT, child)
+    assert echo(own, data) is None

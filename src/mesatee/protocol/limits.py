@@ -126,6 +126,8 @@ EXTRA_CLAIMS: Final = 16
 """Claims of other profiles that are kept, not interpreted."""
 EVIDENCE_LIFE_SECONDS: Final = 31 * 86_400
 """Longest validity of software evidence, in seconds: as long as vendors' collateral lives."""
+BUNDLE_FILES: Final = 16
+"""Pieces in one bundle of evidence: an Azure machine has eight."""
 APPRAISAL_AGE_SECONDS: Final = 24 * 3_600
 """Longest age of an appraisal that a trust policy may set, in seconds."""
 APPRAISALS_CACHED: Final = 1_024

@@ -33,6 +33,8 @@ CONCURRENT_REQUESTS: Final = 256
 CONNECTION_AGE_SECONDS: Final = 660.0
 """A connection takes no new request after this time, in seconds: the peer must be appraised anew. A minute
 more than our own clients' limit, so that it is the client who closes."""
+_CORKED_PARTS: Final = 16
+"""Pieces that are joined at most: a stream must feel its reader's back-pressure."""
 GRACE_SECONDS: Final = 10.0
 """How long `shutdown` waits for requests under way, in seconds."""
 
@@ -40,6 +42,40 @@ GRACE_SECONDS: Final = 10.0
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+class _Corked:
+    """A transport that writes what one turn of the loop gave it at once.
+
+    uvicorn writes an answer's head and body apart, which would be two TLS records and two wake-ups of the
+    thread that seals them.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self.flush)
+        self._parts.append(data)
+        if len(self._parts) >= _CORKED_PARTS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand over what was written."""
+        if self._parts:
+            self._transport.write(b"".join(self._parts))
+            self._parts.clear()
+
+    def close(self) -> None:
+        """Close after what was written."""
+        self.flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class _Protocol(H11Protocol):
@@ -66,7 +102,7 @@ class _Protocol(H11Protocol):
         await self._server.answer(scope, receive, send_and_say_last)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, _Corked(transport, self.loop)))
         self.client = _address(self._connection.address)
         self.scheme = "https"
         if self._server.stopping:

@@ -301,7 +301,7 @@ class X509:
     def path_length(self) -> int | None: ...
     @property
     def key_usage(self) -> int | None:
-        """Bits of RFC 5280, section 4.2.1.3: 1 << 5 signs certificates, 1 << 6 signs CRLs; None without the extension."""
+        """Bits of RFC 5280, section 4.2.1.3 (1 << 5 signs certificates, 1 << 6 signs CRLs); None without it."""
     @property
     def extensions(self) -> dict[str, tuple[bool, bytes]]:
         """Object identifier -> (critical, value)."""

@@ -136,6 +136,8 @@ TRUST_ENTRIES: Final = 256
 """Entries in one list of a trust policy."""
 CHAIN_CERTIFICATES: Final = 16
 """Certificates in one PEM text, and candidates for one chain: vendors' chains have up to five."""
+CHAIN_STEPS: Final = 64
+"""Certificates that the search for one chain visits, over all paths: more means that they sign in circles."""
 CERTIFICATE_EXTENSIONS: Final = 64
 """Extensions of one certificate or revocation list: AMD's have 11."""
 PEM_BYTES: Final = 1 * MIB

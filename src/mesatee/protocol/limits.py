@@ -160,6 +160,16 @@ CASE_FILES: Final = 64
 """Files of one case."""
 CASES: Final = 100_000
 """Cases in one folder."""
+WRAPPINGS: Final = 4
+"""Wrappings around evidence that are undone, one in the other: e.g. base64 of JSON of hex, with one to spare."""
+DETECT_LEAVES: Final = 1_024
+"""Strings of a JSON text that are looked at for evidence."""
+DETECT_CHARS: Final = 100
+"""Shorter strings of a JSON text hold no evidence, in characters: the shortest quote of a TPM has 101 bytes."""
+DETECT_BYTES: Final = 4 * KIB
+"""How far into a token its kind is looked for, in bytes."""
+DETECT_EVENTS: Final = 256
+"""Events of a log without a magic number that must follow each other before it counts as one."""
 
 # -- Cedar policies -------------------------------------------------------------------------------
 POLICY_DEPTH: Final = 24

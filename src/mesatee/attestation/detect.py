@@ -37,6 +37,8 @@ RATLS_EXTENSIONS: Final = frozenset(
     }
 )
 """Extensions that carry evidence: of Gramine (as mis-encoded, and as meant), Open Enclave, Intel, EGo and DICE."""
+_NITRO_HEAD: Final = bytes.fromhex("8444a1013822")
+"""COSE_Sign1 whose protected header names ES384."""
 _INTEL_EXTENSION: Final = "1.2.840.113741.1.13.1"
 """Also the PCK certificates' own extension, which is no quote."""
 _ORDER: Final = (
@@ -151,8 +153,7 @@ def _snp_response(data: bytes) -> Hit:
 
 def _nitro(data: bytes) -> Hit:
     body = data[1:] if data[:1] == b"\xd2" else data
-    # COSE_Sign1 whose protected header names ES384, and a payload that begins with NSM's claims.
-    known = body[:1] == b"\x84" and body[1:6] == bytes.fromhex("44a1013822") and b"module_id" in body[:512]
+    known = body.startswith(_NITRO_HEAD) and b"module_id" in body[: limits.DETECT_BYTES]
     return ("nitro", "AWS NSM attestation document", "document") if known else None
 
 
@@ -193,13 +194,15 @@ def _event_log(data: bytes) -> Hit:
     # A log of SHA-1 events has no magic: its events must follow each other to the end, or to padding.
     position, events = 0, 0
     while len(data) - position >= 32 and events < limits.DETECT_EVENTS:
-        if _u32(data, position) > 23 or _u32(data, position + 4) == 0:
+        register, kind = _u32(data, position), _u32(data, position + 4)
+        if kind == 0 or not (register <= 23 or (register == 0xFFFFFFFF and kind == 3)):
             break
         position += 32 + _u32(data, position + 28)
         if position > len(data):
             return None
         events += 1
-    known = events >= 4 and (events == limits.DETECT_EVENTS or not any(data[position : position + 32]))
+    padded = events == limits.DETECT_EVENTS or not any(data[position : position + 32])
+    known = (events >= 4 and padded) or (events > 0 and position == len(data))
     return ("eventlog", "TCG event log of SHA-1", "eventlog") if known else None
 
 
@@ -227,7 +230,8 @@ def _certificate(data: bytes) -> Hit:
     for identifier, (_, value) in extensions.items():
         if identifier == _INTEL_EXTENSION and INTEL_QE_VENDOR not in value[:64]:
             continue
-        if identifier in RATLS_EXTENSIONS or b"module_id" in value[:512]:
+        # Some carry a Nitro document, raw or as the hex of a DNS name.
+        if identifier in RATLS_EXTENSIONS or _NITRO_HEAD in value or _NITRO_HEAD.hex().encode() in value:
             return "ratls", f"X.509 certificate with evidence in {identifier}", "certificate"
     return None
 
@@ -380,11 +384,14 @@ def role_of(name: str, tee: str) -> str:
     ('pck_crl', 'signature', 'nonce')
     """
     low = name.lower()[-limits.HOST_MESSAGE_BYTES :]
-    if low.endswith(".sig"):
-        return "signature"
     stem = re.sub(r"[^a-z0-9.]+", "_", low.rpartition(".")[0] or low).strip("_")
     if tee == "nvidia-gpu" and "cert" in stem:
         return "cert_chain"
+    if low.endswith(".sig"):
+        bank = re.search(r"sha(1|256|384|512)$", stem)
+        return f"sig_{bank[0]}" if bank else "signature"
+    if low.endswith(".tpmt"):
+        return "ak_public_tpmt"
     for pattern, role in _WHOLE:
         if re.fullmatch(pattern, stem):
             return role

@@ -223,6 +223,117 @@ def connect(
     (no connection), `TimedOut`.
     """
 
+# -- evidence (rust/evidence) ------------------------------------------------------------------------
+
+def verify_signature(algorithm: str, spki: bytes, signature: bytes, message: bytes) -> None:
+    """Check `signature` over `message` by the key in `spki`, a DER SubjectPublicKeyInfo.
+
+    Algorithms: "ecdsa-CURVE-HASH" with the curves p256, p384, p521 and the hashes sha256, sha384, sha512, where the
+    signature is r || s, each as long as the curve's field; the same with "-der", where it is ASN.1; "ecdsa-HASH" and
+    "ecdsa-HASH-der" on whichever of these curves the key has; "rsa-pkcs1-HASH", also with sha1; "rsa-pss-HASH" with a
+    salt as long as the hash; "ed25519"; "ed25519-sha3-512" (Keystone's, RFC 8032 with another hash).
+
+    Raises `SignatureInvalid` (also when the key is of another kind), `UnsupportedVersion` (another algorithm or
+    curve, RSA of fewer than 2048 or more than 8192 bits), `Malformed` or `TooLarge`.
+    """
+
+def spki_from_point(curve: str, point: bytes) -> bytes:
+    """DER SubjectPublicKeyInfo of `04 || x || y` or `x || y` on "p256", "p384" or "p521".
+
+    Raises `Malformed` when the point is not on the curve, `UnsupportedVersion` for another curve.
+    """
+
+def spki_from_rsa(modulus: bytes, exponent: bytes) -> bytes:
+    """DER SubjectPublicKeyInfo of an RSA key, from big-endian numbers. Raises `Malformed` or `TooLarge`."""
+
+def pem_certificates(text: bytes) -> list[bytes]:
+    """DER of each CERTIFICATE block of a PEM text, in order; empty when there is none.
+
+    Raises `Malformed`; `TooLarge` over `PEM_BYTES` or `CHAIN_CERTIFICATES`.
+    """
+
+@final
+class X509:
+    """A certificate that was read, and believed in nothing."""
+
+    @staticmethod
+    def parse(der: bytes, lenient: bool = False) -> X509:
+        """Raises `Malformed` or `TooLarge`; algorithms that we cannot verify are read and refused when used.
+
+        `lenient` accepts negative serial numbers, wrong parameters of algorithms, unusable keys, and unreadable basic
+        constraints or key usage (which then allow nothing): certificates that enclaves make for themselves have such.
+        """
+    @property
+    def der(self) -> bytes: ...
+    @property
+    def tbs(self) -> bytes:
+        """The signed part, DER."""
+    @property
+    def signature(self) -> bytes: ...
+    @property
+    def signature_algorithm(self) -> str:
+        """A name for `verify_signature` ("ecdsa-sha256-der": the curve is the issuer's), or "oid:1.2.3"."""
+    @property
+    def spki(self) -> bytes:
+        """DER SubjectPublicKeyInfo."""
+    @property
+    def subject(self) -> str:
+        """RFC 4514: the most specific part first, special characters escaped."""
+    @property
+    def issuer(self) -> str: ...
+    @property
+    def subject_der(self) -> bytes: ...
+    @property
+    def issuer_der(self) -> bytes: ...
+    @property
+    def serial(self) -> bytes:
+        """The shortest big-endian two's complement: `int.from_bytes(serial, "big", signed=True)`."""
+    @property
+    def not_before(self) -> int:
+        """Unix time of the first valid second."""
+    @property
+    def not_after(self) -> int:
+        """Unix time of the last valid second."""
+    @property
+    def is_ca(self) -> bool | None:
+        """The CA flag; None without basic constraints."""
+    @property
+    def path_length(self) -> int | None: ...
+    @property
+    def key_usage(self) -> int | None:
+        """Bits of RFC 5280, section 4.2.1.3 (1 << 5 signs certificates, 1 << 6 signs CRLs); None without it."""
+    @property
+    def extensions(self) -> dict[str, tuple[bool, bytes]]:
+        """Object identifier -> (critical, value)."""
+
+@final
+class X509Crl:
+    """A certificate revocation list that was read, and believed in nothing."""
+
+    @staticmethod
+    def parse(der: bytes) -> X509Crl:
+        """Raises `Malformed`, `TooLarge`, or `UnsupportedVersion` for lists about other CAs' certificates."""
+    @property
+    def issuer(self) -> str: ...
+    @property
+    def issuer_der(self) -> bytes: ...
+    @property
+    def this_update(self) -> int:
+        """Unix time."""
+    @property
+    def next_update(self) -> int | None: ...
+    @property
+    def revoked(self) -> frozenset[bytes]:
+        """Serial numbers in the form of `X509.serial`."""
+    @property
+    def extensions(self) -> dict[str, tuple[bool, bytes]]: ...
+    @property
+    def tbs(self) -> bytes: ...
+    @property
+    def signature(self) -> bytes: ...
+    @property
+    def signature_algorithm(self) -> str: ...
+
 # -- sandbox (rust/sandbox) --------------------------------------------------------------------------
 
 def sandbox_layers() -> dict[str, str]:

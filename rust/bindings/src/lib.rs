@@ -3,6 +3,7 @@ use pyo3::prelude::*;
 
 mod channel;
 mod errors;
+mod evidence;
 mod keys;
 mod sandbox;
 mod sealing;
@@ -14,6 +15,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     keys::register(module)?;
     sealing::register(module)?;
     strictjson::register(module)?;
+    evidence::register(module)?;
     channel::register(module)?;
     sandbox::register(module)
 }

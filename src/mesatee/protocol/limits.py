@@ -136,6 +136,42 @@ TRUST_POLICY_BYTES: Final = 64 * KIB
 """A trust policy as TOML, in bytes."""
 TRUST_ENTRIES: Final = 256
 """Entries in one list of a trust policy."""
+CHAIN_CERTIFICATES: Final = 16
+"""Certificates in one PEM text, and candidates for one chain: vendors' chains have up to five."""
+CHAIN_STEPS: Final = 64
+"""Certificates that the search for one chain visits, over all paths: more means that they sign in circles."""
+CERTIFICATE_EXTENSIONS: Final = 64
+"""Extensions of one certificate or revocation list: AMD's have 11."""
+PEM_BYTES: Final = 1 * MIB
+"""A PEM text, in bytes."""
+CRL_BYTES: Final = 4 * MIB
+"""A certificate revocation list, in bytes."""
+CRLS: Final = 16
+"""Revocation lists that come with one chain."""
+SPKI_BYTES: Final = 2 * KIB
+"""A SubjectPublicKeyInfo, in bytes: RSA with 8192 bits needs 1,062."""
+SIGNATURE_BYTES: Final = 1 * KIB
+"""A signature of evidence, in bytes: that of RSA with 8192 bits."""
+SIGNED_BYTES: Final = CRL_BYTES
+"""A signed message of evidence, in bytes: a revocation list is the longest."""
+CASE_META_BYTES: Final = 256 * KIB
+"""The `meta.json` of a case of captured evidence, in bytes."""
+CASE_FILE_BYTES: Final = 8 * MIB
+"""One file of a case, in bytes: event logs and revocation lists are the longest."""
+CASE_FILES: Final = 64
+"""Files of one case."""
+CASES: Final = 100_000
+"""Cases in one folder."""
+WRAPPINGS: Final = 4
+"""Wrappings around evidence that are undone, one in the other: e.g. base64 of JSON of hex, with one to spare."""
+DETECT_LEAVES: Final = 1_024
+"""Strings of a JSON text that are looked at for evidence."""
+DETECT_CHARS: Final = 100
+"""Shorter strings of a JSON text hold no evidence, in characters: the shortest quote of a TPM has 101 bytes."""
+DETECT_BYTES: Final = 4 * KIB
+"""How far into a token its kind is looked for, in bytes."""
+DETECT_EVENTS: Final = 256
+"""Events of a log without a magic number that must follow each other before it counts as one."""
 
 # -- Cedar policies -------------------------------------------------------------------------------
 POLICY_DEPTH: Final = 24

@@ -22,7 +22,7 @@ from mesatee.attestation import (
     examine,
     report_data,
 )
-from mesatee.attestation.evidence import TEE_OF_TAG
+from mesatee.attestation.evidence import TAG_PLATFORM, TEE_OF_TAG
 from mesatee.attestation.tee import none, software
 from mesatee.attestation.verify import TEE_MODULES
 from mesatee.errors import EvidenceRefused, LevelTooLow, Malformed, MesateeError, TooLarge, UnsupportedVersion
@@ -57,7 +57,7 @@ def test_software_evidence_is_accepted_with_its_caveats(installation: Installati
 
 
 def test_every_tag_has_its_module() -> None:
-    assert {tag: tee.name for tag, tee in TEE_MODULES.items()} == TEE_OF_TAG
+    assert {tag: tee.name for tag, tee in TEE_MODULES.items()} == TEE_OF_TAG | {TAG_PLATFORM: "platform"}
 
 
 def test_the_default_policy_refuses_everything(installation: Installation) -> None:

@@ -138,6 +138,20 @@ CHECKS: Final[Mapping[str, Check]] = MappingProxyType(
 """Value of ``tee`` in `meta.json` -> the check."""
 
 
+def subject(tee: str, files: Mapping[str, bytes]) -> str:
+    """Which machine the evidence is of, as endorsements name it (`endorsements.Endorsement.subject`); empty where
+    the class has no such name, or the evidence does not parse.
+    """
+    module = _MODULES.get(tee)
+    if module is None:
+        return ""
+    found = getattr(importlib.import_module(f"mesatee.attestation.tee.{module}"), "subject", None)
+    try:
+        return str(found(files)) if found is not None else ""
+    except MesateeError:
+        return ""
+
+
 # -- meta.json --------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ from typing import Final, Literal, TypeAlias, cast
 import cbor2
 
 from mesatee.attestation import _cbor
+from mesatee.attestation.bundle import Bundle
 from mesatee.errors import Malformed, TooLarge, UnsupportedVersion
 from mesatee.protocol import limits
 
@@ -38,7 +39,13 @@ Extra: TypeAlias = int | bytes | str | bool
 ROLES: Final[tuple[Role, ...]] = ("gateway", "worker")
 TAG_NONE: Final = 0x4D544501
 TAG_SOFTWARE: Final = 0x4D544502
+TAG_PLATFORM: Final = 0x4D544503
+"""A `bundle.Bundle`: evidence of hardware, whose class the bundle names."""
 TEE_OF_TAG: Final[Mapping[int, str]] = MappingProxyType({TAG_NONE: "none", TAG_SOFTWARE: "software"})
+PLATFORM_TEES: Final = frozenset(
+    {"azure-vtpm", "cca", "keystone", "nitro", "optee", "psa", "sgx", "snp", "tdx", "tpm"}
+)
+"""Classes of TEE that a bundle may name. Event logs and devices alone prove no machine."""
 _SHA_256: Final = 1
 _NONCE_BYTES: Final = range(8, 65)
 
@@ -159,7 +166,7 @@ def decode(extension: bytes) -> Evidence:
     value = _cbor.decode(extension, limits.EVIDENCE_BYTES)
     if not isinstance(value, _cbor.Tag):
         raise Malformed("the evidence is not a tagged CBOR item")
-    if value.number not in TEE_OF_TAG:
+    if value.number not in TEE_OF_TAG and value.number != TAG_PLATFORM:
         raise UnsupportedVersion(
             f"evidence of CBOR tag {value.number} is not known",
             hint="known are: " + ", ".join(f"{name} ({tag})" for tag, name in TEE_OF_TAG.items()),
@@ -167,9 +174,19 @@ def decode(extension: bytes) -> Evidence:
     if isinstance(value.value, list) and len(value.value) == 2:
         body, claims = value.value
         if isinstance(body, bytes) and isinstance(claims, bytes):
-            tee = TEE_OF_TAG[value.number]
+            tee = TEE_OF_TAG.get(value.number) or _platform(body)
             return Evidence(tee, value.number, body, claims, Claims.parse(claims))
     raise Malformed("tagged evidence is not [evidence bytes, claims bytes]")
+
+
+def _platform(body: bytes) -> str:
+    tee = Bundle.parse(body).tee
+    if tee not in PLATFORM_TEES:
+        raise UnsupportedVersion(
+            f"evidence of TEE class {tee!r} is not known",
+            hint="known are: " + ", ".join(sorted(PLATFORM_TEES)),
+        )
+    return tee
 
 
 def report_data(claims: bytes) -> bytes:
@@ -189,8 +206,10 @@ def unhex(digest: str) -> bytes:
 
 
 __all__ = [
+    "PLATFORM_TEES",
     "ROLES",
     "TAG_NONE",
+    "TAG_PLATFORM",
     "TAG_SOFTWARE",
     "TEE_OF_TAG",
     "Claims",

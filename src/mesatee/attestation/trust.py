@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from mesatee.attestation.appraisal import LEVELS
-from mesatee.attestation.evidence import TEE_OF_TAG, Role
+from mesatee.attestation.evidence import PLATFORM_TEES, TEE_OF_TAG, Role
 from mesatee.errors import Malformed, TooLarge, UnsupportedVersion
 from mesatee.protocol import limits
 
@@ -45,8 +45,10 @@ Pins: TypeAlias = tuple[str, ...] | Any_
 
 ANY: Final[Any_] = "any"
 VERSION: Final = 1
-TEES: Final = tuple(sorted(TEE_OF_TAG.values()))
+TEES: Final = tuple(sorted({*TEE_OF_TAG.values(), *PLATFORM_TEES}))
 """The TEE classes that a policy may name: those that some module verifies."""
+ANCHORED: Final = frozenset({"cca", "keystone", "optee", "psa", "tpm"})
+"""Classes whose devices have no vendor's root: their own keys must be pinned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,23 @@ class RoleTrust:
     """SHA-256 of the Ed25519 public keys that may sign software evidence, hex."""
     allow_simulated: bool = False
     """Accept evidence of a simulated TEE."""
+    anchors: tuple[str, ...] = ()
+    """SHA-256 of the public keys (SubjectPublicKeyInfo) of devices that no vendor's root vouches for: TPM, Arm,
+    Keystone, OP-TEE. Hex."""
+    auditors: tuple[str, ...] = ()
+    """Ed25519 public keys, hex, that may sign bundles of reference values; see `reference`."""
+    auditors_needed: int = 1
+    """Of so many auditors a measurement needs the signature."""
+    tcb_statuses: tuple[str, ...] = ("UpToDate",)
+    """The vendor's words for a TCB that are accepted."""
+    advisories: Pins = ()
+    """Security advisories that are accepted as not mended, e.g. ``INTEL-SA-00615``, or ``any``."""
+    allow_smt: bool = False
+    """Accept machines whose evidence says that two threads share a core."""
+    allow_tcb_unknown: bool = False
+    """Accept evidence whose TCB no endorsement speaks of, of TEEs that have such endorsements."""
+    allow_revocation_unknown: bool = False
+    """Accept certificate chains for which no revocation list was at hand."""
     max_age_seconds: int = 3_600
     """After this time an appraisal must be made anew."""
 
@@ -74,7 +93,15 @@ class RoleTrust:
         if self.minimum_level not in LEVELS:
             raise Malformed(f"minimum_level is not one of {min(LEVELS)} to {max(LEVELS)}")
         _check_pins("measurements", self.measurements, (64, 96, 128))
-        _check_pins("installation_keys", self.installation_keys, (64,))
+        for name in ("installation_keys", "anchors", "auditors"):
+            _check_pins(name, getattr(self, name), (64,))
+        if not 1 <= self.auditors_needed <= limits.TRUST_ENTRIES:
+            raise Malformed(f"auditors_needed is not one of 1 to {limits.TRUST_ENTRIES}")
+        if self.auditors and self.auditors_needed > len(set(self.auditors)):
+            raise Malformed("auditors_needed is more than the auditors that are listed")
+        _check_words("tcb_statuses", self.tcb_statuses)
+        if self.advisories != ANY:
+            _check_words("advisories", self.advisories)
         if not 1 <= self.max_age_seconds <= limits.APPRAISAL_AGE_SECONDS:
             raise Malformed(f"max_age_seconds is not one of 1 to {limits.APPRAISAL_AGE_SECONDS}")
 
@@ -94,20 +121,52 @@ class RoleTrust:
         lines = [f"A {role} is accepted with {level}, of TEE class {' or '.join(self.tees)}."]
         if self.measurements == ANY:
             lines.append(f"  Any code is accepted: nobody checks what the {role} runs.")
-        elif self.measurements:
-            lines.append(f"  Its measurement must be one of: {', '.join(self.measurements)}.")
         else:
-            lines.append("  No measurement is listed, so it is refused.")
+            lines += self._explain_measurements()
         if "software" in self.tees:
             keys = ", ".join(self.installation_keys) or "none is listed, so software evidence is refused"
             lines.append(f"  Software evidence must be signed by installation key: {keys}.")
             lines.append("  Software evidence trusts the operator of that machine.")
         if "none" in self.tees and self.minimum_level == 1:
             lines.append("  A peer that proves nothing at all is accepted.")
+        if hardware := set(self.tees) - {"none", "software"}:
+            lines += self._explain_hardware(hardware)
         if self.allow_simulated:
             lines.append("  Simulated hardware is accepted: it protects nothing.")
         lines.append(f"  An appraisal counts for {self.max_age_seconds} seconds.")
         return lines
+
+    def _explain_measurements(self) -> list[str]:
+        lines = []
+        if self.measurements:
+            lines.append(f"  Its measurement must be one of: {', '.join(self.measurements)}.")
+        if self.auditors:
+            lines.append(
+                f"  A measurement is also accepted when {self.auditors_needed} of {len(self.auditors)} auditors "
+                "signed it."
+            )
+        return lines or ["  No measurement is listed and no auditor named, so it is refused."]
+
+    def _explain_hardware(self, tees: set[str]) -> list[str]:
+        """What a machine with hardware evidence must show besides. Debug machines are always refused."""
+        lines = [f"  Its TCB must be: {' or '.join(self.tcb_statuses) or '(nothing listed: refused)'}."]
+        if self.advisories == ANY:
+            lines.append("  Known security advisories do not count against it.")
+        elif self.advisories:
+            lines.append(f"  These advisories may be open: {', '.join(self.advisories)}.")
+        if self.allow_tcb_unknown:
+            lines.append("  It is accepted, too, when nobody says whether its TCB is up to date.")
+        if self.allow_revocation_unknown:
+            lines.append("  It is accepted, too, when nobody says whether its certificates were revoked.")
+        lines.append(
+            "  Two threads may share a core."
+            if self.allow_smt
+            else "  Two threads must not share a core (SMT)."
+        )
+        if anchored := tees & ANCHORED:
+            keys = ", ".join(self.anchors) or "none is listed, so it is refused"
+            lines.append(f"  Of {' and '.join(sorted(anchored))} the device's key must be: {keys}.")
+        return [*lines, "  A machine in debug mode is always refused."]
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +285,16 @@ def _check_pins(what: str, pins: Pins, digits: tuple[int, ...]) -> None:
             )
 
 
+def _check_words(what: str, words: tuple[str, ...]) -> None:
+    if len(words) > limits.TRUST_ENTRIES:
+        raise TooLarge(f"{what} has more than {limits.TRUST_ENTRIES} entries")
+    for word in words:
+        if not 1 <= len(word) <= limits.NAME_CHARS or not (
+            word.isascii() and word.replace("-", "").isalnum()
+        ):
+            raise Malformed(f"an entry of {what} is not a word of letters, digits and hyphens")
+
+
 # What each TOML key may hold; a test compares the keys with the fields of the dataclasses.
 _ROLE_KINDS: Final[Mapping[str, str]] = {
     "tees": "texts",
@@ -233,6 +302,14 @@ _ROLE_KINDS: Final[Mapping[str, str]] = {
     "measurements": "pins",
     "installation_keys": "texts",
     "allow_simulated": "truth",
+    "anchors": "texts",
+    "auditors": "texts",
+    "auditors_needed": "number",
+    "tcb_statuses": "texts",
+    "advisories": "pins",
+    "allow_smt": "truth",
+    "allow_tcb_unknown": "truth",
+    "allow_revocation_unknown": "truth",
     "max_age_seconds": "number",
 }
 _GATEWAY_KINDS: Final[Mapping[str, str]] = {

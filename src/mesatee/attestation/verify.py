@@ -14,21 +14,30 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from mesatee.attestation import evidence as ev
+from mesatee.attestation import reference
 from mesatee.attestation.appraisal import LEVELS, Answer, Appraisal, Status, tier
-from mesatee.attestation.tee import none, software
+from mesatee.attestation.endorsements import NOTHING, Endorsements
+from mesatee.attestation.tee import none, platform, software
 from mesatee.attestation.tee.base import Proof, Tee
 from mesatee.attestation.trust import ANY, GatewayTrust, RoleTrust, TrustPolicy
 from mesatee.errors import EvidenceRefused, LevelTooLow
 from mesatee.protocol import limits
 
 TEE_MODULES: Final[Mapping[int, Tee[Any]]] = MappingProxyType(
-    {ev.TAG_NONE: none.TEE, ev.TAG_SOFTWARE: software.TEE}
+    {ev.TAG_NONE: none.TEE, ev.TAG_SOFTWARE: software.TEE, ev.TAG_PLATFORM: platform.TEE}
 )
 
 
-def examine(extension: bytes | None, spki: bytes, policy: TrustPolicy, at: int, role: ev.Role) -> Appraisal:
+def examine(
+    extension: bytes | None,
+    spki: bytes,
+    policy: TrustPolicy,
+    at: int,
+    role: ev.Role,
+    endorsements: Endorsements = NOTHING,
+) -> Appraisal:
     """Appraise the evidence of a peer whose channel key is `spki` (DER), which acts in `role`, at `at` (Unix
-    seconds).
+    seconds), with the help of `endorsements` and the reference values in it.
 
     1. There is evidence (absence is refused, never skipped).
     2. Decode it: tag, body, claims (CCC interoperable RA-TLS).
@@ -61,12 +70,14 @@ def examine(extension: bytes | None, spki: bytes, policy: TrustPolicy, at: int, 
     # 5. Proof.
     trust = policy.role(role)
     tee = TEE_MODULES[found.tag]
-    proof = tee.prove(found.body, trust, at)
+    proof = tee.prove(found.body, trust, at, endorsements)
     # 6. Binding of the claims.
     if proof.report_data != ev.report_data(found.claims_bytes):
         raise EvidenceRefused("the report does not vouch for the claims beside it")
     # 7. Policy.
-    objections = _objections(tee.name, proof, found.claims, trust) + tee.validate(proof, found.claims, trust)
+    objections = _objections(found.tee, proof, found.claims, trust, endorsements, at) + tee.validate(
+        proof, found.claims, trust
+    )
     # 8. Level and status.
     if proof.level < trust.minimum_level:
         objections += (_too_low(proof.level, trust.minimum_level),)
@@ -75,7 +86,7 @@ def examine(extension: bytes | None, spki: bytes, policy: TrustPolicy, at: int, 
         status=_status(proof, bool(objections)),
         level=proof.level,
         level_reason=proof.level_reason,
-        tee=tee.name,
+        tee=found.tee,
         simulated=proof.simulated,
         hardware=proof.hardware,
         measurement=proof.measurement,
@@ -98,7 +109,14 @@ def examine(extension: bytes | None, spki: bytes, policy: TrustPolicy, at: int, 
     )
 
 
-def appraise(extension: bytes | None, spki: bytes, policy: TrustPolicy, at: int, role: ev.Role) -> Appraisal:
+def appraise(
+    extension: bytes | None,
+    spki: bytes,
+    policy: TrustPolicy,
+    at: int,
+    role: ev.Role,
+    endorsements: Endorsements = NOTHING,
+) -> Appraisal:
     """`examine`, and refuse whatever the policy does not accept.
 
     1. Examine.
@@ -111,7 +129,7 @@ def appraise(extension: bytes | None, spki: bytes, policy: TrustPolicy, at: int,
     Raises `EvidenceRefused`, `LevelTooLow` (proven, but too low) and what `examine` raises.
     """
     # 1. Examine.
-    appraisal = examine(extension, spki, policy, at, role)
+    appraisal = examine(extension, spki, policy, at, role, endorsements)
     trust = policy.role(role)
     too_low = appraisal.level < trust.minimum_level
     # 2. and 3. Proof.
@@ -133,15 +151,17 @@ def _too_low(level: int, minimum: int) -> str:
     )
 
 
-def _objections(tee: str, proof: Proof, claims: ev.Claims, trust: RoleTrust) -> tuple[str, ...]:
+def _objections(
+    tee: str, proof: Proof, claims: ev.Claims, trust: RoleTrust, endorsements: Endorsements, at: int
+) -> tuple[str, ...]:
     """What the policy has against the proven values, of any TEE."""
     found: list[str] = []
     if tee not in trust.tees:
         found.append(f"TEE class {tee} is not one that the policy names")
     if proof.simulated and not trust.allow_simulated:
         found.append("the hardware is simulated")
-    if trust.measurements != ANY and proof.measurement not in trust.measurements:
-        found.append(f"measurement {proof.measurement or '(none)'} is not one that the policy names")
+    if objection := reference.objection(proof.measurement, endorsements.references, trust, tee, at):
+        found.append(objection)
     if isinstance(trust, GatewayTrust) and trust.service != ANY and claims.service not in trust.service:
         found.append(f"service statement {claims.service or '(none)'} is not one that the policy names")
     return tuple(found)
@@ -176,16 +196,23 @@ class AppraisalCache:
         self._lock = threading.Lock()
 
     def appraise(
-        self, extension: bytes | None, spki: bytes, policy: TrustPolicy, at: int, role: ev.Role
+        self,
+        extension: bytes | None,
+        spki: bytes,
+        policy: TrustPolicy,
+        at: int,
+        role: ev.Role,
+        endorsements: Endorsements = NOTHING,
     ) -> Appraisal:
         """As the function `appraise`."""
         if extension is None or len(extension) > limits.EVIDENCE_BYTES:
-            return appraise(extension, spki, policy, at, role)
+            return appraise(extension, spki, policy, at, role, endorsements)
         key = (
             hashlib.sha256(extension).hexdigest(),
             hashlib.sha256(spki).hexdigest(),
             policy.digest,
             role,
+            endorsements.digest,
         )
         with self._lock:
             kept = self._kept.get(key)
@@ -193,7 +220,7 @@ class AppraisalCache:
             if kept is not None and kept.at <= at < kept.expires:
                 self._kept.move_to_end(key)
                 return kept
-        fresh = appraise(extension, spki, policy, at, role)
+        fresh = appraise(extension, spki, policy, at, role, endorsements)
         with self._lock:
             self._kept[key] = fresh
             self._kept.move_to_end(key)

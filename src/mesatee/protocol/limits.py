@@ -128,6 +128,16 @@ EVIDENCE_LIFE_SECONDS: Final = 31 * 86_400
 """Longest validity of software evidence, in seconds: as long as vendors' collateral lives."""
 BUNDLE_FILES: Final = 16
 """Pieces in one bundle of evidence: an Azure machine has eight."""
+REFERENCE_BUNDLES: Final = 64
+"""Bundles of reference values that are looked at for one appraisal."""
+REFERENCE_LIFE_SECONDS: Final = 2 * 366 * 86_400
+"""Longest validity of auditors' reference values, in seconds."""
+ENDORSEMENT_BYTES: Final = MIB
+"""One endorsement, in bytes: Intel's for one platform have 25,000, revocation lists grow."""
+ENDORSEMENTS: Final = 1_024
+"""Endorsements in one collection."""
+ENDORSEMENTS_BYTES: Final = 16 * MIB
+"""A collection of endorsements as a file, in bytes."""
 APPRAISAL_AGE_SECONDS: Final = 24 * 3_600
 """Longest age of an appraisal that a trust policy may set, in seconds."""
 APPRAISALS_CACHED: Final = 1_024

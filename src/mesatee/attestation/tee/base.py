@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from mesatee.attestation.appraisal import Answer, Scalar
+from mesatee.attestation.endorsements import NOTHING, Endorsements
 from mesatee.attestation.evidence import Claims
 from mesatee.attestation.trust import RoleTrust
 
@@ -39,6 +40,8 @@ class Proof:
     expires: int | None
     """When the evidence itself ends, Unix seconds; None when it does not say."""
     reasons: tuple[str, ...] = ()
+    objections: tuple[str, ...] = ()
+    """What the policy has against the platform, where `verify` can say it best."""
     environments: Mapping[str, str] = field(default_factory=dict)
     """Environments that the evidence itself measures, hex."""
     claims: Mapping[str, Scalar] = field(default_factory=dict)
@@ -55,9 +58,15 @@ class Tee(Generic[Parsed]):
     verify: Callable[[Parsed, RoleTrust, int], Proof]
     validate: Callable[[Proof, Claims, RoleTrust], tuple[str, ...]]
 
-    def prove(self, body: bytes, trust: RoleTrust, at: int) -> Proof:
-        """Parse and verify."""
-        return self.verify(self.parse(body), trust, at)
+    complete: Callable[[Parsed, Endorsements], Parsed] | None = None
+    """Adds endorsements to evidence that can use any."""
+
+    def prove(self, body: bytes, trust: RoleTrust, at: int, endorsements: Endorsements = NOTHING) -> Proof:
+        """Parse, complete and verify."""
+        parsed = self.parse(body)
+        if self.complete is not None:
+            parsed = self.complete(parsed, endorsements)
+        return self.verify(parsed, trust, at)
 
 
 __all__ = ["Proof", "Tee"]

@@ -1,0 +1,175 @@
+"""What others say of machines: certificates, revocation lists, TCB information; and reference values.
+
+A relying party collects endorsements ahead of time, keeps them, and hands them to the verifier, which fetches
+nothing. Bytes stay as their issuer sent them, because issuers sign bytes. An endorsement is not trusted for
+having been kept: every verifier checks signatures, and the times inside, again.
+
+>>> kept = Endorsements((Endorsement("snp", "", "ask_ark", b"...", fetched=1, expires=None),))
+>>> Endorsements.parse(kept.encode()) == kept
+True
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from mesatee.attestation.evidence import PLATFORM_TEES
+from mesatee.errors import Malformed, TooLarge, UnsupportedVersion
+from mesatee.protocol import envelope as dsse
+from mesatee.protocol import limits
+from mesatee.protocol.digests import b64decode, b64encode
+from mesatee.protocol.jsonstrict import canonical, parse_object
+
+VERSION: Final = 1
+_WORD: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_.-")
+
+
+@dataclass(frozen=True, slots=True)
+class Endorsement:
+    """One file of one issuer."""
+
+    tee: str
+    """Class of the TEE."""
+    subject: str
+    """Whose: FMSPC of an Intel platform, chip id of an AMD one, in hex; empty for all of the class."""
+    role: str
+    """As in `bundle.Bundle.files`, e.g. ``vcek`` or ``pck_crl``."""
+    data: bytes
+    fetched: int
+    """When it came, Unix seconds."""
+    expires: int | None
+    """When its issuer will have a newer one, Unix seconds; None when it does not say."""
+
+    def __post_init__(self) -> None:
+        if self.tee not in PLATFORM_TEES:
+            raise UnsupportedVersion(f"TEE class {self.tee[:40]!r} of an endorsement is not known")
+        if not 1 <= len(self.role) <= limits.NAME_CHARS or not set(self.role) <= _WORD:
+            raise Malformed("the role of an endorsement is not of lower-case letters, digits, _, . and -")
+        if len(self.subject) > limits.COLUMN_CHARS or not set(self.subject) <= frozenset("0123456789abcdef"):
+            raise Malformed("the subject of an endorsement is not lower-case hex")
+        if not 1 <= len(self.data) <= limits.ENDORSEMENT_BYTES:
+            raise TooLarge(f"an endorsement has 1 to {limits.ENDORSEMENT_BYTES} bytes")
+        for name, value in (("fetched", self.fetched), ("expires", self.expires)):
+            if value is not None and not 0 <= value < 1 << 53:
+                raise Malformed(f"{name} of an endorsement is not a time in Unix seconds")
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What a newer one replaces."""
+        return (self.tee, self.subject, self.role)
+
+    def is_over(self, at: int) -> bool:
+        """Whether its issuer has a newer one by `at`."""
+        return self.expires is not None and self.expires <= at
+
+
+@dataclass(frozen=True, slots=True)
+class Endorsements:
+    """A collection: at most one endorsement for each class, subject and role, and reference values."""
+
+    items: tuple[Endorsement, ...] = ()
+    references: tuple[dsse.Envelope, ...] = ()
+    """Signed bundles of reference values, see `reference`."""
+    digest: str = field(init=False, compare=False, default="")
+    """SHA-256 of the collection, hex: an appraisal that was made with another one may differ."""
+
+    def __post_init__(self) -> None:
+        if len(self.items) > limits.ENDORSEMENTS or len(self.references) > limits.REFERENCE_BUNDLES:
+            raise TooLarge(
+                f"a collection has at most {limits.ENDORSEMENTS} endorsements and {limits.REFERENCE_BUNDLES} "
+                "bundles of reference values"
+            )
+        ordered = tuple(sorted(self.items, key=lambda item: item.key))
+        if len({item.key for item in ordered}) != len(ordered):
+            raise Malformed("a collection has two endorsements for the same class, subject and role")
+        object.__setattr__(self, "items", ordered)
+        object.__setattr__(self, "digest", hashlib.sha256(self.encode()).hexdigest())
+
+    def lookup(self, tee: str, subject: str) -> dict[str, bytes]:
+        """Role -> bytes, for this subject or for all; what is for this subject comes first.
+
+        Also what is over: that the time inside has passed is the verifier's to say.
+        """
+        found: dict[str, bytes] = {}
+        for wanted in ("", subject):
+            found |= {
+                item.role: item.data for item in self.items if (item.tee, item.subject) == (tee, wanted)
+            }
+        return found
+
+    def merged(self, others: Iterable[Endorsement]) -> Endorsements:
+        """With `others`, each of which replaces one of the same key that was fetched before it."""
+        kept = {item.key: item for item in self.items}
+        for item in others:
+            before = kept.get(item.key)
+            if before is None or before.fetched <= item.fetched:
+                kept[item.key] = item
+        return Endorsements(tuple(kept.values()), self.references)
+
+    def with_reference(self, bundle: dsse.Envelope) -> Endorsements:
+        """With one more bundle of reference values; the same payload with other signatures replaces it."""
+        others = tuple(known for known in self.references if known.digest != bundle.digest)
+        return Endorsements(self.items, (*others, bundle))
+
+    def without_expired(self, at: int) -> Endorsements:
+        """Without what is over at `at` (Unix seconds)."""
+        return Endorsements(tuple(item for item in self.items if not item.is_over(at)), self.references)
+
+    def encode(self) -> bytes:
+        """Canonical JSON, for export."""
+        return canonical(
+            {
+                "version": VERSION,
+                "endorsements": [
+                    {
+                        "tee": item.tee,
+                        "subject": item.subject,
+                        "role": item.role,
+                        "data": b64encode(item.data),
+                        "fetched": item.fetched,
+                        "expires": item.expires,
+                    }
+                    for item in self.items
+                ],
+                "references": [bundle.as_dict() for bundle in self.references],
+            }
+        )
+
+    @classmethod
+    def parse(cls, data: bytes) -> Endorsements:
+        """The inverse of `encode`. Raises `Malformed`, `TooLarge` or `UnsupportedVersion`."""
+        value = parse_object(data, limit=limits.ENDORSEMENTS_BYTES)
+        if value.get("version") != VERSION:
+            raise UnsupportedVersion(f"a collection of endorsements has version {VERSION}")
+        if set(value) != {"version", "endorsements", "references"}:
+            raise Malformed("a collection has exactly version, endorsements and references")
+        items, bundles = value["endorsements"], value["references"]
+        if not isinstance(items, list) or not isinstance(bundles, list):
+            raise Malformed("endorsements and references of a collection are lists")
+        return cls(tuple(map(_item, items)), tuple(map(dsse.from_dict, bundles)))
+
+
+def _item(value: Any) -> Endorsement:
+    kinds: Mapping[str, Any] = {
+        "tee": str,
+        "subject": str,
+        "role": str,
+        "data": str,
+        "fetched": int,
+        "expires": int | None,
+    }
+    if not isinstance(value, dict) or set(value) != set(kinds):
+        raise Malformed("an endorsement has exactly " + ", ".join(kinds))
+    for name, kind in kinds.items():
+        if not isinstance(value[name], kind) or isinstance(value[name], bool):
+            raise Malformed(f"{name} of an endorsement has the wrong type")
+    return Endorsement(**{**value, "data": b64decode(value["data"], max_bytes=limits.ENDORSEMENT_BYTES)})
+
+
+NOTHING: Final = Endorsements()
+"""No endorsement: evidence has to bring what it needs."""
+
+__all__ = ["NOTHING", "Endorsement", "Endorsements"]

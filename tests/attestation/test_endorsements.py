@@ -1,0 +1,124 @@
+"""Collections of endorsements: one of each kind, the newest, and never a surprise from a file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mesatee import _core
+from mesatee.attestation import reference
+from mesatee.attestation.endorsements import NOTHING, Endorsement, Endorsements
+from mesatee.errors import InputError, Malformed, TooLarge, UnsupportedVersion
+from mesatee.protocol import limits
+from mesatee.protocol.jsonstrict import canonical
+
+
+def item(role="vcek", subject="", data=b"bytes", fetched=10, expires=None, tee="snp"):
+    return Endorsement(tee, subject, role, data, fetched, expires)
+
+
+ITEMS = st.builds(
+    Endorsement,
+    st.sampled_from(["snp", "tdx"]),
+    st.sampled_from(["", "ab", "cd"]),
+    st.sampled_from(["vcek", "pck_crl"]),
+    st.binary(min_size=1, max_size=20),
+    st.integers(0, 100),
+    st.none() | st.integers(0, 100),
+)
+COLLECTIONS = st.lists(ITEMS, max_size=8, unique_by=lambda found: found.key).map(
+    lambda found: Endorsements(tuple(found))
+)
+
+
+@given(COLLECTIONS)
+def test_round_trip(kept):
+    again = Endorsements.parse(kept.encode())
+    assert again == kept
+    assert again.digest == kept.digest
+
+
+@given(COLLECTIONS, st.lists(ITEMS, max_size=8))
+def test_merging_keeps_the_newest_of_each(kept, others):
+    merged = {found.key: found for found in kept.merged(others).items}
+    for found in (*kept.items, *others):
+        assert merged[found.key].fetched >= found.fetched
+    assert set(merged) == {found.key for found in (*kept.items, *others)}
+
+
+def test_what_is_of_the_machine_comes_before_what_is_of_all():
+    kept = Endorsements((item(data=b"all"), item(subject="ab", data=b"mine"), item("ark", data=b"ark")))
+    assert kept.lookup("snp", "ab") == {"vcek": b"mine", "ark": b"ark"}
+    assert kept.lookup("snp", "cd") == {"vcek": b"all", "ark": b"ark"}
+    assert kept.lookup("tdx", "ab") == {}
+
+
+def test_what_is_over_can_be_dropped():
+    kept = Endorsements((item(expires=20), item("ark", expires=None)))
+    assert kept.without_expired(19) == kept
+    assert [found.role for found in kept.without_expired(20).items] == ["ark"]
+
+
+def test_reference_values_travel_along():
+    values = reference.ReferenceValues("snp", {"11" * 32: "worker"}, 10, 20)
+    one, two = _core.SigningKey.generate(), _core.SigningKey.generate()
+    bundle = reference.sign(values, [one])
+    kept = NOTHING.with_reference(bundle)
+    assert Endorsements.parse(kept.encode()) == kept
+    assert kept.digest != NOTHING.digest
+    both = kept.with_reference(bundle.with_signature(two))
+    assert len(both.references) == 1
+    assert len(both.references[0].signatures) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"tee": "abacus"}, UnsupportedVersion),
+        ({"subject": "AB"}, Malformed),
+        ({"role": "../x"}, Malformed),
+        ({"role": ""}, Malformed),
+        ({"data": b""}, TooLarge),
+        ({"data": bytes(limits.ENDORSEMENT_BYTES + 1)}, TooLarge),
+        ({"fetched": -1}, Malformed),
+        ({"expires": 1 << 53}, Malformed),
+    ],
+)
+def test_malformed_items_are_refused(changes, error):
+    with pytest.raises(error):
+        item(**changes)
+
+
+def test_counts_are_bounded():
+    many = tuple(item(subject=f"{n:04x}") for n in range(limits.ENDORSEMENTS))
+    Endorsements(many)
+    with pytest.raises(TooLarge):
+        Endorsements((*many, item(subject="ffff")))
+    with pytest.raises(Malformed):
+        Endorsements((item(), item(data=b"other")))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": 2},
+        {"endorsements": {}},
+        {"references": [1]},
+        {"endorsements": [{}]},
+        {"endorsements": [{"tee": "snp"}]},
+        {"more": 1},
+    ],
+)
+def test_files_that_are_no_collection_are_refused(changes):
+    with pytest.raises(InputError):
+        Endorsements.parse(canonical({**json.loads(NOTHING.encode()), **changes}))
+
+
+@given(st.binary(max_size=100))
+def test_any_bytes_raise_only_our_errors(data):
+    with contextlib.suppress(InputError):
+        Endorsements.parse(data)

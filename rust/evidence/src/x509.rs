@@ -80,6 +80,12 @@ impl Certificate {
                 "the certificate names two signature algorithms",
             ));
         }
+        // The outer identifier is not signed: it must be the inner one to the last bit.
+        if !lenient && !repeats_algorithm(bytes, tbs.as_ref(), tbs.raw_serial()) {
+            return Err(EvidenceError::Malformed(
+                "the certificate's two algorithm identifiers are not the same bytes",
+            ));
+        }
         let signature_algorithm = algorithm_name(outer, lenient)?;
         // Step 3: a key that `verify_signature` could read, were it asked. Others' kinds are left for it to refuse.
         let spki = tbs.subject_pki.raw;
@@ -219,5 +225,27 @@ fn pss_name(parameters: &Any) -> Option<&'static str> {
         ("2.16.840.1.101.3.4.2.2", 48) => Some("rsa-pss-sha384"),
         ("2.16.840.1.101.3.4.2.3", 64) => Some("rsa-pss-sha512"),
         _ => None,
+    }
+}
+
+/// Whether the bytes after the signed part begin with those that follow the serial number in it. Both parts are
+/// slices of `bytes`.
+fn repeats_algorithm(bytes: &[u8], tbs: &[u8], serial: &[u8]) -> bool {
+    let offset =
+        |part: &[u8]| (part.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize) + part.len();
+    let (inner, outer) = (bytes.get(offset(serial)..), bytes.get(offset(tbs)..));
+    let (Some(inner), Some(outer)) = (inner, outer) else {
+        return false;
+    };
+    // A SEQUENCE whose length is one byte: no algorithm's identifier needs 128 bytes.
+    match inner {
+        [0x30, length, ..] if *length < 0x80 => {
+            let end = usize::from(*length) + 2;
+            // The parser does not look at the class of these two tags: SEQUENCE around all, BIT STRING next.
+            bytes[0] == 0x30
+                && outer.get(end) == Some(&0x03)
+                && inner.get(..end) == outer.get(..end)
+        }
+        _ => false,
     }
 }

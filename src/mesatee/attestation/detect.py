@@ -290,7 +290,7 @@ def _base64(data: bytes) -> bytes | None:
 
 def _comment(data: bytes) -> bytes | None:
     """What follows lines that begin with a hash sign, as licences stand before some projects' test data."""
-    lines = re.match(rb"(?:#[^\n]*\n)+", data)
+    lines = re.match(rb"(?:#[^\n]*+\n)++", data)
     return data[lines.end() :] or None if lines else None
 
 

@@ -199,6 +199,10 @@ GPUS: Final = 16
 SPDM_BYTES: Final = 64 * KIB
 """An SPDM request with its response, in bytes: the measurement record alone may have 16 MiB by its length
 field, a GPU's has 3,520 bytes."""
+DICE_FWIDS: Final = 16
+"""Firmware ids of one DICE layer, and layers that one certificate describes: devices have one or two."""
+OPTEE_NONCE_BYTES: Final = 1_024
+"""The nonce that OP-TEE's attestation signs, in bytes: a challenge has 32 to 64."""
 
 # -- Cedar policies -------------------------------------------------------------------------------
 POLICY_DEPTH: Final = 24

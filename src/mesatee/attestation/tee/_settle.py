@@ -46,10 +46,9 @@ def settle(
     simulated: bool = False,
 ) -> Verdict:
     """The verdict. `best` is the tier if nothing speaks against the evidence; `level` counts only then."""
+    tier = best if answers.proven else Status.NONE
     if answers.refused or objections:
         tier = Status.CONTRAINDICATED
-    else:
-        tier = best if answers.proven else Status.NONE
     return Verdict(
         tier=tier,
         signature=answers.signature,

@@ -10,18 +10,16 @@ A GPU adds claims to the appraisal of the machine around it, never a level of it
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from mesatee import _core
 from mesatee.attestation.appraisal import Answer, Scalar, Status
 from mesatee.attestation.chains import verify_chain
-from mesatee.attestation.tee import keys, spdm
+from mesatee.attestation.tee import _files, dice, keys, spdm
 from mesatee.attestation.tee._settle import Answers, settle
 from mesatee.attestation.verdict import Verdict
 from mesatee.errors import InputError, Malformed, TooLarge, TrustError
@@ -35,8 +33,6 @@ ROOT: Final = bytes.fromhex("102bf659d5419614c9d8e6aecebc80454eb26b1df6a769ac720
 LEVEL: Final = 1
 """A device has no level of its own."""
 _SIGNATURE_BYTES: Final = 96
-_TCB_INFO: Final = "2.23.133.5.4.1"
-"""Extension DiceTcbInfo (TCG DICE attestation architecture section 6.1.1)."""
 _DRIVER: Final = 3
 _FIRMWARE_ID: Final = 20
 
@@ -55,11 +51,12 @@ class Device:
 
 
 def parse_device(exchange: bytes, chain: bytes, nonce: bytes | None = None, arch: str = "") -> Device:
-    """Raises `Malformed`, `TooLarge` or `UnsupportedVersion`."""
+    """An SPDM exchange and the certificates of its signer, in any order; without any, nothing can be proven.
+
+    Raises `Malformed`, `TooLarge` or `UnsupportedVersion`.
+    """
     measurements = spdm.parse(exchange, _SIGNATURE_BYTES)
-    certificates = tuple(_core.pem_certificates(chain))
-    if not certificates:
-        raise Malformed("a GPU's evidence has no certificate")
+    certificates = tuple(_files.leaf_first(_files.certificates(chain)))
     return Device(measurements, certificates, nonce, arch, _opaque(measurements.opaque))
 
 
@@ -78,32 +75,43 @@ def _opaque(data: bytes) -> Mapping[int, bytes]:
 
 
 def parse_json(data: bytes) -> tuple[Device, ...]:
-    """The list that NVIDIA's SDK writes: ``[{"arch", "certificate", "evidence", "nonce"}, ...]``.
+    """The JSON that attesters and verifiers exchange: objects ``{"arch", "certificate", "evidence", "nonce"}``, alone,
+    in a list, or in a list inside of an object (NVIDIA's SDK and remote service, Confidential Containers). An
+    object without a nonce has that of the object around it.
 
     Raises `Malformed`, `TooLarge` or `UnsupportedVersion`.
     """
-    value = jsonstrict.parse(data, limit=limits.GPU_EVIDENCE_BYTES)
-    if not isinstance(value, list) or not value:
-        raise Malformed("GPU evidence is not a list of devices")
-    if len(value) > limits.GPUS:
+    found = tuple(_objects(jsonstrict.parse(data, limit=limits.GPU_EVIDENCE_BYTES), ""))
+    if not found:
+        raise Malformed("GPU evidence has no object with 'evidence' and 'certificate'")
+    if len(found) > limits.GPUS:
         raise TooLarge(f"GPU evidence of more than {limits.GPUS} devices")
-    return tuple(_json_device(item) for item in value)
+    return tuple(_json_device(item, nonce) for item, nonce in found)
 
 
-def _json_device(item: Any) -> Device:
-    if not isinstance(item, dict):
-        raise Malformed("GPU evidence is not a list of objects")
-    text = {name: item.get(name, "") for name in ("arch", "certificate", "evidence", "nonce")}
-    if not all(isinstance(field, str) for field in text.values()) or not text["arch"].isprintable():
+def _objects(value: Any, nonce: str) -> Iterator[tuple[dict[str, Any], str]]:
+    # `jsonstrict` bounds the depth.
+    if isinstance(value, list):
+        for item in value:
+            yield from _objects(item, nonce)
+    elif isinstance(value, dict):
+        own = value.get("nonce") or nonce
+        if not isinstance(own, str):
+            raise Malformed("a nonce of GPU evidence is not text")
+        if isinstance(value.get("evidence"), str):
+            yield value, own
+        else:
+            for item in value.values():
+                yield from _objects(item, own)
+
+
+def _json_device(item: dict[str, Any], nonce: str) -> Device:
+    chain, arch = item.get("certificate", ""), item.get("arch", "")
+    if not isinstance(chain, str) or not isinstance(arch, str) or not arch.isprintable():
         raise Malformed("GPU evidence has a field that is not text")
-    try:
-        exchange, chain = (
-            base64.b64decode(text[name], validate=True) for name in ("evidence", "certificate")
-        )
-        nonce = bytes.fromhex(text["nonce"]) if text["nonce"] else None
-    except (binascii.Error, ValueError):
-        raise Malformed("GPU evidence has a field that is neither base64 nor hexadecimal") from None
-    return parse_device(exchange, chain, nonce, text["arch"][: limits.NAME_CHARS])
+    exchange = _files.plain(item["evidence"].encode("utf-8", "replace"))
+    sent = _files.plain(nonce.encode("utf-8", "replace")) if nonce else None
+    return parse_device(exchange, chain.encode("utf-8", "replace"), sent, arch[: limits.NAME_CHARS])
 
 
 def verify(devices: Sequence[Device], at: int | None, root: bytes = ROOT) -> Answers:
@@ -136,6 +144,9 @@ def _worst(answers: Sequence[Answer]) -> Answer:
 def _verify(device: Device, at: int | None, root: bytes, reasons: list[str]) -> tuple[Answer, Answer, Answer]:
     signature = chain = binding = Answer.NOT_ESTABLISHED
     # 1. Signature.
+    if not device.certificates:
+        reasons.append("the device's certificates are missing")
+        return signature, chain, binding
     try:
         leaf = _core.X509.parse(device.certificates[0])
         found = device.measurements
@@ -147,12 +158,9 @@ def _verify(device: Device, at: int | None, root: bytes, reasons: list[str]) -> 
         return Answer.REFUSED, chain, binding
     signature = Answer.AFFIRMED
     # 2. Chain.
-    if at is None:
-        reasons.append("no time was given: the chain is not established")
-    else:
-        result = verify_chain(device.certificates, (root,), at)
-        chain = result.chain
-        reasons += result.reasons
+    result = verify_chain(device.certificates, (root,), at)
+    chain = result.chain
+    reasons += result.reasons
     # 3. Nonce.
     if device.nonce is not None:
         binding = Answer.AFFIRMED
@@ -160,8 +168,9 @@ def _verify(device: Device, at: int | None, root: bytes, reasons: list[str]) -> 
             binding = Answer.REFUSED
             reasons.append("the measurements answer another nonce")
     # 4. Firmware id.
-    firmware, info = device.opaque.get(_FIRMWARE_ID), leaf.extensions.get(_TCB_INFO)
-    if firmware is not None and info is not None and firmware not in info[1]:
+    firmware = device.opaque.get(_FIRMWARE_ID)
+    issued_for = [fwid.digest for layer in dice.layers(leaf) for fwid in layer.fwids]
+    if firmware is not None and issued_for and firmware not in issued_for:
         binding = Answer.REFUSED
         reasons.append("the GPU reports another firmware id than its certificate")
     return signature, chain, binding
@@ -174,7 +183,9 @@ def claims(devices: Sequence[Device]) -> dict[str, Scalar]:
         driver = device.opaque.get(_DRIVER, b"").rstrip(b"\0").decode("ascii", "replace")
         found |= {
             f"gpu{index}.arch": device.arch,
-            f"gpu{index}.certificate": hashlib.sha256(device.certificates[0]).hexdigest(),
+            f"gpu{index}.certificate": hashlib.sha256(device.certificates[0]).hexdigest()
+            if device.certificates
+            else None,
             f"gpu{index}.driver": driver[: limits.NAME_CHARS],
             f"gpu{index}.firmware": device.opaque.get(_FIRMWARE_ID, b"").hex(),
             f"gpu{index}.measurements": hashlib.sha384(device.measurements.record).hexdigest(),
@@ -183,17 +194,34 @@ def claims(devices: Sequence[Device]) -> dict[str, Scalar]:
     return found
 
 
+def _devices(files: Mapping[str, bytes]) -> tuple[Device, ...]:
+    found: tuple[Device, ...] = ()
+    if "evidence_json" in files:
+        found = parse_json(files["evidence_json"])
+    elif "spdm" not in files:
+        for _, data in sorted(files.items()):
+            if data.lstrip()[:1] in (b"[", b"{"):
+                try:
+                    return parse_json(data)
+                # Another JSON file, of claims or the like.
+                except InputError:
+                    continue
+    if "spdm" in files or not found:
+        nonce = _files.plain(files["nonce"]) if "nonce" in files else None
+        exchange = _files.evidence(files, "nvidia-gpu", "spdm")
+        alone = parse_device(exchange, files.get("cert_chain", b""), nonce)
+        # Detection finds the first exchange of the JSON once more, without its certificates.
+        if alone.certificates or alone.measurements not in [device.measurements for device in found]:
+            found += (alone,)
+    return found
+
+
 def check(files: Mapping[str, bytes], at: int | None, policy: CorpusPolicy) -> Verdict:
     """Appraise one case: the role ``evidence_json``, or ``spdm`` with ``cert_chain``, or both, and then all of
-    it counts. Raises `Malformed`, `TooLarge` or `UnsupportedVersion`.
+    it counts; a ``nonce``, if there is one, is what the verifier sent. Raises `Malformed`, `TooLarge` or
+    `UnsupportedVersion`.
     """
-    devices: tuple[Device, ...] = ()
-    if "spdm" in files and "cert_chain" in files:
-        devices += (parse_device(files["spdm"], files["cert_chain"]),)
-    if "evidence_json" in files:
-        devices += parse_json(files["evidence_json"])
-    if not devices:
-        raise Malformed("a GPU case has neither 'evidence_json' nor 'spdm' with 'cert_chain'")
+    devices = _devices(files)
     return settle(
         verify(devices, at),
         (),

@@ -5,6 +5,10 @@ shortest heads, map keys that are text, unique and in bytewise order, and nothin
 integers, byte and text strings, arrays, maps, tags, booleans and null are known. One value therefore has
 exactly one encoding, so a digest of the bytes is a digest of the value.
 
+What other makers' attesters sign keeps no such profile, and the signature over the bytes settles what was meant:
+`decode_foreign` takes maps with integer keys too, in any order, and heads longer than need be. Keys stay unique,
+types few, lengths definite, and nothing follows the item.
+
 A general decoder is the wrong tool for hostile evidence: it follows semantic tags into date, regular
 expression and MIME parsers before we could look at them. Encoding is cbor2's, whose canonical order is the
 same for text keys.
@@ -13,7 +17,7 @@ same for text keys.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 import cbor2
 
@@ -28,12 +32,36 @@ class Tag(NamedTuple):
     value: Value
 
 
+class ForeignTag(NamedTuple):
+    """A tagged value of another maker."""
+
+    number: int
+    value: Foreign
+
+
 Value: TypeAlias = "int | bytes | str | bool | list[Value] | dict[str, Value] | Tag | None"
+Foreign: TypeAlias = "int | bytes | str | bool | list[Foreign] | ForeignMap | ForeignTag | None"
+ForeignMap: TypeAlias = "dict[int | str, Foreign]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Profile:
+    strict: bool
+    depth: int
+    items: int
+    tag: type[Tag] | type[ForeignTag]
+
+
+_OURS: Final = _Profile(True, limits.CBOR_DEPTH, limits.CBOR_ITEMS, Tag)
+_FOREIGN: Final = _Profile(False, limits.FOREIGN_CBOR_DEPTH, limits.FOREIGN_CBOR_ITEMS, ForeignTag)
 
 
 @dataclass(slots=True)
 class _Reader:
+    """Reads either profile; `decode` and `decode_foreign` say which types come out of it."""
+
     data: bytes
+    profile: _Profile
     position: int = 0
     items: int = 0
 
@@ -55,16 +83,16 @@ class _Reader:
             raise Malformed("CBOR of indefinite length or with a reserved head")
         argument = int.from_bytes(self.take(1 << (info - 24)))
         # A shorter head would have held it: a second encoding of the same value.
-        if argument < (24 if info == 24 else 1 << (4 << (info - 24))):
+        if self.profile.strict and argument < (24 if info == 24 else 1 << (4 << (info - 24))):
             raise Malformed("CBOR head is not the shortest one")
         return major, info, argument
 
-    def item(self, depth: int) -> Value:
+    def item(self, depth: int) -> Any:
         self.items += 1
-        if depth > limits.CBOR_DEPTH:
-            raise TooLarge(f"CBOR nests deeper than {limits.CBOR_DEPTH} levels")
-        if self.items > limits.CBOR_ITEMS:
-            raise TooLarge(f"CBOR has more than {limits.CBOR_ITEMS} items")
+        if depth > self.profile.depth:
+            raise TooLarge(f"CBOR nests deeper than {self.profile.depth} levels")
+        if self.items > self.profile.items:
+            raise TooLarge(f"CBOR has more than {self.profile.items} items")
         major, info, argument = self.head()
         match major:
             case 0:
@@ -80,25 +108,31 @@ class _Reader:
             case 5:
                 return self.map(argument, depth)
             case 6:
-                return Tag(argument, self.item(depth + 1))
+                return self.profile.tag(argument, self.item(depth + 1))
             case _:
                 # The argument alone would also match half-precision floats.
                 if info in (20, 21, 22):
                     return {20: False, 21: True, 22: None}[info]
                 raise Malformed("CBOR has a float, a break or a simple value that is not known")
 
-    def map(self, count: int, depth: int) -> dict[str, Value]:
-        found: dict[str, Value] = {}
+    def map(self, count: int, depth: int) -> dict[Any, Any]:
+        found: dict[Any, Any] = {}
         last = b""
         for _ in range(count):
             start = self.position
             key = self.item(depth + 1)
             encoded = self.data[start : self.position]
-            if not isinstance(key, str):
-                raise Malformed("a CBOR map key is not text")
-            if encoded <= last:
-                raise Malformed("CBOR map keys repeat or are out of order")
-            last = encoded
+            if self.profile.strict:
+                if not isinstance(key, str):
+                    raise Malformed("a CBOR map key is not text")
+                if encoded <= last:
+                    raise Malformed("CBOR map keys repeat or are out of order")
+                last = encoded
+            # True would be the same key as 1.
+            elif isinstance(key, bool) or not isinstance(key, int | str):
+                raise Malformed("a CBOR map key is neither a number nor text")
+            elif key in found:
+                raise Malformed("a CBOR map key is there twice")
             found[key] = self.item(depth + 1)
         return found
 
@@ -112,9 +146,21 @@ def _text(raw: bytes) -> str:
 
 def decode(data: bytes, limit: int) -> Value:
     """The one item that `data` (at most `limit` bytes) encodes. Raises `Malformed` or `TooLarge`."""
+    return cast(Value, _decode(data, limit, _OURS))
+
+
+def decode_foreign(data: bytes, limit: int) -> Foreign:
+    """The one item that `data` (at most `limit` bytes), made by another maker's attester, encodes.
+
+    Raises `Malformed` or `TooLarge`.
+    """
+    return cast(Foreign, _decode(data, limit, _FOREIGN))
+
+
+def _decode(data: bytes, limit: int, profile: _Profile) -> Any:
     if len(data) > limit:
         raise TooLarge(f"CBOR has {len(data)} bytes, the limit is {limit}")
-    reader = _Reader(data)
+    reader = _Reader(data, profile)
     value = reader.item(1)
     if reader.position != len(data):
         raise Malformed("bytes follow the CBOR item")
@@ -196,4 +242,67 @@ class Fields:
             raise Malformed(f"{self.what} has unknown fields: {', '.join(sorted(map(repr, left)))[:200]}")
 
 
-__all__ = ["Fields", "Tag", "Value", "decode", "encode"]
+@dataclass(frozen=True, slots=True)
+class ForeignClaims:
+    """Takes typed values out of a map; claims that nobody asks for stay unread, as EAT wants (RFC 9711)."""
+
+    what: str
+    values: ForeignMap
+
+    @classmethod
+    def of(cls, what: str, value: Foreign) -> ForeignClaims:
+        """Raises `Malformed` unless `value` is a map."""
+        if not isinstance(value, dict):
+            raise Malformed(f"{what} is not a CBOR map")
+        return cls(what, value)
+
+    def has(self, key: int | str) -> bool:
+        """Whether the claim is there (null counts as absent)."""
+        return self.values.get(key) is not None
+
+    def _get(self, key: int | str) -> Foreign:
+        if (value := self.values.get(key)) is None:
+            raise Malformed(f"{self.what} lacks claim {key}")
+        return value
+
+    def bytes(self, key: int | str, *sizes: int) -> bytes:
+        """A byte string of one of `sizes` bytes; of any size if none is given."""
+        value = self._get(key)
+        if not isinstance(value, bytes) or (sizes and len(value) not in sizes):
+            raise Malformed(f"claim {key} of {self.what} is not a byte string of the right size")
+        return value
+
+    def text(self, key: int | str) -> str:
+        """A text of 1 to `limits.CLAIM_CHARS` characters."""
+        value = self._get(key)
+        if not isinstance(value, str) or not 1 <= len(value) <= limits.CLAIM_CHARS or not value.isprintable():
+            raise Malformed(f"claim {key} of {self.what} is not a printable text")
+        return value
+
+    def number(self, key: int | str, low: int, high: int) -> int:
+        """A number from `low` to `high`."""
+        value = self._get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise Malformed(f"claim {key} of {self.what} is not a number from {low} to {high}")
+        return value
+
+    def items(self, key: int | str) -> list[Foreign]:
+        """An array with at least one item."""
+        value = self._get(key)
+        if not isinstance(value, list) or not value:
+            raise Malformed(f"claim {key} of {self.what} is not an array with items")
+        return value
+
+
+__all__ = [
+    "Fields",
+    "Foreign",
+    "ForeignClaims",
+    "ForeignMap",
+    "ForeignTag",
+    "Tag",
+    "Value",
+    "decode",
+    "decode_foreign",
+    "encode",
+]

@@ -182,6 +182,39 @@ DETECT_BYTES: Final = 4 * KIB
 """How far into a token its kind is looked for, in bytes."""
 DETECT_EVENTS: Final = 256
 """Events of a log without a magic number that must follow each other before it counts as one."""
+FOREIGN_CBOR_DEPTH: Final = 16
+"""Nesting of the CBOR that other makers' attesters sign, in levels: the deepest that we know has 6."""
+FOREIGN_CBOR_ITEMS: Final = 4_096
+"""Data items in one such structure: a CCA platform of 16 components has 200."""
+COSE_BYTES: Final = 64 * KIB
+"""A COSE message or a CCA token, in bytes: those that we know have 5 KiB at most."""
+CLAIM_CHARS: Final = 512
+"""A text in other makers' evidence, in characters."""
+ARM_COMPONENTS: Final = 64
+"""Software components in an Arm token: the longest that we know has 16."""
+NITRO_PAYLOAD_BYTES: Final = 16 * KIB
+"""The payload of a Nitro attestation document, in bytes (NSM specification)."""
+NITRO_FIELD_BYTES: Final = 1_024
+"""Certificate, public key, user data and nonce of such a document, in bytes each (its CDDL)."""
+NITRO_CHAIN: Final = 8
+"""Certificates above the document's own: the deepest that we know has 4."""
+KEYSTONE_BUFFER_BYTES: Final = 2_048
+"""The buffer in which an enclave hands over its Keystone report, in bytes."""
+TRUST_ANCHOR_BYTES: Final = 64 * KIB
+"""A file of trust anchors for Arm tokens, in bytes."""
+TRUST_ANCHORS: Final = 256
+"""Anchors in such a file."""
+GPU_EVIDENCE_BYTES: Final = 1 * MIB
+"""The evidence of all GPUs of a machine as JSON, in bytes: one takes 12 KiB."""
+GPUS: Final = 16
+"""GPUs in one such file: machines have 8."""
+SPDM_BYTES: Final = 64 * KIB
+"""An SPDM request with its response, in bytes: the measurement record alone may have 16 MiB by its length
+field, a GPU's has 3,520 bytes."""
+DICE_FWIDS: Final = 16
+"""Firmware ids of one DICE layer, and layers that one certificate describes: devices have one or two."""
+OPTEE_NONCE_BYTES: Final = 1_024
+"""The nonce that OP-TEE's attestation signs, in bytes: a challenge has 32 to 64."""
 
 # -- Cedar policies -------------------------------------------------------------------------------
 POLICY_DEPTH: Final = 24

@@ -176,7 +176,7 @@ def holds(expected: bytes, report_data: bytes) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class Values:
     """What a TEE's module found in the values of the body."""
 
     debug: Sequence[str]
@@ -192,7 +192,7 @@ def appraise(
     quote: dcap_quote.Quote,
     at: int | None,
     policy: CorpusPolicy,
-    values: Policy,
+    values: Values,
     replay: tuple[Answer, Sequence[str]] = (Answer.NOT_ESTABLISHED, ()),
     anchors: Sequence[bytes] = dcap_verify.ANCHORS,
 ) -> Verdict:
@@ -270,4 +270,4 @@ def _claims(quote: dcap_quote.Quote, found: dcap_verify.Findings) -> dict[str, S
     return claims
 
 
-__all__ = ["Case", "Policy", "appraise", "bound", "holds", "open_case", "parse"]
+__all__ = ["Case", "Values", "appraise", "bound", "holds", "open_case", "parse"]

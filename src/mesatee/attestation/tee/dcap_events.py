@@ -24,13 +24,14 @@ _DIGEST_BYTES: Final = 48
 
 
 def replay_json(text: bytes, rtmrs: Sequence[bytes]) -> tuple[Answer, list[str]]:
-    """Replay the event log in the JSON object `text`. NOT_ESTABLISHED if it has none that is known.
+    """Replay the event log that the JSON `text` is, or that it has as a member. NOT_ESTABLISHED if it has none that is known.
 
     Only registers that the log extends are compared; AFFIRMED says that all of those are right.
     """
     try:
-        value = parse_object(text, limit=limits.CASE_FILE_BYTES)
-        log = next((value[name] for name in _LOG_NAMES if name in value), None)
+        log = parse(text, limit=limits.CASE_FILE_BYTES)
+        if isinstance(log, dict):
+            log = next((log[name] for name in _LOG_NAMES if name in log), None)
         if isinstance(log, str):
             log = parse(log.encode("utf-8", "replace"), limit=limits.CASE_FILE_BYTES)
     except InputError:
@@ -83,8 +84,8 @@ def _compare(registers: dict[int, bytes], rtmrs: Sequence[bytes]) -> tuple[Answe
     return Answer.AFFIRMED, [f"the event log says nothing of RTMR{index}" for index in silent]
 
 
-def ccel_in(text: bytes) -> list[tuple[str, bytes]]:
-    """CCEL logs that the JSON object `text` carries in hex or base64: name and bytes."""
+def ccel_in(text: bytes) -> list[bytes]:
+    """CCEL logs that the JSON object `text` carries in hex or base64."""
     try:
         value = parse_object(text, limit=limits.CASE_FILE_BYTES)
     except InputError:
@@ -93,7 +94,7 @@ def ccel_in(text: bytes) -> list[tuple[str, bytes]]:
     for name in _CCEL_NAMES:
         item = value.get(name)
         if isinstance(item, str) and (data := unwrap(item.encode("utf-8", "replace"))):
-            found.append((name, data))
+            found.append(data)
     return found
 
 

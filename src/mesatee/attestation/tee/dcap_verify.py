@@ -20,7 +20,7 @@ from mesatee.attestation.chains import ChainResult, verify_chain
 from mesatee.attestation.tee import dcap_pck, dcap_tcb
 from mesatee.attestation.tee.dcap_collateral import Collateral, Signed
 from mesatee.attestation.tee.dcap_quote import TEE_SGX, Quote
-from mesatee.errors import EvidenceRefused, InputError, MesateeError, UnsupportedVersion
+from mesatee.errors import EvidenceRefused, InputError, Malformed, MesateeError, UnsupportedVersion
 from mesatee.protocol import limits
 
 INTEL_SGX_ROOT: Final = bytes.fromhex("44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3")
@@ -119,18 +119,34 @@ class _PckKey:
                 found.say(f"certification data of type {kind} holds no PCK certificate, and none was given")
                 return None
             return cls((signers or given)[0], ())
-        data = quote.certification_data.rstrip(b"\0")
         try:
-            ders = _core.pem_certificates(data) if b"-----BEGIN" in data else [data]
-            leaves = [_core.X509.parse(ders[0])] if ders else []
+            ders = _certificates(quote.certification_data)
+            parsed = [_core.X509.parse(der) for der in ders]
         except InputError as error:
             found.signature = found.chain = _NO
-            found.say(f"the PCK certificate in the quote: {error.message}")
+            found.say(f"the PCK certificates in the quote: {error.message}")
             return None
-        if not leaves:
+        if not parsed:
             found.say("the quote has no PCK certificate where it should be")
             return None
-        return cls(leaves[0], tuple(ders[1:]))
+        # The order is not fixed: the PCK certificate is the one that names a platform.
+        leaf = next((c for c in parsed if dcap_pck.SGX_EXTENSION in c.extensions), parsed[0])
+        return cls(leaf, tuple(der for der in ders if der != leaf.der))
+
+
+def _certificates(data: bytes) -> list[bytes]:
+    """DER of certificates in PEM, or one after the other in DER. Raises `Malformed` or `TooLarge`."""
+    if b"-----BEGIN" in data:
+        return _core.pem_certificates(data.rstrip(b"\0"))
+    found: list[bytes] = []
+    while data.rstrip(b"\0") and len(found) < limits.CHAIN_CERTIFICATES:
+        count = data[1] & 0x7F if len(data) > 1 and data[1] & 0x80 else 0
+        size = 2 + count + int.from_bytes(data[2 : 2 + count])
+        if data[0] != 0x30 or not 2 <= count <= 3 or size > len(data):
+            raise Malformed("they are neither PEM nor DER")
+        found.append(data[:size])
+        data = data[size:]
+    return found
 
 
 def _objection(spki: bytes, signature: bytes, message: bytes) -> str | None:
@@ -281,6 +297,7 @@ def _pick(
     good: list[_Best[Statement]] = []
     bad: list[_Best[Statement]] = []
     for item in items:
+        reasons: tuple[str, ...]
         answer, revocation, reasons = signers.check(item)
         value: Statement | None = None
         why: str | None = None

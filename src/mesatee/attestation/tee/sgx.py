@@ -15,6 +15,7 @@ from typing import Final
 from mesatee.attestation.corpus import CorpusPolicy
 from mesatee.attestation.tee import dcap, dcap_quote, dcap_verify
 from mesatee.attestation.verdict import Verdict
+from mesatee.errors import Malformed
 
 NAME: Final = "sgx"
 
@@ -50,9 +51,10 @@ def _appraise(case: dcap.Case, at: int | None, policy: CorpusPolicy, anchors: Se
     if isinstance(quote, Verdict):
         return quote
     body = quote.body
-    assert isinstance(body, dcap_quote.EnclaveReport)  # noqa: S101 - `parse` saw the TEE type
+    if not isinstance(body, dcap_quote.EnclaveReport):
+        raise Malformed("the quote is not that of an enclave")
     # Validate; `dcap.appraise` verifies.
-    values = dcap.Policy(
+    values = dcap.Values(
         debug=("the enclave runs in debug mode: its memory can be read",) if body.debug else (),
         objections=(),
         measurement=body.mrenclave.hex(),

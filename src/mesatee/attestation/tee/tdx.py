@@ -10,17 +10,21 @@ what they should be.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from mesatee.attestation.appraisal import Answer
 from mesatee.attestation.corpus import CorpusPolicy
 from mesatee.attestation.tee import dcap, dcap_events, dcap_quote, dcap_verify
+from mesatee.attestation.tee.dcap_collateral import unwrap
 from mesatee.attestation.verdict import Verdict
+from mesatee.errors import Malformed
 
 NAME: Final = "tdx"
 SEPT_VE_DISABLE: Final = 1 << 28
 MIGRATABLE: Final = 1 << 29
+_LOG: Final = re.compile(r"ccel|event_?log")
 _TUD: Final = 0xFF
 """TD Under Debug: bit 0 is debug, the others are reserved for the like of it."""
 _KNOWN: Final = _TUD | SEPT_VE_DISABLE | MIGRATABLE | 1 << 30 | 1 << 31 | 1 << 63
@@ -60,10 +64,11 @@ def _appraise(
     if isinstance(quote, Verdict):
         return quote
     body = quote.body
-    assert isinstance(body, dcap_quote.TdReport)  # noqa: S101 - `parse` saw the TEE type
+    if not isinstance(body, dcap_quote.TdReport):
+        raise Malformed("the quote is not that of a TD")
     # Validate; `dcap.appraise` verifies.
     attributes = int.from_bytes(body.tdattributes, "little")
-    values = dcap.Policy(
+    values = dcap.Values(
         debug=("the TD can be debugged: its memory can be read",) if attributes & _TUD else (),
         objections=tuple(_objections(body, attributes, partitioned)),
         measurement=body.mrtd.hex(),
@@ -101,17 +106,23 @@ def _objections(body: dcap_quote.TdReport, attributes: int, partitioned: bool) -
 
 def _replay(case: dcap.Case, body: dcap_quote.TdReport) -> tuple[Answer, list[str]]:
     """Whether the event logs of the case lead to the TD's registers."""
-    logs = [
-        (role, data) for role, data in case.others.items() if "ccel" in role.lower() and "table" not in role
-    ]
+    texts = list(case.texts)
+    logs: list[bytes] = []
+    for role, data in case.others.items():
+        if not _LOG.search(role.lower()) or "table" in role.lower():
+            continue
+        if data.lstrip()[:1] in (b"{", b"["):
+            texts.append(data)
+        else:
+            logs.append(unwrap(data) or data)
     answers: list[Answer] = []
     reasons: list[str] = []
-    for text in case.texts:
+    for text in texts:
         answer, why = dcap_events.replay_json(text, body.rtmrs)
         answers.append(answer)
         reasons += why
         logs += dcap_events.ccel_in(text)
-    for _, data in logs:
+    for data in logs:
         answer, why = _replay_ccel(data, body.rtmrs)
         answers.append(answer)
         reasons += why
@@ -131,7 +142,8 @@ def _replay_ccel(data: bytes, rtmrs: Sequence[bytes]) -> tuple[Answer, list[str]
         replay = None
     if replay is None:
         return Answer.NOT_ESTABLISHED, ["the CCEL log was not replayed: no verifier for it is built in"]
-    answer = Answer(replay(data, rtmrs))
+    result = replay(data, rtmrs)
+    answer = Answer(result[0] if isinstance(result, tuple) else result)
     return answer, ["the CCEL log does not lead to the TD's registers"] if answer is Answer.REFUSED else []
 
 

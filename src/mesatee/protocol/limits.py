@@ -215,6 +215,16 @@ DICE_FWIDS: Final = 16
 """Firmware ids of one DICE layer, and layers that one certificate describes: devices have one or two."""
 OPTEE_NONCE_BYTES: Final = 1_024
 """The nonce that OP-TEE's attestation signs, in bytes: a challenge has 32 to 64."""
+COLLATERAL_BYTES: Final = 1 * MIB
+"""One file of Intel's collateral, in bytes: that for one platform has 25,000, and its revocation lists grow."""
+COLLATERAL_CERTIFICATES: Final = 32
+"""Different certificates in one pool of Intel's collateral: a full one has six."""
+COLLATERAL_STATEMENTS: Final = 16
+"""Signed statements of one kind in one pool of Intel's collateral."""
+TCB_LEVELS: Final = 256
+"""TCB levels, TDX modules or advisories in one list of Intel's collateral: the longest has 17."""
+RUNTIME_EVENTS: Final = 4_096
+"""Events of a log in JSON that is replayed against a TD's registers: a start has about 30."""
 
 # -- Cedar policies -------------------------------------------------------------------------------
 POLICY_DEPTH: Final = 24

@@ -170,6 +170,22 @@ DETECT_BYTES: Final = 4 * KIB
 """How far into a token its kind is looked for, in bytes."""
 DETECT_EVENTS: Final = 256
 """Events of a log without a magic number that must follow each other before it counts as one."""
+EVENT_LOG_BYTES: Final = 8 * MIB
+"""A firmware event log with its padding, in bytes: the table of a confidential VM has 256 KiB."""
+EVENTS: Final = 16_384
+"""Events of one firmware log: captured ones have up to 200, and each must be hashed."""
+EVENT_BYTES: Final = 1 * MIB
+"""The data of one event, in bytes: lists of revoked signatures, which firmware measures whole, have 20 KiB."""
+EVENT_BANKS: Final = 8
+"""Hash algorithms of one log: TPMs have up to 4 banks."""
+TPM_BYTES: Final = 4 * KIB
+"""One structure of a TPM (a quote, a public area, a signature), in bytes: the TPM's own buffers are as long."""
+TPM_QUOTES: Final = 16
+"""Quotes, signatures and keys in one piece of evidence: a quote for each bank, with some to spare."""
+PROTOBUF_FIELDS: Final = 4_096
+"""Fields of one protocol buffer message, over all its levels that are read."""
+HCL_BYTES: Final = 64 * KIB
+"""Azure's HCL report, in bytes: its NV index holds 2,600."""
 
 # -- Cedar policies -------------------------------------------------------------------------------
 POLICY_DEPTH: Final = 24

@@ -214,7 +214,9 @@ def parse_signature(data: bytes) -> Signature:
     reader = _Reader("the TPM's signature", data)
     scheme, algorithm = reader.number(2), reader.number(2)
     if scheme not in (_RSASSA, _RSAPSS, _ECDSA) or algorithm not in HASHES:
-        raise UnsupportedVersion(f"the TPM's signature is of the unknown scheme {scheme:#06x}, {algorithm:#06x}")
+        raise UnsupportedVersion(
+            f"the TPM's signature is of the unknown scheme {scheme:#06x}, {algorithm:#06x}"
+        )
     parts = (reader.sized(), reader.sized()) if scheme == _ECDSA else (reader.sized(),)
     reader.done()
     return Signature(HASHES[algorithm][0], scheme, parts)
@@ -224,4 +226,13 @@ def _is_signature(data: bytes) -> bool:
     return int.from_bytes(data[:2]) in (_RSASSA, _RSAPSS) and int.from_bytes(data[4:6]) == len(data) - 6
 
 
-__all__ = ["GENERATED", "Attest", "Public", "Signature", "parse_attest", "parse_public", "parse_signature", "unprefixed"]
+__all__ = [
+    "GENERATED",
+    "Attest",
+    "Public",
+    "Signature",
+    "parse_attest",
+    "parse_public",
+    "parse_signature",
+    "unprefixed",
+]

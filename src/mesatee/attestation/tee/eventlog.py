@@ -213,7 +213,7 @@ def replay(log: EventLog, bank: str) -> dict[int, bytes]:
 
     Raises `Malformed` if an event that extends has no digest of this bank.
     """
-    size = {name: size for name, size in HASHES.values()}.get(bank)
+    size = dict(HASHES.values()).get(bank)
     if size is None or bank not in log.banks:
         raise Malformed(f"the event log has no bank {bank[: limits.NAME_CHARS]}")
     values: dict[int, bytes] = {}

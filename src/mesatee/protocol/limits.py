@@ -188,6 +188,16 @@ PROTOBUF_FIELDS: Final = 4_096
 """Fields of one protocol buffer message, over all its levels that are read."""
 HCL_BYTES: Final = 64 * KIB
 """Azure's HCL report, in bytes: its NV index holds 2,600."""
+COLLATERAL_BYTES: Final = 1 * MIB
+"""One file of Intel's collateral, in bytes: that for one platform has 25,000, and its revocation lists grow."""
+COLLATERAL_CERTIFICATES: Final = 32
+"""Different certificates in one pool of Intel's collateral: a full one has six."""
+COLLATERAL_STATEMENTS: Final = 16
+"""Signed statements of one kind in one pool of Intel's collateral."""
+TCB_LEVELS: Final = 256
+"""TCB levels, TDX modules or advisories in one list of Intel's collateral: the longest has 17."""
+RUNTIME_EVENTS: Final = 4_096
+"""Events of a log in JSON that is replayed against a TD's registers: a start has about 30."""
 
 # -- Cedar policies -------------------------------------------------------------------------------
 POLICY_DEPTH: Final = 24

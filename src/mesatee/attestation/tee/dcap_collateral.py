@@ -1,0 +1,365 @@
+"""Intel's collateral for a DCAP quote, in whatever shape it travels.
+
+A verifier needs TCB info and QE identity (each signed by Intel), the certificates of their signer and of the
+platform's, and two revocation lists. They come as one JSON object of strings, as the answers of a provisioning
+service, as a dump of ``sgx_ql_qve_collateral_t`` (Intel SGX ECDSA Quote Library Reference), as Open Enclave's
+``oe_endorsements_t``, or as loose files in PEM, DER, hex or base64. So everything is recognised by its content
+and put into one pool. That is safe, for nothing here is believed: the verifier asks of each piece who signed it.
+
+What is signed is kept byte for byte.
+
+>>> gather({"x": b'{"tcbInfo": {"version": 3}, "signature": "00"}'}).tcb_infos[0].text
+b'{"version": 3}'
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+import struct
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from mesatee import _core
+from mesatee.errors import InputError, Malformed
+from mesatee.protocol import limits
+
+_DUMP: Final = struct.Struct("<II14Q")
+_DUMP_VERSIONS: Final = (1, 3, 4)
+_DUMP_LABELS: Final = (
+    "pck_crl_issuer_chain",
+    "root_ca_crl",
+    "pck_crl",
+    "tcb_info_issuer_chain",
+    "tcb_info",
+    "qe_identity_issuer_chain",
+    "qe_identity",
+)
+_OE: Final = struct.Struct("<IIII")
+_OE_LABELS: Final = (
+    "version",
+    "tcb_info",
+    "tcb_info_issuer_chain",
+    "pck_crl",
+    "root_ca_crl",
+    "pck_crl_issuer_chain",
+    "qe_identity",
+    "qe_identity_issuer_chain",
+    "creation_time",
+)
+_TCB_INFO: Final = frozenset({"tcbinfo"})
+_IDENTITY: Final = frozenset({"enclaveidentity", "qeidentity"})
+_SIGNER_LABEL: Final = re.compile(r"tcb|ident")
+_CRL_PEM: Final = re.compile(rb"-----BEGIN X509 CRL-----([A-Za-z0-9+/=\s]*)-----END X509 CRL-----")
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+_DECODER: Final = json.JSONDecoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """A signed JSON value: the very bytes, and the signature, r || s on P-256."""
+
+    text: bytes
+    signature: bytes
+
+
+@dataclass(slots=True)
+class Collateral:
+    """The pool of what was found; nothing of it is verified. Filled by `gather` alone."""
+
+    tcb_infos: list[Signed] = field(default_factory=list)
+    identities: list[Signed] = field(default_factory=list)
+    certificates: list[_core.X509] = field(default_factory=list)
+    crls: list[bytes] = field(default_factory=list)
+    """DER."""
+    signer_chain: bool = False
+    """Certificates came along that were said to be those of the signer of TCB info or QE identity."""
+    notes: list[str] = field(default_factory=list)
+    """What could not be read."""
+
+    def note(self, text: str) -> None:
+        """Remember `text`, once, and not without a bound."""
+        if text not in self.notes and len(self.notes) < limits.CASE_FILES:
+            self.notes.append(text)
+
+
+def gather(files: Mapping[str, bytes]) -> Collateral:
+    """Find the collateral in `files` (role -> bytes). Files that are something else are passed over.
+
+    Raises nothing for bad files: what cannot be read is in `notes`.
+    """
+    found = Collateral()
+    for role, data in files.items():
+        _add(found, role, data, limits.WRAPPINGS)
+    return found
+
+
+def _add(found: Collateral, label: str, data: bytes, depth: int) -> None:
+    """Recognise `data` by its content. `label` is the name that it came under, `depth` the wrappings to undo."""
+    if depth < 0:
+        return
+    if len(data) > limits.COLLATERAL_BYTES:
+        found.note(f"{_short(label)} is too large for collateral")
+        return
+    data = strip_comments(data)
+    text = data.removeprefix(b"\xef\xbb\xbf").strip(b"\0 \r\n\t")
+    if text[:1] in (b"{", b"["):
+        _add_json(found, label, text, depth)
+    elif b"-----BEGIN" in text:
+        _add_pem(found, label, text)
+    elif text[:1] == b'"':
+        _add_string(found, label, text, depth)
+    elif (blobs := _dump(data) or _open_enclave(data)) is not None:
+        for name, blob in blobs:
+            _add(found, name, blob, depth - 1)
+    elif data[:2] in (b"\x30\x81", b"\x30\x82", b"\x30\x83"):
+        _add_der(found, label, data)
+    elif (inner := unwrap(text)) is not None:
+        _add(found, label, inner, depth - 1)
+
+
+def unwrap(text: bytes) -> bytes | None:
+    """What `text` is the hex or base64 of; None if it is neither."""
+    dense = b"".join(text.split())
+    if not dense:
+        return None
+    try:
+        return binascii.unhexlify(dense.removeprefix(b"0x"))
+    except ValueError:
+        pass
+    if re.fullmatch(rb"[A-Za-z0-9+/_-]+={0,2}", dense) is None:
+        return None
+    dense = dense.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+    try:
+        return base64.b64decode(dense + b"=" * (-len(dense) % 4), validate=True)
+    except ValueError:
+        return None
+
+
+def strip_comments(data: bytes) -> bytes:
+    """Without the lines of comment that Open Enclave's test files begin with."""
+    while data.startswith(b"#"):
+        _, _, data = data.partition(b"\n")
+    return data
+
+
+def _short(label: str) -> str:
+    return label[: limits.NAME_CHARS]
+
+
+# -- certificates and lists ---------------------------------------------------------------------------
+
+
+def _add_pem(found: Collateral, label: str, text: bytes) -> None:
+    if b"-----BEGIN%20" in text:
+        # The provisioning service's headers carry chains percent-encoded.
+        text = urllib.parse.unquote_to_bytes(text)
+    # Texts that were quoted once too often.
+    text = text.replace(b"\\n", b"\n")
+    for block in _CRL_PEM.findall(text):
+        try:
+            _add_der(found, label, binascii.a2b_base64(block))
+        except binascii.Error:
+            found.note(f"a revocation list in {_short(label)} is not base64")
+    try:
+        certificates = _core.pem_certificates(text)
+    except InputError as error:
+        found.note(f"the certificates in {_short(label)}: {error.message}")
+        found.signer_chain |= bool(_SIGNER_LABEL.search(label.lower()))
+        return
+    for der in certificates:
+        _add_certificate(found, label, der)
+
+
+def _add_der(found: Collateral, label: str, data: bytes) -> None:
+    count = data[1] & 0x7F
+    size = 2 + count + int.from_bytes(data[2 : 2 + count])
+    # Open Enclave ends even DER with a NUL.
+    if size < len(data) and not any(data[size:]):
+        data = data[:size]
+    try:
+        _core.X509Crl.parse(data)
+    except InputError:
+        _add_certificate(found, label, data)
+    else:
+        if data not in found.crls and len(found.crls) < limits.CRLS:
+            found.crls.append(data)
+
+
+def _add_certificate(found: Collateral, label: str, der: bytes) -> None:
+    found.signer_chain |= bool(_SIGNER_LABEL.search(label.lower()))
+    try:
+        certificate = _core.X509.parse(der)
+    except InputError as error:
+        found.note(
+            f"what {_short(label)} holds is neither a certificate nor a revocation list: {error.message}"
+        )
+        return
+    if all(certificate.der != other.der for other in found.certificates):
+        if len(found.certificates) < limits.COLLATERAL_CERTIFICATES:
+            found.certificates.append(certificate)
+        else:
+            found.note(f"more than {limits.COLLATERAL_CERTIFICATES} certificates in the collateral")
+
+
+# -- binary containers --------------------------------------------------------------------------------
+
+
+def _dump(data: bytes) -> list[tuple[str, bytes]] | None:
+    """The blobs of ``sgx_ql_qve_collateral_t`` behind their pointers, which mean nothing outside of the
+    process that wrote them. None for anything else.
+    """
+    if len(data) < _DUMP.size:
+        return None
+    version, tee, *pairs = _DUMP.unpack_from(data)
+    # The major version is the lower half (3.1 is written 0x00010003).
+    if version & 0xFFFF not in _DUMP_VERSIONS or tee not in (0, 0x81):
+        return None
+    position, blobs = _DUMP.size, []
+    for label, size in zip(_DUMP_LABELS, pairs[1::2], strict=True):
+        if size > len(data) - position:
+            return None
+        blobs.append((label, data[position : position + size]))
+        position += size
+    return blobs
+
+
+def _open_enclave(data: bytes) -> list[tuple[str, bytes]] | None:
+    """The items of ``oe_endorsements_t``: version 1, type 2 (SGX ECDSA), size, count, offsets, items. None for
+    anything else.
+    """
+    count = len(_OE_LABELS)
+    if len(data) < _OE.size + 4 * count or _OE.unpack_from(data) != (1, 2, len(data) - _OE.size, count):
+        return None
+    # The size counts the table of offsets; the offsets count from its end.
+    offsets = struct.unpack_from(f"<{count}I", data, _OE.size)
+    items = data[_OE.size + 4 * count :]
+    if list(offsets) != sorted(offsets) or offsets[-1] > len(items):
+        return None
+    bounds = zip(_OE_LABELS, offsets, (*offsets[1:], len(items)), strict=True)
+    return [
+        (label, items[start:end])
+        for label, start, end in bounds
+        if label.endswith(("info", "identity", "chain", "crl"))
+    ]
+
+
+# -- JSON -----------------------------------------------------------------------------------------------
+
+
+def _add_json(found: Collateral, label: str, data: bytes, depth: int) -> None:
+    try:
+        # The strict parser bounds depth and size and refuses keys that stand twice; only then is the text cut.
+        _core.parse_json(data, limits.COLLATERAL_BYTES, limits.JSON_DEPTH)
+        text = data.decode()
+    except (InputError, ValueError):
+        found.note(f"{_short(label)} is not JSON")
+        return
+    _walk(found, label, text, depth)
+
+
+def _add_string(found: Collateral, label: str, data: bytes, depth: int) -> None:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(value, str):
+        _add(found, label, value.encode("utf-8", "replace"), depth - 1)
+
+
+def _walk(found: Collateral, label: str, text: str, depth: int) -> None:
+    """Look through the JSON value `text`, which was parsed strictly before."""
+    if text.startswith("["):
+        numbers = json.loads(text)
+        if numbers and all(isinstance(n, int) and 0 <= n < 256 for n in numbers):
+            _add(found, label, bytes(numbers), depth - 1)
+            return
+        for item in _items(text)[: limits.DETECT_LEAVES]:
+            _walk(found, label, item, depth)
+    elif text.startswith('"'):
+        _add(found, label, json.loads(text).encode("utf-8", "replace"), depth - 1)
+    elif text.startswith("{"):
+        members = {_plain(name): (name, raw) for name, raw in _members(text)}
+        for name, (key, raw) in members.items():
+            into = found.tcb_infos if name in _TCB_INFO else found.identities if name in _IDENTITY else None
+            signature = members.get(f"{name}signature", members.get("signature"))
+            if into is not None and signature is not None:
+                _add_signed(into, raw, signature[1])
+            elif not name.endswith("signature"):
+                _walk(found, key, raw, depth)
+        if "tcblevels" in members:
+            found.note(f"{_short(label)} has TCB levels, and no signature")
+
+
+def _add_signed(into: list[Signed], raw: str, signature: str) -> None:
+    body = json.loads(raw) if raw.startswith('"') else raw
+    item = Signed(body.encode("utf-8", "replace"), _signature(json.loads(signature)))
+    if item not in into and len(into) < limits.COLLATERAL_STATEMENTS:
+        into.append(item)
+    # Tools that print JSON prettily change its spaces, which Intel's statements have none of.
+    try:
+        compact = json.dumps(json.loads(body), separators=(",", ":"), ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return
+    if compact != item.text and len(into) < limits.COLLATERAL_STATEMENTS:
+        into.append(Signed(compact, item.signature))
+
+
+def _signature(value: Any) -> bytes:
+    """64 bytes from hex, base64 or an array; anything else becomes a signature that does not verify."""
+    if isinstance(value, str):
+        return unwrap(value.encode("utf-8", "replace")) or b""
+    if isinstance(value, list) and all(isinstance(n, int) and 0 <= n < 256 for n in value):
+        return bytes(value)
+    return b""
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _members(text: str) -> list[tuple[str, str]]:
+    """Names and texts of an object's members."""
+    found: list[tuple[str, str]] = []
+    position = _skip(text, 1)
+    try:
+        while text[position] != "}":
+            key, position = _DECODER.raw_decode(text, position)
+            start = _skip(text, _skip(text, position) + 1)  # past the colon
+            _, end = _DECODER.raw_decode(text, start)
+            found.append((str(key), text[start:end]))
+            position = _next(text, end)
+    except (ValueError, IndexError):
+        raise Malformed("a JSON object cannot be taken apart") from None
+    return found
+
+
+def _items(text: str) -> list[str]:
+    """Texts of an array's items."""
+    found: list[str] = []
+    position = _skip(text, 1)
+    try:
+        while text[position] != "]":
+            _, end = _DECODER.raw_decode(text, position)
+            found.append(text[position:end])
+            position = _next(text, end)
+    except (ValueError, IndexError):
+        raise Malformed("a JSON array cannot be taken apart") from None
+    return found
+
+
+def _skip(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    return match.end() if match else position
+
+
+def _next(text: str, position: int) -> int:
+    position = _skip(text, position)
+    return _skip(text, position + 1) if text[position] == "," else position
+
+
+__all__ = ["Collateral", "Signed", "gather", "strip_comments", "unwrap"]

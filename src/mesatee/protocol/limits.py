@@ -215,6 +215,24 @@ DICE_FWIDS: Final = 16
 """Firmware ids of one DICE layer, and layers that one certificate describes: devices have one or two."""
 OPTEE_NONCE_BYTES: Final = 1_024
 """The nonce that OP-TEE's attestation signs, in bytes: a challenge has 32 to 64."""
+EVENT_LOG_BYTES: Final = 8 * MIB
+"""A firmware event log with its padding, in bytes: the table of a confidential VM has 256 KiB."""
+EVENTS: Final = 16_384
+"""Events of one firmware log: captured ones have up to 200, and each must be hashed."""
+EVENT_BYTES: Final = 1 * MIB
+"""The data of one event, in bytes: lists of revoked signatures, which firmware measures whole, have 20 KiB."""
+EVENT_BANKS: Final = 8
+"""Hash algorithms of one log: TPMs have up to 4 banks."""
+TPM_BYTES: Final = 4 * KIB
+"""One structure of a TPM (a quote, a public area, a signature), in bytes: the TPM's own buffers are as long."""
+TPM_QUOTES: Final = 16
+"""Quotes, signatures and keys in one piece of evidence: a quote for each bank, with some to spare."""
+TPM_JSON_VALUES: Final = 16_384
+"""Values of a JSON text that are searched for TPM evidence; an array of bytes counts once."""
+PROTOBUF_FIELDS: Final = 4_096
+"""Fields of one protocol buffer message, over all its levels that are read."""
+HCL_BYTES: Final = 64 * KIB
+"""Azure's HCL report, in bytes: its NV index holds 2,600."""
 COLLATERAL_BYTES: Final = 1 * MIB
 """One file of Intel's collateral, in bytes: that for one platform has 25,000, and its revocation lists grow."""
 COLLATERAL_CERTIFICATES: Final = 32

@@ -1,0 +1,456 @@
+"""Finds the pieces of TPM evidence in files, through the wrappings that tools put around them.
+
+Pieces are recognised by content; a role's name decides only where bytes look like nothing (nonces, bare
+signatures) or claim to be a quote. JSON (trustee's and go-attestation's), go-tpm-tools' protocol buffer, hex,
+base64, PEM and TPM2B prefixes are undone. Nothing here is believed: where two pieces that should be one differ,
+that is an error.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from mesatee import _core
+from mesatee.attestation.tee import _tpm_parse
+from mesatee.attestation.tee._tpm_parse import GENERATED, Public
+from mesatee.attestation.tee.eventlog import HASHES, PCRS
+from mesatee.errors import InputError, Malformed, TooLarge
+from mesatee.protocol import limits
+
+Pcrs = dict[str, dict[int, bytes]]
+"""Bank -> index -> value."""
+
+_BANK_OF_SIZE: Final = {size: name for name, size in HASHES.values()}
+_QUOTE_NAMES: Final = ("message", "quote", "Quote", "quoted", "attest", "msg")
+_SIGNATURE_NAMES: Final = ("signature", "Signature", "raw_sig", "rawSig", "sig")
+_NOISE: Final = re.compile(r"tpm|quote|attest(ation)?|message|msg|signature|sig|raw|bin|[^a-z0-9]")
+_DEPTH: Final = 8
+_KEY_OIDS: Final = (bytes.fromhex("06092a864886f70d010101"), bytes.fromhex("06072a8648ce3d0201"))
+"""rsaEncryption and id-ecPublicKey, near the beginning of a bare SubjectPublicKeyInfo."""
+_OTHER_KEY: Final = re.compile(r"(^|[^a-z])(ek|srk)|endorsement|storage")
+"""Names of a TPM's keys that sign no quote."""
+_DCAP_VENDOR: Final = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An attestation key that the case names."""
+
+    spki: bytes
+    public: Public | None
+    anchor: bool
+    """It stands in a file of its own, and not in the evidence: what the case trusts."""
+
+
+@dataclass(slots=True)
+class Quote:
+    """A quote with the signatures that may be its."""
+
+    name: str
+    message: bytes
+    signatures: list[bytes] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Pieces:
+    """Everything that was found."""
+
+    quotes: list[Quote] = field(default_factory=list)
+    keys: list[Key] = field(default_factory=list)
+    certificates: list[bytes] = field(default_factory=list)
+    """DER."""
+    anchors: list[bytes] = field(default_factory=list)
+    """Certificates in files that are called roots or anchors, DER."""
+    eventlogs: list[bytes] = field(default_factory=list)
+    pcrs: list[Pcrs] = field(default_factory=list)
+    nonces: list[bytes] = field(default_factory=list)
+    hcl: list[bytes] = field(default_factory=list)
+    td_quotes: list[bytes] = field(default_factory=list)
+    others: dict[str, bytes] = field(default_factory=dict)
+    signatures: list[tuple[str, bytes]] = field(default_factory=list)
+
+    def add_quote(self, name: str, message: bytes, signatures: Sequence[bytes] = ()) -> None:
+        """The same quote in two wrappings is one quote."""
+        bare = _tpm_parse.unprefixed(message)
+        for quote in self.quotes:
+            if quote.message == bare:
+                quote.signatures += [one for one in signatures if one not in quote.signatures]
+                return
+        if len(self.quotes) >= limits.TPM_QUOTES:
+            raise TooLarge(f"the evidence has more than {limits.TPM_QUOTES} quotes")
+        self.quotes.append(Quote(name, bare, list(signatures)))
+
+    def pair(self) -> None:
+        """Give each quote in a file of its own the signatures whose names fit, or else all of them."""
+        for quote in self.quotes:
+            fitting = [data for name, data in self.signatures if _stem(name) == _stem(quote.name)]
+            for data in fitting or [data for _, data in self.signatures]:
+                if data not in quote.signatures and (fitting or not quote.signatures):
+                    quote.signatures.append(data)
+
+
+def one(pieces: Sequence[bytes], what: str) -> bytes | None:
+    """The one piece of a kind; None if there is none. Raises `Malformed` if the case has two that differ."""
+    if len(set(pieces)) > 1:
+        raise Malformed(f"the case has two {what}s that differ")
+    return pieces[0] if pieces else None
+
+
+def one_set(sets: Sequence[Pcrs]) -> Pcrs:
+    """All values of PCRs together. Raises `Malformed` if one has two values."""
+    found: Pcrs = {}
+    for values in sets:
+        for bank, registers in values.items():
+            for index, value in registers.items():
+                if found.setdefault(bank, {}).setdefault(index, value) != value:
+                    raise Malformed(f"the case has two values of {bank} PCR {index}")
+    return found
+
+
+def gather(files: Mapping[str, bytes]) -> Pieces:
+    """Sort the files' contents. Raises `Malformed`, `TooLarge`, and what parsing a key raises."""
+    pieces = Pieces()
+    for role, data in files.items():
+        if len(data) > limits.CASE_FILE_BYTES:
+            raise TooLarge(f"{role} has more than {limits.CASE_FILE_BYTES} bytes")
+        _file(pieces, role, data)
+    pieces.pair()
+    pieces.certificates = list(dict.fromkeys(pieces.certificates))
+    pieces.anchors = list(dict.fromkeys(pieces.anchors))
+    return pieces
+
+
+def _stem(role: str) -> str:
+    return _NOISE.sub("", role.lower())
+
+
+def _file(pieces: Pieces, role: str, data: bytes) -> None:
+    low = role.lower()
+    if "nonce" in low or "challenge" in low or "qualifying" in low:
+        pieces.nonces.append(data)
+        return
+    current = data
+    for _ in range(limits.WRAPPINGS):
+        if _known(pieces, low, current, apart=True):
+            return
+        text = current.strip()
+        if text[:1] in (b"{", b"["):
+            _json(pieces, low, text)
+            return
+        inner = _unwrap(text)
+        if inner is None:
+            break
+        current = inner
+    if "pcr" in low and (values := _pcr_text(data)):
+        pieces.pcrs.append(values)
+    elif "sig" in low and "quote" not in low.replace("quote_sig", ""):
+        pieces.signatures.append((role, data))
+    elif _says_quote(low):
+        # Called a quote, and not even the TPM's magic number: its parser refuses it by name.
+        pieces.add_quote(role, data)
+    elif "eventlog" in low.replace("_", ""):
+        pieces.eventlogs.append(data)
+    else:
+        pieces.others[role] = data
+
+
+def _says_quote(low: str) -> bool:
+    return low in ("quote", "message", "msg", "tpm_quote", "attest") or low.startswith(
+        ("quote_", "attest_sha")
+    )
+
+
+def _known(pieces: Pieces, role: str, data: bytes, *, apart: bool) -> bool:
+    """Recognise bytes by their content. `apart`: they stand in a file of their own."""
+    if data[:4] == b"HCLA":
+        pieces.hcl.append(data)
+    elif data[:4] == GENERATED or data[2:6] == GENERATED:
+        if data[4:6] == b"\x80\x18" or data[6:8] == b"\x80\x18" or _says_quote(role):
+            pieces.add_quote(role, data)
+    elif data[12:28] == _DCAP_VENDOR:
+        pieces.td_quotes.append(data)
+    elif _is_log(data) or (apart and "eventlog" in role.replace("_", "") and data[:1] not in (b"{", b"[")):
+        pieces.eventlogs.append(data)
+    elif data[:1] == b"\x0a" and GENERATED in data:
+        _protobuf(pieces, data)
+    elif (
+        apart
+        and "sig" in role
+        and (len(data) in (256, 384, 512) or data[:2] in (b"\0\x14", b"\0\x16", b"\0\x18"))
+    ):
+        pieces.signatures.append((role, data))
+    else:
+        return _key(pieces, role, data, apart=apart)
+    return True
+
+
+def _is_log(data: bytes) -> bool:
+    """The head of a crypto-agile log, whose first event is the specification's identification."""
+    return data[8:28] == bytes(20) and data[32:47] == b"Spec ID Event03"
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+def _key(pieces: Pieces, role: str, data: bytes, *, apart: bool) -> bool:
+    if _OTHER_KEY.search(role):
+        return False
+    if data.lstrip()[:10] == b"-----BEGIN":
+        if b"-----BEGIN CERTIFICATE" in data:
+            _certificates(pieces, role, _core.pem_certificates(data), apart=apart)
+            return True
+        block = re.search(rb"-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----", data)
+        if block is None or (spki := _b64(b"".join(block[1].split()))) is None:
+            return False
+        pieces.keys.append(Key(spki, None, apart))
+        return True
+    if data[:1] == b"\x30":
+        try:
+            _certificates(pieces, role, [_core.X509.parse(data, lenient=True).der], apart=apart)
+        except InputError:
+            if not any(oid in data[:32] for oid in _KEY_OIDS) or len(data) > limits.SPKI_BYTES:
+                return False
+            pieces.keys.append(Key(data, None, apart))
+        return True
+    bare = _tpm_parse.unprefixed(data)
+    if bare[:4] in (b"\0\x01\0\x0b", b"\0\x23\0\x0b", b"\0\x01\0\x0c", b"\0\x23\0\x0c", b"\0\x01\0\x04"):
+        public = _tpm_parse.parse_public(bare)
+        pieces.keys.append(Key(public.spki, public, apart))
+        return True
+    return False
+
+
+def _certificates(pieces: Pieces, role: str, found: list[bytes], *, apart: bool) -> None:
+    trusted = apart and any(word in role for word in ("root", "anchor"))
+    (pieces.anchors if trusted else pieces.certificates).extend(found)
+    if len(pieces.anchors) + len(pieces.certificates) > 4 * limits.CHAIN_CERTIFICATES:
+        raise TooLarge("the evidence has too many certificates")
+
+
+# -- wrappings -------------------------------------------------------------------------------------
+
+
+def _unwrap(text: bytes) -> bytes | None:
+    dense = b"".join(text.split()).removeprefix(b"0x")
+    if len(dense) < 8:
+        return None
+    if re.fullmatch(rb"[0-9A-Fa-f]+", dense) and len(dense) % 2 == 0:
+        return binascii.unhexlify(dense)
+    return _b64(dense)
+
+
+def _b64(dense: bytes) -> bytes | None:
+    bare = dense.rstrip(b"=")
+    if re.fullmatch(rb"[A-Za-z0-9+/_-]+", bare) is None:
+        return None
+    try:
+        return base64.b64decode(bare.translate(bytes.maketrans(b"-_", b"+/")) + b"=" * (-len(bare) % 4))
+    except ValueError:
+        return None
+
+
+def nonce_forms(data: bytes) -> Iterator[bytes]:
+    """What a nonce's file may mean: its bytes, or the text of them; padded to the 64 bytes of report data."""
+    forms = [data]
+    if (inner := _unwrap(data.strip())) is not None:
+        forms.append(inner)
+    if re.fullmatch(rb"\s*([0-9A-Fa-f]{2})+\s*", data):
+        forms.append(binascii.unhexlify(data.strip()))
+    for form in forms:
+        yield form
+        if form:
+            yield form.ljust(64, b"\0")
+
+
+# -- JSON ------------------------------------------------------------------------------------------
+
+
+def _json(pieces: Pieces, role: str, text: bytes) -> None:
+    try:
+        value = json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError):
+        raise Malformed(f"{role} is not JSON") from None
+    if "pcr" in role and (values := _pcrs(value)):
+        pieces.pcrs.append(values)
+        return
+    budget = [limits.TPM_JSON_VALUES]
+    _visit(pieces, role, value, _DEPTH, budget)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise Malformed("a key stands twice in the evidence's JSON")
+    return found
+
+
+def _visit(pieces: Pieces, role: str, value: Any, depth: int, budget: list[int]) -> None:
+    budget[0] -= 1
+    if depth == 0 or budget[0] < 0:
+        # Long collateral of other makers is no error; what is not found here is not proven.
+        return
+    low = role.lower()
+    if low == "pcrs" and (values := _pcrs(value)):
+        pieces.pcrs.append(values)
+    elif low == "nonce":
+        if isinstance(value, str):
+            pieces.nonces.append(value.encode())
+    elif isinstance(value, dict):
+        _object(pieces, role, value, depth, budget)
+    elif (data := _bytes(value)) is not None:
+        if low == "raw":
+            pieces.eventlogs.append(data)
+        else:
+            _known(pieces, low, data, apart=False)
+    elif isinstance(value, list):
+        for item in value:
+            _visit(pieces, role, item, depth - 1, budget)
+
+
+def _object(pieces: Pieces, role: str, value: dict[str, Any], depth: int, budget: list[int]) -> None:
+    left = dict(value)
+    for name in _QUOTE_NAMES:
+        message = _bytes(value.get(name))
+        signature = next(
+            (data for key in _SIGNATURE_NAMES if (data := _bytes(value.get(key))) is not None), None
+        )
+        if message is not None and signature is not None:
+            pieces.add_quote(role, message, [signature])
+            left = {key: item for key, item in left.items() if key not in (name, *_SIGNATURE_NAMES)}
+            break
+    for key, item in left.items():
+        _visit(pieces, key, item, depth - 1, budget)
+
+
+def _bytes(value: Any) -> bytes | None:
+    """Bytes of a JSON value: hex, base64, PEM or an array of numbers."""
+    if isinstance(value, str) and len(value) >= 8:
+        text = value.encode("utf-8", "replace").strip()
+        return text if text.startswith(b"-----BEGIN") else _unwrap(text)
+    if isinstance(value, list) and value and all(type(n) is int and 0 <= n < 256 for n in value):
+        return bytes(value)
+    return None
+
+
+# -- values of PCRs --------------------------------------------------------------------------------
+
+
+def _pcrs(value: Any) -> Pcrs:
+    """From a JSON value: by bank and index, by index, in order, or as go-attestation's list of objects."""
+    found: Pcrs = {}
+    if isinstance(value, dict) and isinstance(inner := value.get("pcrs", value.get("PCRs")), dict | list):
+        return _pcrs(inner)
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if isinstance(item, dict | list) and not name.isdecimal():
+                for bank, registers in _pcrs(item).items():
+                    found.setdefault(bank, {}).update(registers)
+            elif name.isdecimal() and len(name) <= 2:
+                _put(found, int(name), _bytes(item))
+    elif isinstance(value, list):
+        for index, item in enumerate(value[: 4 * PCRS]):
+            if isinstance(item, dict):
+                number = item.get("Index", item.get("index"))
+                if type(number) is int:
+                    _put(found, number, _bytes(item.get("Digest", item.get("digest"))))
+            else:
+                _put(found, index, _bytes(item))
+    return found
+
+
+def _put(found: Pcrs, index: int, value: bytes | None) -> None:
+    if value is None or len(value) not in _BANK_OF_SIZE or not 0 <= index < PCRS:
+        raise Malformed("the value of a PCR is not a digest, or its index is not one")
+    found.setdefault(_BANK_OF_SIZE[len(value)], {})[index] = value
+
+
+def _pcr_text(data: bytes) -> Pcrs:
+    """What `tpm2_pcrread` prints: lines of ``index: 0xVALUE``."""
+    found: Pcrs = {}
+    for line in data[: limits.PEM_BYTES].splitlines():
+        if hit := re.fullmatch(rb"\s*(\d{1,2})\s*:\s*(?:0x)?([0-9A-Fa-f]{40,128})\s*", line):
+            if len(hit[2]) % 2:
+                raise Malformed("the value of a PCR is not a digest")
+            _put(found, int(hit[1]), binascii.unhexlify(hit[2]))
+    return found
+
+
+# -- go-tpm-tools' protocol buffer -----------------------------------------------------------------
+
+
+def _protobuf(pieces: Pieces, data: bytes) -> None:
+    """attest.Attestation of go-tpm-tools (proto/attest.proto): keys, quotes, log and certificates."""
+    budget = [limits.PROTOBUF_FIELDS]
+    for number, value in _fields(data, budget):
+        if not isinstance(value, bytes):
+            continue
+        if number == 1:
+            public = _tpm_parse.parse_public(value)
+            pieces.keys.append(Key(public.spki, public, anchor=False))
+        elif number == 2:
+            _protobuf_quote(pieces, value, budget)
+        elif number == 3 and value:
+            pieces.eventlogs.append(value)
+        elif number in (6, 7) and value:
+            pieces.certificates.append(value)
+
+
+def _protobuf_quote(pieces: Pieces, data: bytes, budget: list[int]) -> None:
+    """tpm.Quote: quote, raw_sig, pcrs (a hash and a map of index to value)."""
+    values = {number: value for number, value in _fields(data, budget) if isinstance(value, bytes)}
+    if 1 not in values or 2 not in values:
+        raise Malformed("a quote in the attestation lacks its message or its signature")
+    pieces.add_quote("attestation", values[1], [values[2]])
+    found: Pcrs = {}
+    for number, entry in _fields(values.get(3, b""), budget):
+        if number == 2 and isinstance(entry, bytes):
+            pair = dict(_fields(entry, budget))
+            index, value = pair.get(1, 0), pair.get(2)
+            if not isinstance(index, int) or not isinstance(value, bytes):
+                raise Malformed("a PCR in the attestation is not an index and a value")
+            _put(found, index, value)
+    pieces.pcrs.append(found)
+
+
+def _fields(data: bytes, budget: list[int]) -> Iterator[tuple[int, int | bytes]]:
+    """The fields of a protocol buffer message: number, and value as integer or bytes."""
+    position = 0
+    while position < len(data):
+        budget[0] -= 1
+        if budget[0] < 0:
+            raise TooLarge(f"the attestation has more than {limits.PROTOBUF_FIELDS} fields")
+        key, position = _varint(data, position)
+        wire = key & 7
+        if wire == 0:
+            value, position = _varint(data, position)
+            yield key >> 3, value
+            continue
+        size = {1: 8, 5: 4}.get(wire)
+        if wire == 2:
+            size, position = _varint(data, position)
+        if size is None or size > len(data) - position:
+            raise Malformed("the attestation is no protocol buffer, or cut short")
+        yield key >> 3, data[position : position + size]
+        position += size
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 64, 7):
+        if position >= len(data):
+            break
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise Malformed("the attestation has a number that does not end")
+
+
+__all__ = ["Key", "Pcrs", "Pieces", "Quote", "gather", "nonce_forms", "one", "one_set"]

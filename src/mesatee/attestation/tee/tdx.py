@@ -9,17 +9,16 @@ what they should be.
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from mesatee.attestation.appraisal import Answer
 from mesatee.attestation.corpus import CorpusPolicy
-from mesatee.attestation.tee import dcap, dcap_events, dcap_quote, dcap_verify
+from mesatee.attestation.tee import dcap, dcap_events, dcap_quote, dcap_verify, eventlog
 from mesatee.attestation.tee.dcap_collateral import unwrap
 from mesatee.attestation.verdict import Verdict
-from mesatee.errors import Malformed
+from mesatee.errors import InputError, Malformed
 
 NAME: Final = "tdx"
 SEPT_VE_DISABLE: Final = 1 << 28
@@ -133,18 +132,14 @@ def _replay(case: dcap.Case, body: dcap_quote.TdReport) -> tuple[Answer, list[st
 
 def _replay_ccel(data: bytes, rtmrs: Sequence[bytes]) -> tuple[Answer, list[str]]:
     """The confidential computing event log (UEFI, section 38.4.1), by the module for TCG event logs."""
-    name = f"{__package__}.eventlog"
     try:
-        replay: Any = getattr(importlib.import_module(name), "replay_ccel", None)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        replay = None
-    if replay is None:
-        return Answer.NOT_ESTABLISHED, ["the CCEL log was not replayed: no verifier for it is built in"]
-    result = replay(data, rtmrs)
-    answer = Answer(result[0] if isinstance(result, tuple) else result)
-    return answer, ["the CCEL log does not lead to the TD's registers"] if answer is Answer.REFUSED else []
+        found = eventlog.replay_ccel(data)
+    except InputError as error:
+        return Answer.REFUSED, [f"the CCEL log: {error.message}"]
+    wrong = [index for index, value in enumerate(rtmrs) if found[index] != value]
+    if wrong:
+        return Answer.REFUSED, [f"the CCEL log does not lead to RTMR{index}" for index in wrong]
+    return Answer.AFFIRMED, []
 
 
 __all__ = ["MIGRATABLE", "NAME", "SEPT_VE_DISABLE", "appraise", "check"]

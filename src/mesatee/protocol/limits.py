@@ -138,6 +138,8 @@ ENDORSEMENTS: Final = 1_024
 """Endorsements in one collection."""
 ENDORSEMENTS_BYTES: Final = 16 * MIB
 """A collection of endorsements as a file, in bytes."""
+EAR_BYTES: Final = 256 * KIB
+"""A signed attestation result, in bytes: claims and reasons of an appraisal."""
 APPRAISAL_AGE_SECONDS: Final = 24 * 3_600
 """Longest age of an appraisal that a trust policy may set, in seconds."""
 APPRAISALS_CACHED: Final = 1_024

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias
 
 from mesatee import _core
 from mesatee.attestation import _cbor
@@ -110,9 +110,9 @@ def from_jwk(value: Any) -> PublicKey:
     if not isinstance(value, dict):
         raise Malformed("a JWK is not a JSON object")
     match value.get("kty"), value.get("crv"):
-        case "EC", curve if curve in _JWK_CURVES:
+        case "EC", str(curve) if curve in _JWK_CURVES:
             return _from_coordinates(
-                _JWK_CURVES[cast(str, curve)], _unbase64url(value, "x"), _unbase64url(value, "y")
+                _JWK_CURVES[curve], _unbase64url(value, "x"), _unbase64url(value, "y")
             )
         case "OKP", "Ed25519":
             return PublicKey("ed25519", ed25519_spki(_unbase64url(value, "x")))

@@ -51,6 +51,9 @@ class CorpusPolicy:
 
     missing_crl: bool = True
     """A missing CRL is reported, not refused."""
+    devices: frozenset[str] = frozenset()
+    """SHA-256 of public keys (SubjectPublicKeyInfo) of Keystone and OP-TEE devices that a relying party names, hex. No
+    case names any."""
 
     @classmethod
     def from_toml(cls, text: bytes) -> CorpusPolicy:

@@ -23,6 +23,9 @@ class Answers:
     revocation: Answer = Answer.NOT_ESTABLISHED
     binding: Answer = Answer.NOT_ESTABLISHED
     reasons: list[str] = field(default_factory=list)
+    anchor: str | None = None
+    """SHA-256 of the public key (SubjectPublicKeyInfo) or root certificate in which the chain ends, hex, where it is
+    not a vendor's that is pinned here. Whoever trusts the evidence must pin it."""
 
     @property
     def refused(self) -> bool:
@@ -62,7 +65,7 @@ def settle(
         measurement=measurement,
         simulated=simulated,
         reasons=(*objections, *answers.reasons),
-        claims=claims,
+        claims=claims if answers.anchor is None else {**claims, "anchor": answers.anchor},
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -111,21 +112,22 @@ def of_case(files: Mapping[str, bytes], token: str) -> tuple[Anchor, ...]:
     return tuple(found)
 
 
-def verify(
-    message: cose.Message, anchors: tuple[Anchor, ...], instance: bytes, implementation: bytes
-) -> None:
-    """Verify a token under the keys for one device. Raises `KeyRefused` if there is none for it, and what
+def verify(message: cose.Message, anchors: tuple[Anchor, ...], instance: bytes, implementation: bytes) -> str:
+    """Verify a token under the keys for one device; returns the SHA-256 of the one that signed it, hex.
+
+    Raises `KeyRefused` if there is none for it, and what
     `cose.verify` raises if it verifies under none of them.
     """
     failure: InputError | TrustError = KeyRefused("no trust anchor is for this device")
     for anchor in anchors:
         if anchor.instance in (None, instance) and anchor.implementation in (None, implementation):
             try:
-                cose.verify(message, anchor.public())
+                key = anchor.public()
+                cose.verify(message, key)
             except (InputError, TrustError) as error:
                 failure = error
             else:
-                return
+                return hashlib.sha256(key.spki).hexdigest()
     raise failure
 
 

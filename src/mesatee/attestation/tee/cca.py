@@ -208,7 +208,7 @@ def verify(token: Token, known: tuple[anchors.Anchor, ...]) -> Answers:
         return answers
     platform = token.platform
     try:
-        anchors.verify(platform.message, known, platform.instance, platform.implementation)
+        answers.anchor = anchors.verify(platform.message, known, platform.instance, platform.implementation)
     except (InputError, TrustError) as error:
         answers.signature = Answer.REFUSED
         answers.reasons.append(f"signature of the platform token: {error.message}")

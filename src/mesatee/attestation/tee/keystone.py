@@ -15,6 +15,7 @@ without a hardware root uses, is never a real root: what it signed is simulated.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -106,7 +107,7 @@ def verify(report: Report, devices: frozenset[bytes]) -> Answers:
             answers.reasons.append(f"signature of the {what}: {error.message}")
     # 4. Root.
     if report.device in devices:
-        answers.chain = Answer.AFFIRMED
+        answers.chain, answers.anchor = Answer.AFFIRMED, _fingerprint(report.device)
     else:
         answers.chain = Answer.REFUSED
         answers.reasons.append(f"device key {report.device.hex()} is not one that the policy names")
@@ -146,7 +147,13 @@ def check(files: Mapping[str, bytes], at: int | None, policy: CorpusPolicy) -> V
     """Appraise one case: role ``report``. Keystone has no vendor whose root could be pinned, and the device key
     that a case brings is no anchor: under the corpus policy no report is affirmed. Raises `Malformed`.
     """
-    return appraise(parse(_files.evidence(files, "keystone", "report")), frozenset())
+    report = parse(_files.evidence(files, "keystone", "report"))
+    named = frozenset({report.device}) if _fingerprint(report.device) in policy.devices else frozenset()
+    return appraise(report, named)
+
+
+def _fingerprint(device: bytes) -> str:
+    return hashlib.sha256(keys.ed25519_spki(device)).hexdigest()
 
 
 __all__ = [

@@ -83,7 +83,7 @@ def verify(response: Response, key: keys.PublicKey | None, trusted: frozenset[by
     answers.signature = answers.binding = Answer.AFFIRMED
     # 2. Root.
     if hashlib.sha256(key.spki).digest() in trusted:
-        answers.chain = Answer.AFFIRMED
+        answers.chain, answers.anchor = Answer.AFFIRMED, hashlib.sha256(key.spki).hexdigest()
     elif trusted:
         answers.chain = Answer.REFUSED
         answers.reasons.append("the device's key is not one that the policy names")
@@ -119,7 +119,9 @@ def check(files: Mapping[str, bytes], at: int | None, policy: CorpusPolicy) -> V
         if role not in files:
             raise Malformed(f"an OP-TEE case has no file with the role {role!r}")
     return appraise(
-        parse(_files.plain(files["response"]), _files.plain(files["nonce"])), _key(files), frozenset()
+        parse(_files.plain(files["response"]), _files.plain(files["nonce"])),
+        _key(files),
+        frozenset(map(bytes.fromhex, policy.devices)),
     )
 
 

@@ -32,6 +32,16 @@ LEVEL_REASONS: Final[Mapping[int, str]] = {
 _WITHOUT_TCB: Final = frozenset({"cca", "keystone", "nitro", "optee", "psa", "snp", "tpm", "azure-vtpm"})
 """Classes whose vendors publish no levels of TCB; there the policy's reference values must say which version
 counts."""
+_REPORT_DATA: Final[Mapping[str, str]] = {
+    "azure-vtpm": "tpm.nonce",
+    "cca": "realm.challenge",
+    "keystone": "data",
+    "nitro": "user_data",
+    "optee": "nonce",
+    "psa": "nonce",
+    "tpm": "tpm.nonce",
+}
+"""The claim that holds what the attester was given to vouch for, where it is not ``report_data``."""
 _REPORT_BYTES: Final = 64
 _DIGEST_BYTES: Final = 32
 
@@ -56,7 +66,9 @@ def verify(bundle: Bundle, trust: RoleTrust, at: int) -> Proof:
     4. What the policy has against the platform (`objections`).
     """
     # 1. Verdict.
-    verdict = corpus.check(bundle.tee, bundle.files, at, corpus.CorpusPolicy())
+    verdict = corpus.check(
+        bundle.tee, bundle.files, at, corpus.CorpusPolicy(devices=frozenset(trust.anchors))
+    )
     reasons = list(verdict.reasons)
     # 2. Anchor.
     chain = verdict.chain
@@ -78,7 +90,7 @@ def verify(bundle: Bundle, trust: RoleTrust, at: int) -> Proof:
         simulated=verdict.simulated,
         hardware=not verdict.simulated,
         measurement=verdict.measurement,
-        report_data=_report_data(verdict),
+        report_data=_report_data(bundle.tee, verdict),
         signature=signature,
         chain=Answer.REFUSED if verdict.revocation is Answer.REFUSED else chain,
         tcb=_tcb(bundle.tee, verdict, trust),
@@ -91,9 +103,9 @@ def verify(bundle: Bundle, trust: RoleTrust, at: int) -> Proof:
     )
 
 
-def _report_data(verdict: Verdict) -> bytes:
+def _report_data(tee: str, verdict: Verdict) -> bytes:
     """64 bytes. A nonce of 32 bytes (a TPM's, whose room is small) is the digest alone. Raises `Malformed`."""
-    said = verdict.claims.get("report_data")
+    said = verdict.claims.get(_REPORT_DATA.get(tee, "report_data"))
     try:
         found = bytes.fromhex(said) if isinstance(said, str) else b""
     except ValueError:
@@ -121,7 +133,7 @@ def objections(tee: str, verdict: Verdict, trust: RoleTrust) -> tuple[str, ...]:
     claims = verdict.claims
     if claims.get("debug") is True:
         found.append("the machine is in debug mode")
-    if claims.get("smt") is True and not trust.allow_smt:
+    if claims.get("platform.smt") is True and not trust.allow_smt:
         found.append("two threads share a core (SMT), which the policy refuses")
     status = verdict.tcb_status
     if status is not None and status not in trust.tcb_statuses:
@@ -140,7 +152,7 @@ def objections(tee: str, verdict: Verdict, trust: RoleTrust) -> tuple[str, ...]:
 
 
 def _advisories(claims: Mapping[str, Scalar], trust: RoleTrust) -> list[str]:
-    said = claims.get("advisories")
+    said = claims.get("tcb.advisories")
     if trust.advisories == ANY or not isinstance(said, str):
         return []
     return [word for word in said.replace(",", " ").split() if word not in trust.advisories]

@@ -120,7 +120,7 @@ def verify(token: Token, known: tuple[anchors.Anchor, ...]) -> Answers:
         answers.reasons.append("no trust anchor was given")
         return answers
     try:
-        anchors.verify(token.message, known, token.instance, token.implementation)
+        answers.anchor = anchors.verify(token.message, known, token.instance, token.implementation)
     except (InputError, TrustError) as error:
         answers.signature = Answer.REFUSED
         answers.reasons.append(f"signature of the token: {error.message}")

@@ -201,7 +201,7 @@ def _trusted_key(pieces: Pieces, at: int | None, answers: Answers) -> tuple[byte
         answers.chain = Answer.REFUSED
         answers.reasons.append("the evidence names another attestation key than the one that the case trusts")
     elif anchors:
-        answers.chain = Answer.AFFIRMED
+        answers.chain, answers.anchor = Answer.AFFIRMED, hashlib.sha256(spki).hexdigest()
     if leaf is not None:
         _certified(pieces, leaf, spki, at, answers)
     elif not anchors:
@@ -232,6 +232,7 @@ def _certified(pieces: Pieces, leaf: _core.X509, spki: bytes, at: int | None, an
     )
     if answers.chain is Answer.NOT_ESTABLISHED:
         answers.chain, answers.revocation = result.chain, result.revocation
+        answers.anchor = result.root_sha256
     answers.reasons += result.reasons
 
 
@@ -252,6 +253,7 @@ def check(files: Mapping[str, bytes], at: int | None, policy: CorpusPolicy) -> V
     found = measure(pieces, spki, public)
     answers = found.answers
     answers.chain, answers.revocation = trust.chain, trust.revocation
+    answers.anchor = trust.anchor
     answers.reasons += trust.reasons
     if found.replay is Answer.REFUSED:
         found.objections.append("the event log is not of the boot that was quoted")

@@ -1,0 +1,262 @@
+"""Hardware evidence in a channel: what a peer brings, what the policy says, and who vouches for whom."""
+
+from __future__ import annotations
+
+import hashlib
+
+import cbor2
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support import tokens
+
+from mesatee import _core
+from mesatee.attestation import evidence as ev
+from mesatee.attestation import reference
+from mesatee.attestation.appraisal import Answer, Status
+from mesatee.attestation.bundle import Bundle
+from mesatee.attestation.endorsements import NOTHING, Endorsement, Endorsements
+from mesatee.attestation.tee import platform
+from mesatee.attestation.trust import GatewayTrust, RoleTrust, TrustPolicy
+from mesatee.attestation.verdict import Verdict
+from mesatee.attestation.verify import AppraisalCache, appraise, examine
+from mesatee.errors import EvidenceRefused, LevelTooLow, MesateeError, UnsupportedVersion
+
+NOW = 1_800_000_000
+SPKI = _core.spki(_core.SigningKey.generate().public)
+IAK = ec.generate_private_key(ec.SECP256R1())
+PIN = hashlib.sha256(tokens.spki(IAK)).hexdigest()
+
+
+def token(nonce, key=IAK):
+    claims = {
+        265: "tag:psacertified.org,2023:psa#tfm",
+        2394: -1,
+        2395: 0x3000,
+        2396: b"\x31" * 32,
+        2399: [{1: "SPE", 2: b"\x01" * 32, 4: "2.1", 5: b"\x02" * 32}],
+        10: nonce,
+        256: b"\x01" + b"\x32" * 32,
+    }
+    return tokens.sign1(key, cbor2.dumps(claims), -7)
+
+
+def extension(spki=SPKI, role="worker", nonce=None, key=IAK, anchor=IAK, **files):
+    """What a worker with a PSA device would show; it brings a key of its own choice along."""
+    claims = ev.Claims.of_key(spki, role).encode()
+    files = {"token": token(nonce or ev.report_data(claims), key), "iak": tokens.pem(anchor), **files}
+    return ev.encode(ev.TAG_PLATFORM, Bundle("psa", files).encode(), claims)
+
+
+def measurement():
+    return examine(extension(), SPKI, TrustPolicy(), NOW, "worker").measurement
+
+
+def policy(**changes):
+    wanted = {
+        "tees": ("psa",),
+        "minimum_level": 3,
+        "measurements": (measurement(),),
+        "anchors": (PIN,),
+        **changes,
+    }
+    return TrustPolicy(worker=RoleTrust(**wanted), gateway=GatewayTrust())
+
+
+def test_a_pinned_device_is_accepted():
+    found = appraise(extension(), SPKI, policy(), NOW, "worker")
+    assert (found.tee, found.level, found.hardware, found.simulated) == ("psa", 3, True, False)
+    assert (found.signature, found.chain) == (Answer.AFFIRMED, Answer.AFFIRMED)
+    assert found.claims["anchor"] == PIN
+    assert found.status in (Status.AFFIRMING, Status.WARNING)
+
+
+def test_a_key_that_the_peer_brings_along_vouches_for_nothing():
+    """Its own verifier, asked about the case alone, would be content with it."""
+    other = ec.generate_private_key(ec.SECP256R1())
+    mine = extension(key=other, anchor=other)
+    for pins in ((), (PIN,)):
+        with pytest.raises(EvidenceRefused, match="is not one that the policy names"):
+            appraise(mine, SPKI, policy(anchors=pins), NOW, "worker")
+
+
+def test_evidence_without_any_anchor_is_refused():
+    claims = ev.Claims.of_key(SPKI, "worker").encode()
+    alone = ev.encode(
+        ev.TAG_PLATFORM, Bundle("psa", {"token": token(ev.report_data(claims))}).encode(), claims
+    )
+    with pytest.raises(LevelTooLow, match="nothing was proven"):
+        appraise(alone, SPKI, policy(), NOW, "worker")
+    # The anchor may come from what the relying party has collected; the policy pins it all the same.
+    kept = Endorsements((Endorsement("psa", "", "iak", tokens.pem(IAK), NOW, None),))
+    assert appraise(alone, SPKI, policy(), NOW, "worker", kept).level == 3
+    with pytest.raises(EvidenceRefused):
+        appraise(alone, SPKI, policy(anchors=()), NOW, "worker", kept)
+
+
+def test_evidence_of_one_key_on_anothers_channel():
+    other = _core.spki(_core.SigningKey.generate().public)
+    with pytest.raises(EvidenceRefused, match="another channel key"):
+        appraise(extension(), other, policy(), NOW, "worker")
+    # Claims of the new key beside the report of the old one.
+    nonce = ev.report_data(ev.Claims.of_key(SPKI, "worker").encode())
+    with pytest.raises(EvidenceRefused, match="does not vouch"):
+        appraise(extension(spki=other, nonce=nonce), other, policy(), NOW, "worker")
+
+
+def test_old_evidence_with_a_new_nonce():
+    with pytest.raises(EvidenceRefused, match="does not vouch"):
+        appraise(extension(nonce=bytes(64)), SPKI, policy(), NOW, "worker")
+
+
+def test_evidence_of_another_role():
+    with pytest.raises(EvidenceRefused, match="a gateway was expected"):
+        appraise(extension(), SPKI, policy(), NOW, "gateway")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"tees": ("snp",)}, "TEE class psa"),
+        ({"measurements": ("00" * 32,)}, "is not one that the policy names"),
+        ({"measurements": ()}, "is not one that the policy names"),
+    ],
+)
+def test_what_the_policy_does_not_name_is_refused(changes, why):
+    with pytest.raises(EvidenceRefused, match=why):
+        appraise(extension(), SPKI, policy(**changes), NOW, "worker")
+
+
+def test_a_level_that_is_too_low():
+    with pytest.raises(LevelTooLow):
+        appraise(extension(), SPKI, policy(minimum_level=4), NOW, "worker")
+
+
+def test_the_default_policy_refuses():
+    with pytest.raises(MesateeError):
+        appraise(extension(), SPKI, TrustPolicy(), NOW, "worker")
+
+
+def test_auditors_may_name_the_measurement():
+    auditors = [_core.SigningKey.generate() for _ in range(3)]
+    values = reference.ReferenceValues("psa", {measurement(): "a device"}, NOW - 1, NOW + 60)
+    asked = policy(measurements=(), auditors=tuple(key.public.hex() for key in auditors), auditors_needed=2)
+    cache = AppraisalCache()
+    one = NOTHING.with_reference(reference.sign(values, auditors[:1]))
+    with pytest.raises(EvidenceRefused, match="nor did 2 of its 3 auditors"):
+        cache.appraise(extension(), SPKI, asked, NOW, "worker", one)
+    two = NOTHING.with_reference(reference.sign(values, auditors[:2]))
+    shown = extension()
+    assert cache.appraise(shown, SPKI, asked, NOW, "worker", two).policy is Answer.AFFIRMED
+    # What was accepted with these reference values is not accepted without them.
+    with pytest.raises(EvidenceRefused):
+        cache.appraise(shown, SPKI, asked, NOW, "worker", one)
+
+
+def test_a_class_that_nobody_verifies():
+    claims = ev.Claims.of_key(SPKI, "worker").encode()
+    for tee in ("abacus", "eventlog", "nvidia-gpu", "software", "none"):
+        with pytest.raises(UnsupportedVersion):
+            ev.decode(ev.encode(ev.TAG_PLATFORM, Bundle(tee, {"token": b""}).encode(), claims))
+
+
+@pytest.mark.parametrize(
+    ("tee", "name"),
+    [("sgx", "phala-sgx-00a067110000"), ("tdx", "phala-tdx-v4-b0c06f"), ("snp", "trustee-milan-v2")],
+)
+def test_a_captured_report_vouches_for_no_channel_of_ours(tee, name):
+    """Everything about it is genuine, and it still is another machine's."""
+    meta, files = tokens.case(tee, name)
+    claims = ev.Claims.of_key(SPKI, "worker").encode()
+    shown = ev.encode(ev.TAG_PLATFORM, Bundle(tee, files).encode(), claims)
+    del meta
+    with pytest.raises(EvidenceRefused, match="does not vouch"):
+        examine(shown, SPKI, TrustPolicy(), NOW, "worker")
+
+
+# -- what the policy has against a platform ------------------------------------------------------------
+
+
+def verdict(**changes):
+    wanted = {
+        "tier": Status.AFFIRMING,
+        "signature": Answer.AFFIRMED,
+        "chain": Answer.AFFIRMED,
+        "revocation": Answer.AFFIRMED,
+        "tcb": Answer.AFFIRMED,
+        "tcb_status": "UpToDate",
+        "replay": Answer.NOT_ESTABLISHED,
+        "binding": Answer.NOT_ESTABLISHED,
+        "level": 4,
+        "measurement": "11" * 48,
+        "simulated": False,
+        **changes,
+    }
+    return Verdict(**wanted)
+
+
+REFUSED, UNKNOWN = Answer.REFUSED, Answer.NOT_ESTABLISHED
+
+
+@pytest.mark.parametrize(
+    ("changes", "allow", "why"),
+    [
+        ({"claims": {"platform.smt": True}}, {"allow_smt": True}, "SMT"),
+        ({"tcb": UNKNOWN, "tcb_status": None}, {"allow_tcb_unknown": True}, "endorsements are missing"),
+        ({"revocation": UNKNOWN}, {"allow_revocation_unknown": True}, "revocation list"),
+        (
+            {"tcb": REFUSED, "tcb_status": "OutOfDate"},
+            {"tcb_statuses": ("UpToDate", "OutOfDate")},
+            "OutOfDate",
+        ),
+        (
+            {"claims": {"tcb.advisories": "INTEL-SA-1, INTEL-SA-2"}},
+            {"advisories": ("INTEL-SA-1", "INTEL-SA-2")},
+            "INTEL-SA-1, INTEL-SA-2",
+        ),
+        ({"claims": {"tcb.advisories": "INTEL-SA-1"}}, {"advisories": "any"}, "INTEL-SA-1"),
+    ],
+)
+def test_what_a_policy_can_allow_is_refused_by_default(changes, allow, why):
+    found = platform.objections("tdx", verdict(**changes), RoleTrust())
+    assert len(found) == 1
+    assert why in found[0]
+    assert platform.objections("tdx", verdict(**changes), RoleTrust(**allow)) == ()
+
+
+@pytest.mark.parametrize("changes", [{"claims": {"debug": True}}, {"tier": Status.CONTRAINDICATED}])
+def test_what_no_policy_can_allow(changes):
+    everything = RoleTrust(
+        allow_smt=True,
+        allow_tcb_unknown=True,
+        allow_revocation_unknown=True,
+        allow_simulated=True,
+        advisories="any",
+    )
+    assert platform.objections("tdx", verdict(**changes), everything)
+
+
+@given(st.binary(max_size=300))
+def test_any_body_raises_only_our_errors(body):
+    claims = ev.Claims.of_key(SPKI, "worker").encode()
+    with pytest.raises(MesateeError):
+        examine(ev.encode(ev.TAG_PLATFORM, body, claims), SPKI, TrustPolicy(), NOW, "worker")
+
+
+@given(
+    st.sampled_from(sorted(ev.PLATFORM_TEES)),
+    st.dictionaries(
+        st.sampled_from(["quote", "report", "token", "document"]), st.binary(max_size=200), min_size=1
+    ),
+)
+def test_any_piece_raises_only_our_errors(tee, files):
+    claims = ev.Claims.of_key(SPKI, "worker").encode()
+    with pytest.raises(MesateeError):
+        examine(
+            ev.encode(ev.TAG_PLATFORM, Bundle(tee, files).encode(), claims),
+            SPKI,
+            TrustPolicy(),
+            NOW,
+            "worker",
+        )

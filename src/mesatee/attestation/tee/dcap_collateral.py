@@ -285,6 +285,9 @@ def _walk(found: Collateral, label: str, text: str, depth: int) -> None:
     elif text.startswith("{"):
         members = {_plain(name): (name, raw) for name, raw in _members(text)}
         for name, (key, raw) in members.items():
+            # Bundles name what they lack, too.
+            if raw in ('""', "null"):
+                continue
             into = found.tcb_infos if name in _TCB_INFO else found.identities if name in _IDENTITY else None
             signature = members.get(f"{name}signature", members.get("signature"))
             if into is not None and signature is not None:

@@ -24,7 +24,7 @@ _DIGEST_BYTES: Final = 48
 
 
 def replay_json(text: bytes, rtmrs: Sequence[bytes]) -> tuple[Answer, list[str]]:
-    """Replay the event log that the JSON `text` is, or that it has as a member. NOT_ESTABLISHED if it has none that is known.
+    """Replay the event log that the JSON `text` is, or has as a member. NOT_ESTABLISHED if there is none that is known.
 
     Only registers that the log extends are compared; AFFIRMED says that all of those are right.
     """

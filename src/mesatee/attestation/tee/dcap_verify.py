@@ -110,7 +110,12 @@ class _PckKey:
         """From the quote where it has one, and only then from elsewhere: by its key, not by its name."""
         if quote.certification_type not in (_PCK_LEAF, _PCK_CHAIN):
             # Types 1 to 3: the quote names the platform, and its certificate comes apart from it.
-            given = [c for c in collateral.certificates if dcap_pck.SGX_EXTENSION in c.extensions]
+            # The name too: SGX SDKs put quotes into certificates of their own under the same identifier.
+            given = [
+                c
+                for c in collateral.certificates
+                if dcap_pck.SGX_EXTENSION in c.extensions and _PCK_SUBJECT in _parts(c.subject)
+            ]
             signers = [
                 c for c in given if not _objection(c.spki, quote.qe_report_signature, quote.qe_report.raw)
             ]

@@ -19,7 +19,7 @@ from mesatee.attestation.corpus import CorpusPolicy
 from mesatee.attestation.tee import dcap, dcap_events, dcap_quote, dcap_verify
 from mesatee.attestation.tee.dcap_collateral import unwrap
 from mesatee.attestation.verdict import Verdict
-from mesatee.errors import Malformed
+from mesatee.errors import InputError, Malformed
 
 NAME: Final = "tdx"
 SEPT_VE_DISABLE: Final = 1 << 28
@@ -142,7 +142,10 @@ def _replay_ccel(data: bytes, rtmrs: Sequence[bytes]) -> tuple[Answer, list[str]
         replay = None
     if replay is None:
         return Answer.NOT_ESTABLISHED, ["the CCEL log was not replayed: no verifier for it is built in"]
-    result = replay(data, rtmrs)
+    try:
+        result = replay(data, rtmrs)
+    except InputError as error:
+        return Answer.REFUSED, [f"the CCEL log: {error.message}"]
     answer = Answer(result[0] if isinstance(result, tuple) else result)
     return answer, ["the CCEL log does not lead to the TD's registers"] if answer is Answer.REFUSED else []
 

@@ -176,6 +176,8 @@ COLLATERAL_CERTIFICATES: Final = 32
 """Different certificates in one pool of Intel's collateral: a full one has six."""
 COLLATERAL_STATEMENTS: Final = 16
 """Signed statements of one kind in one pool of Intel's collateral."""
+STATEMENTS_CACHED: Final = 16
+"""TCB infos, and QE identities, that stay parsed: one of each serves all machines of a kind."""
 TCB_LEVELS: Final = 256
 """TCB levels, TDX modules or advisories in one list of Intel's collateral: the longest has 17."""
 RUNTIME_EVENTS: Final = 4_096

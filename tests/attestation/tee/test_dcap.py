@@ -364,6 +364,18 @@ def test_without_a_pck_certificate_the_quote_proves_nothing_until_one_is_given()
     assert verdict(machine, quote, other).tier is Status.CONTRAINDICATED
 
 
+def test_the_chain_in_a_quote_may_be_der_in_any_order() -> None:
+    machine = Machine()
+    ders = [
+        e.certificate.public_bytes(serialization.Encoding.DER) for e in (VENDOR.root, VENDOR.ca, machine.pck)
+    ]
+    assert verdict(machine, machine.quote(certification=(5, b"".join(ders)))).tier is Status.AFFIRMING
+    # Only the leaf, too: the CA came with the revocation lists.
+    assert verdict(machine, machine.quote(certification=(4, machine.pck.pem))).tier is Status.AFFIRMING
+    for data in (b"", b"\0", b"0", ders[2][:-1], b"0\x82\xff\xff", b"-----BEGIN CERTIFICATE-----"):
+        assert verdict(machine, machine.quote(certification=(5, data))).tier is not Status.AFFIRMING
+
+
 def test_a_policy_may_ask_for_revocation_lists() -> None:
     machine = Machine()
     files = {"collateral": json.dumps(machine.collateral(pck_crl="")).encode()}

@@ -6,6 +6,7 @@ The evidence stays where it is: these tests are skipped where the folder is miss
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import random
@@ -194,6 +195,22 @@ def test_an_event_log_that_leads_elsewhere_is_refused() -> None:
     ):
         text = json.dumps(report | {"event_log": json.dumps(changed)}).encode()
         found = case.verdict(case.files | {"quote_report": text})
+        assert (found.tier, found.replay) == (Status.CONTRAINDICATED, Answer.REFUSED)
+
+
+@need
+@pytest.mark.skipif(
+    importlib.util.find_spec("mesatee.attestation.tee.eventlog") is None,
+    reason="no verifier for TCG event logs",
+)
+def test_a_ccel_log_must_lead_to_the_registers() -> None:
+    case = CASES["tdx/google-v4-cos113-ccel"]
+    assert case.verdict().replay is Answer.AFFIRMED
+    eventlog: Any = importlib.import_module("mesatee.attestation.tee.eventlog")
+    log = case.files["ccel"]
+    digest = next(event.digests["sha384"] for event in eventlog.parse(log).events if event.extends)
+    for changed in (log.replace(digest, bytes(48)), b"junk"):
+        found = case.verdict(case.files | {"ccel": changed})
         assert (found.tier, found.replay) == (Status.CONTRAINDICATED, Answer.REFUSED)
 
 

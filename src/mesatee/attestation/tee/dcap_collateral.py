@@ -55,6 +55,7 @@ _TCB_INFO: Final = frozenset({"tcbinfo"})
 _IDENTITY: Final = frozenset({"enclaveidentity", "qeidentity"})
 _SIGNER_LABEL: Final = re.compile(r"tcb|ident")
 _CRL_PEM: Final = re.compile(rb"-----BEGIN X509 CRL-----([A-Za-z0-9+/=\s]*)-----END X509 CRL-----")
+_COMMENTS: Final = re.compile(rb"(?:#[^\n]*+(?:\n|\Z))++")
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _DECODER: Final = json.JSONDecoder()
 
@@ -142,9 +143,9 @@ def unwrap(text: bytes) -> bytes | None:
 
 def strip_comments(data: bytes) -> bytes:
     """Without the lines of comment that Open Enclave's test files begin with."""
-    while data.startswith(b"#"):
-        _, _, data = data.partition(b"\n")
-    return data
+    # In one step and without backtracking: line by line would copy the rest as often as there are lines.
+    found = _COMMENTS.match(data)
+    return data[found.end() :] if found else data
 
 
 def _short(label: str) -> str:
@@ -303,7 +304,9 @@ def _add_signed(into: list[Signed], raw: str, signature: str) -> None:
     item = Signed(body.encode("utf-8", "replace"), _signature(json.loads(signature)))
     if item not in into and len(into) < limits.COLLATERAL_STATEMENTS:
         into.append(item)
-    # Tools that print JSON prettily change its spaces, which Intel's statements have none of.
+    # Tools that print JSON prettily put spaces into it, which Intel's statements have none of.
+    if "\n" not in body and '": ' not in body:
+        return
     try:
         compact = json.dumps(json.loads(body), separators=(",", ":"), ensure_ascii=False).encode()
     except (ValueError, RecursionError):

@@ -19,7 +19,6 @@ import binascii
 import json
 import re
 import struct
-import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -56,6 +55,7 @@ _IDENTITY: Final = frozenset({"enclaveidentity", "qeidentity"})
 _SIGNER_LABEL: Final = re.compile(r"tcb|ident")
 _CRL_PEM: Final = re.compile(rb"-----BEGIN X509 CRL-----([A-Za-z0-9+/=\s]*)-----END X509 CRL-----")
 _COMMENTS: Final = re.compile(rb"(?:#[^\n]*+(?:\n|\Z))++")
+_PERCENT: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _DECODER: Final = json.JSONDecoder()
 
@@ -158,7 +158,7 @@ def _short(label: str) -> str:
 def _add_pem(found: Collateral, label: str, text: bytes) -> None:
     if b"-----BEGIN%20" in text:
         # The provisioning service's headers carry chains percent-encoded.
-        text = urllib.parse.unquote_to_bytes(text)
+        text = _PERCENT.sub(lambda found: binascii.unhexlify(found[1]), text)
     # Texts that were quoted once too often.
     text = text.replace(b"\\n", b"\n")
     for block in _CRL_PEM.findall(text):

@@ -170,8 +170,10 @@ DETECT_BYTES: Final = 4 * KIB
 """How far into a token its kind is looked for, in bytes."""
 DETECT_EVENTS: Final = 256
 """Events of a log without a magic number that must follow each other before it counts as one."""
-COLLATERAL_BYTES: Final = 1 * MIB
+COLLATERAL_BYTES: Final = 512 * KIB
 """One file of Intel's collateral, in bytes: that for one platform has 25,000, and its revocation lists grow."""
+COLLATERAL_DEPTH: Final = 6
+"""Levels of JSON that are searched for Intel's collateral, for each is parsed anew: bundles have up to three."""
 COLLATERAL_CERTIFICATES: Final = 32
 """Different certificates in one pool of Intel's collateral: a full one has six."""
 COLLATERAL_STATEMENTS: Final = 16

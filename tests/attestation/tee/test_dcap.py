@@ -344,6 +344,13 @@ def test_without_a_piece_of_collateral_nothing_is_said_of_the_tcb(machine: Machi
     assert found.tcb is UNKNOWN
 
 
+@pytest.mark.parametrize("svn", [2, 3])
+def test_a_bad_level_speaks_against_a_platform_even_without_revocation_lists(svn: int) -> None:
+    machine = Machine(components=bytes([svn] * 16))
+    found = verdict(machine, collateral=machine.collateral(pck_crl="", root_ca_crl=""))
+    assert (found.tier, found.tcb, found.tcb_status) == (Status.CONTRAINDICATED, NO, None)
+
+
 def test_without_any_collateral_only_the_signature_is_proven(machine: Machine) -> None:
     found = verdict(machine, collateral={})
     assert (found.tier, found.signature, found.chain, found.tcb) == (Status.NONE, YES, YES, UNKNOWN)

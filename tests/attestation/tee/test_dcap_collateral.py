@@ -138,6 +138,17 @@ def test_the_pool_is_bounded() -> None:
     assert not gather({"x": padded + b" "}).tcb_infos
 
 
+def test_the_search_in_json_is_bounded() -> None:
+    def nested(levels: int) -> bytes:
+        return b'{"a":' * levels + ANSWERS["tcb_info"] + b"}" * levels
+
+    # The answer itself is one level.
+    assert gather({"x": nested(limits.COLLATERAL_DEPTH - 1)}).tcb_infos == [TCB_INFO]
+    found = gather({"x": nested(limits.COLLATERAL_DEPTH)})
+    assert not found.tcb_infos
+    assert found.notes
+
+
 @pytest.mark.parametrize("version", [0, 2, 9])
 def test_dumps_of_other_versions_are_passed_over(version: int) -> None:
     assert not gather({"x": dump([b"", b"", b"", b"", TCB, b"", QE], version)}).tcb_infos

@@ -260,7 +260,7 @@ def _add_json(found: Collateral, label: str, data: bytes, depth: int) -> None:
     except (InputError, ValueError):
         found.note(f"{_short(label)} is not JSON")
         return
-    _walk(found, label, text, depth)
+    _walk(found, label, text, depth, limits.COLLATERAL_DEPTH)
 
 
 def _add_string(found: Collateral, label: str, data: bytes, depth: int) -> None:
@@ -272,15 +272,17 @@ def _add_string(found: Collateral, label: str, data: bytes, depth: int) -> None:
         _add(found, label, value.encode("utf-8", "replace"), depth - 1)
 
 
-def _walk(found: Collateral, label: str, text: str, depth: int) -> None:
-    """Look through the JSON value `text`, which was parsed strictly before."""
-    if text.startswith("["):
+def _walk(found: Collateral, label: str, text: str, depth: int, levels: int) -> None:
+    """Look through the JSON value `text`, which was parsed strictly before, `levels` deep."""
+    if levels == 0:
+        found.note(f"{_short(label)} nests too deeply to be searched")
+    elif text.startswith("["):
         numbers = json.loads(text)
         if numbers and all(isinstance(n, int) and 0 <= n < 256 for n in numbers):
             _add(found, label, bytes(numbers), depth - 1)
             return
         for item in _items(text)[: limits.DETECT_LEAVES]:
-            _walk(found, label, item, depth)
+            _walk(found, label, item, depth, levels - 1)
     elif text.startswith('"'):
         _add(found, label, json.loads(text).encode("utf-8", "replace"), depth - 1)
     elif text.startswith("{"):
@@ -294,7 +296,7 @@ def _walk(found: Collateral, label: str, text: str, depth: int) -> None:
             if into is not None and signature is not None:
                 _add_signed(into, raw, signature[1])
             elif not name.endswith("signature"):
-                _walk(found, key, raw, depth)
+                _walk(found, key, raw, depth, levels - 1)
         if "tcblevels" in members:
             found.note(f"{_short(label)} has TCB levels, and no signature")
 

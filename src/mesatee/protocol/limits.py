@@ -235,12 +235,16 @@ PROTOBUF_FIELDS: Final = 4_096
 """Fields of one protocol buffer message, over all its levels that are read."""
 HCL_BYTES: Final = 64 * KIB
 """Azure's HCL report, in bytes: its NV index holds 2,600."""
-COLLATERAL_BYTES: Final = 1 * MIB
+COLLATERAL_BYTES: Final = 512 * KIB
 """One file of Intel's collateral, in bytes: that for one platform has 25,000, and its revocation lists grow."""
+COLLATERAL_DEPTH: Final = 6
+"""Levels of JSON that are searched for Intel's collateral, for each is parsed anew: bundles have up to three."""
 COLLATERAL_CERTIFICATES: Final = 32
 """Different certificates in one pool of Intel's collateral: a full one has six."""
 COLLATERAL_STATEMENTS: Final = 16
 """Signed statements of one kind in one pool of Intel's collateral."""
+STATEMENTS_CACHED: Final = 16
+"""TCB infos, and QE identities, that stay parsed: one of each serves all machines of a kind."""
 TCB_LEVELS: Final = 256
 """TCB levels, TDX modules or advisories in one list of Intel's collateral: the longest has 17."""
 RUNTIME_EVENTS: Final = 4_096

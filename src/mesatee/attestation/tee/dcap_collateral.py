@@ -19,7 +19,6 @@ import binascii
 import json
 import re
 import struct
-import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -55,6 +54,8 @@ _TCB_INFO: Final = frozenset({"tcbinfo"})
 _IDENTITY: Final = frozenset({"enclaveidentity", "qeidentity"})
 _SIGNER_LABEL: Final = re.compile(r"tcb|ident")
 _CRL_PEM: Final = re.compile(rb"-----BEGIN X509 CRL-----([A-Za-z0-9+/=\s]*)-----END X509 CRL-----")
+_COMMENTS: Final = re.compile(rb"(?:#[^\n]*+(?:\n|\Z))++")
+_PERCENT: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _DECODER: Final = json.JSONDecoder()
 
@@ -142,9 +143,9 @@ def unwrap(text: bytes) -> bytes | None:
 
 def strip_comments(data: bytes) -> bytes:
     """Without the lines of comment that Open Enclave's test files begin with."""
-    while data.startswith(b"#"):
-        _, _, data = data.partition(b"\n")
-    return data
+    # In one step and without backtracking: line by line would copy the rest as often as there are lines.
+    found = _COMMENTS.match(data)
+    return data[found.end() :] if found else data
 
 
 def _short(label: str) -> str:
@@ -157,7 +158,7 @@ def _short(label: str) -> str:
 def _add_pem(found: Collateral, label: str, text: bytes) -> None:
     if b"-----BEGIN%20" in text:
         # The provisioning service's headers carry chains percent-encoded.
-        text = urllib.parse.unquote_to_bytes(text)
+        text = _PERCENT.sub(lambda found: binascii.unhexlify(found[1]), text)
     # Texts that were quoted once too often.
     text = text.replace(b"\\n", b"\n")
     for block in _CRL_PEM.findall(text):
@@ -259,7 +260,7 @@ def _add_json(found: Collateral, label: str, data: bytes, depth: int) -> None:
     except (InputError, ValueError):
         found.note(f"{_short(label)} is not JSON")
         return
-    _walk(found, label, text, depth)
+    _walk(found, label, text, depth, limits.COLLATERAL_DEPTH)
 
 
 def _add_string(found: Collateral, label: str, data: bytes, depth: int) -> None:
@@ -271,26 +272,31 @@ def _add_string(found: Collateral, label: str, data: bytes, depth: int) -> None:
         _add(found, label, value.encode("utf-8", "replace"), depth - 1)
 
 
-def _walk(found: Collateral, label: str, text: str, depth: int) -> None:
-    """Look through the JSON value `text`, which was parsed strictly before."""
-    if text.startswith("["):
+def _walk(found: Collateral, label: str, text: str, depth: int, levels: int) -> None:
+    """Look through the JSON value `text`, which was parsed strictly before, `levels` deep."""
+    if levels == 0:
+        found.note(f"{_short(label)} nests too deeply to be searched")
+    elif text.startswith("["):
         numbers = json.loads(text)
         if numbers and all(isinstance(n, int) and 0 <= n < 256 for n in numbers):
             _add(found, label, bytes(numbers), depth - 1)
             return
         for item in _items(text)[: limits.DETECT_LEAVES]:
-            _walk(found, label, item, depth)
+            _walk(found, label, item, depth, levels - 1)
     elif text.startswith('"'):
         _add(found, label, json.loads(text).encode("utf-8", "replace"), depth - 1)
     elif text.startswith("{"):
         members = {_plain(name): (name, raw) for name, raw in _members(text)}
         for name, (key, raw) in members.items():
+            # Bundles name what they lack, too.
+            if raw in ('""', "null"):
+                continue
             into = found.tcb_infos if name in _TCB_INFO else found.identities if name in _IDENTITY else None
             signature = members.get(f"{name}signature", members.get("signature"))
             if into is not None and signature is not None:
                 _add_signed(into, raw, signature[1])
             elif not name.endswith("signature"):
-                _walk(found, key, raw, depth)
+                _walk(found, key, raw, depth, levels - 1)
         if "tcblevels" in members:
             found.note(f"{_short(label)} has TCB levels, and no signature")
 
@@ -300,7 +306,9 @@ def _add_signed(into: list[Signed], raw: str, signature: str) -> None:
     item = Signed(body.encode("utf-8", "replace"), _signature(json.loads(signature)))
     if item not in into and len(into) < limits.COLLATERAL_STATEMENTS:
         into.append(item)
-    # Tools that print JSON prettily change its spaces, which Intel's statements have none of.
+    # Tools that print JSON prettily put spaces into it, which Intel's statements have none of.
+    if "\n" not in body and '": ' not in body:
+        return
     try:
         compact = json.dumps(json.loads(body), separators=(",", ":"), ensure_ascii=False).encode()
     except (ValueError, RecursionError):

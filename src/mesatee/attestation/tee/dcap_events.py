@@ -8,7 +8,7 @@ SHA-384(event_type, little-endian || ":" || event || ":" || payload); for those 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from mesatee.attestation.appraisal import Answer
@@ -40,7 +40,7 @@ def replay_json(text: bytes, rtmrs: Sequence[bytes]) -> tuple[Answer, list[str]]
     if not isinstance(log, list) or not log or not all(isinstance(e, dict) and "imr" in e for e in log):
         return Answer.NOT_ESTABLISHED, []
     try:
-        return _compare(_extend(log, len(rtmrs)), rtmrs)
+        return compare(_extend(log, len(rtmrs)), rtmrs)
     except InputError as error:
         return Answer.REFUSED, [f"the event log: {error.message}"]
 
@@ -54,6 +54,9 @@ def _extend(log: list[dict[str, Any]], count: int) -> dict[int, bytes]:
         if type(index) is not int or not 0 <= index < count:
             raise Malformed("an event is of a register that there is not")
         digest = _hex(entry.get("digest"))
+        if kind == RUNTIME_EVENT and not digest:
+            # Newer tools leave out what can be computed.
+            digest = _runtime_digest(entry)
         if len(digest) != _DIGEST_BYTES:
             raise Malformed("an event has no SHA-384 digest")
         if kind == RUNTIME_EVENT and digest != _runtime_digest(entry):
@@ -77,7 +80,10 @@ def _hex(value: object) -> bytes:
         raise Malformed("an event has a value that is not hex") from None
 
 
-def _compare(registers: dict[int, bytes], rtmrs: Sequence[bytes]) -> tuple[Answer, list[str]]:
+def compare(registers: Mapping[int, bytes], rtmrs: Sequence[bytes]) -> tuple[Answer, list[str]]:
+    """Whether the `registers` that a log leads to are those of the TD, and which it says nothing of."""
+    if not registers:
+        return Answer.NOT_ESTABLISHED, ["the event log extends no register"]
     wrong = [index for index, value in sorted(registers.items()) if value != rtmrs[index]]
     if wrong:
         return Answer.REFUSED, [f"the event log does not lead to RTMR{index}" for index in wrong]
@@ -108,4 +114,4 @@ def report_data_in(text: bytes) -> bytes | None:
     return value.encode("utf-8", "replace") if isinstance(value, str) and value else None
 
 
-__all__ = ["RUNTIME_EVENT", "ccel_in", "replay_json", "report_data_in"]
+__all__ = ["RUNTIME_EVENT", "ccel_in", "compare", "replay_json", "report_data_in"]

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final, NoReturn, TypeVar
 
 from mesatee import _core
@@ -200,8 +201,12 @@ class _Json:
         return self.list("advisoryIDs", read, optional=True)
 
 
+@lru_cache(maxsize=limits.STATEMENTS_CACHED)
 def parse_tcb_info(text: bytes) -> TcbInfo:
-    """TCB info of version 2 or 3. Raises `Malformed`, `TooLarge` or `UnsupportedVersion`."""
+    """TCB info of version 2 or 3. Parsed once for all quotes that it is used with.
+
+    Raises `Malformed`, `TooLarge` or `UnsupportedVersion`.
+    """
     top = _Json(_core.parse_json(text, limits.COLLATERAL_BYTES, limits.JSON_DEPTH), "the TCB info")
     version = top.number("version")
     if version not in (2, 3):
@@ -283,6 +288,7 @@ def _module(module: _Json, named: bool) -> TdxModule:
     )
 
 
+@lru_cache(maxsize=limits.STATEMENTS_CACHED)
 def parse_qe_identity(text: bytes) -> QeIdentity:
     """QE identity of version 2 or 3. Raises `Malformed`, `TooLarge` or `UnsupportedVersion`."""
     top = _Json(_core.parse_json(text, limits.COLLATERAL_BYTES, limits.JSON_DEPTH), "the QE identity")

@@ -72,7 +72,7 @@ def verify(
     5. Intel signed QE identity and TCB info, they are current, and about this kind of TEE and platform.
     6. The QE is the one of the identity.
     7. The platform's TCB level, with the TDX module's and the QE's.
-    8. Nothing on the way was revoked. Without both revocation lists no level is established.
+    8. Nothing on the way was revoked. Without both revocation lists no good level is established.
 
     Raises nothing: what does not hold is REFUSED, with the reason.
     """
@@ -85,12 +85,12 @@ def verify(
     _tcb(quote, collateral, at, anchors, found, answers)  # 5 to 7.
     # 8. Revocation.
     found.revocation = _NO if _NO in answers else _UNKNOWN if _UNKNOWN in answers or not answers else _YES
-    if found.tcb is not _UNKNOWN and found.revocation is _UNKNOWN and found.match is not None:
-        found.say(
-            f"the collateral says {found.match.status}, but without all revocation lists that proves nothing"
-        )
-    if found.revocation is not _YES and found.tcb is _YES:
-        found.tcb, found.match = _UNKNOWN, None
+    if found.match is not None and found.revocation is not _YES:
+        status = found.match.status
+        found.say(f"the collateral says {status}, but without all revocation lists that is not established")
+        # What speaks against a platform counts all the same.
+        found.tcb = _NO if status is dcap_tcb.TcbStatus.REVOKED else _UNKNOWN
+        found.match = None
     found.say(*collateral.notes)
     return found
 
@@ -110,7 +110,12 @@ class _PckKey:
         """From the quote where it has one, and only then from elsewhere: by its key, not by its name."""
         if quote.certification_type not in (_PCK_LEAF, _PCK_CHAIN):
             # Types 1 to 3: the quote names the platform, and its certificate comes apart from it.
-            given = [c for c in collateral.certificates if dcap_pck.SGX_EXTENSION in c.extensions]
+            # The name too: SGX SDKs put quotes into certificates of their own under the same identifier.
+            given = [
+                c
+                for c in collateral.certificates
+                if dcap_pck.SGX_EXTENSION in c.extensions and _PCK_SUBJECT in _parts(c.subject)
+            ]
             signers = [
                 c for c in given if not _objection(c.spki, quote.qe_report_signature, quote.qe_report.raw)
             ]

@@ -50,10 +50,10 @@ class Endorsements:
         if depth < 0 or len(data) > limits.CASE_FILE_BYTES:
             return False
         text = data.strip(b"\0 \r\n\t")
-        if b"-----BEGIN" in text:
-            self._pem(label, text)
-        elif data[:2] in _LONG_FORM:
+        if data[:2] in _LONG_FORM:
             self._der(label, data)
+        elif b"-----BEGIN" in text:
+            self._pem(label, text)
         elif text[:1] in (b"{", b"["):
             return self._json(label, text, depth)
         elif (entries := table(data)) is not None:

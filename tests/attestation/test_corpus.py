@@ -267,3 +267,40 @@ def test_noise_is_never_affirmed(tee: str, noise: bytes, at: int | None):
     found = corpus.check(tee, dict.fromkeys(roles, noise), at, corpus.CorpusPolicy())
     assert found.tier in (Status.NONE, Status.CONTRAINDICATED)
     assert not any(reason.startswith("internal error") for reason in found.reasons)
+
+
+def test_a_cached_verdict_counts_for_the_same_bytes_and_its_age(monkeypatch: pytest.MonkeyPatch):
+    calls = []
+
+    def counted(*args: object) -> Verdict:
+        calls.append(args)
+        return corpus.plain_verdict(Status.NONE)
+
+    monkeypatch.setattr(corpus, "check", counted)
+    cache = corpus.VerdictCache(corpus.CorpusPolicy(), age_seconds=10)
+    for at, files, fresh in (
+        (100, {"quote": b"a"}, True),
+        (109, {"quote": b"a"}, False),
+        (110, {"quote": b"a"}, True),
+        (100, {"quote": b"a"}, True),
+        (100, {"report": b"a"}, True),
+        (100, {"quote": b"b"}, True),
+        (100, {"quote": b"b", "crl": b""}, True),
+        (100, {"quote": b"b"}, False),
+    ):
+        before = len(calls)
+        cache.check("sgx", dict(files), at)
+        assert (len(calls) > before) is fresh, (at, files)
+    before = len(calls)
+    cache.check("tdx", {"quote": b"b"}, 100)
+    assert len(calls) == before + 1
+
+
+def test_the_cache_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(limits, "VERDICTS_CACHED_BYTES", 100)
+    cache = corpus.VerdictCache(corpus.CorpusPolicy(), age_seconds=10)
+    for number in range(10):
+        cache.check("abacus", {"quote": bytes([number]) * 40}, 0)
+        assert len(cache) <= 2
+    cache.check("abacus", {"quote": bytes(200)}, 0)
+    assert len(cache) == 0

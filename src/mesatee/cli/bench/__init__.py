@@ -1,7 +1,7 @@
 """`mesatee bench NAME`: measures one part beside its peers, in one run, and says whether the goal is met.
 
 >>> sorted(BENCHES)
-['channel', 'gateway', 'seal', 'spawn', 'task']
+['attestation', 'channel', 'gateway', 'seal', 'spawn', 'task']
 
 Progress goes to standard error, the result to standard output: one JSON object with ``--json``, else lines
 for people. A peer that cannot be had is a row without its figure and with the reason, never left out.
@@ -20,6 +20,7 @@ from .rows import Goal, Row, Say, report, table
 
 BENCHES: Final = MappingProxyType(
     {
+        "attestation": "verdicts on captured evidence of each TEE, against dcap-qvl for SGX and TDX",
         "channel": "connecting with mutual attestation, against TCP and Python's mutual TLS",
         "gateway": "authorised and logged requests a second, against the same app behind plain TLS",
         "seal": "sealing and opening a file, against pyrage and the age crate",

@@ -53,6 +53,8 @@ class Measured:
     objections: list[str] = field(default_factory=list)
     claims: dict[str, Scalar] = field(default_factory=dict)
     measurement: str = ""
+    values: bool = False
+    """The values of all PCRs of each quote are proven."""
     boot: bool = False
     """The values of PCR 0 to 7 of one bank are proven."""
 
@@ -110,6 +112,7 @@ def measure(pieces: Pieces, spki: bytes, public: Public | None = None) -> Measur
     pcrs = _tpm_files.one_set(pieces.pcrs)
     proven: Pcrs = {}
     best: tuple[int, Attest] | None = None
+    found.values = bool(pieces.quotes)
     for quote in pieces.quotes:
         try:
             attest, hash_name = quoted(quote, spki, public)
@@ -138,6 +141,7 @@ def _values(found: Measured, attest: Attest, pcrs: Pcrs, hash_name: str, proven:
         return
     digest = pcr_digest(attest, pcrs, hash_name)
     if digest is None:
+        found.values = False
         found.answers.reasons.append("the values of the quoted PCRs did not all come with the quote")
     elif digest != attest.digest:
         found.objections.append("the PCR values that came with the quote are not those that it signs")
@@ -259,6 +263,8 @@ def check(files: Mapping[str, bytes], at: int | None, policy: CorpusPolicy) -> V
         answers,
         found.objections,
         level=LEVEL if found.boot else 1,
+        # Without the values, the digest of them is a signature over nothing that anybody could appraise.
+        best=Status.AFFIRMING if found.values else Status.NONE,
         measurement=found.measurement,
         claims=found.claims,
     )

@@ -34,6 +34,14 @@ class Machine:
     folder: Path
 
     def run(self, *command: str) -> bytes:
+        """One of tpm2-tools. There is no resource manager, so what it left in the TPM is flushed by hand."""
+        try:
+            return self._run(*command)
+        finally:
+            self._run("tpm2_flushcontext", "--transient-object")
+            self._run("tpm2_flushcontext", "--loaded-session")
+
+    def _run(self, *command: str) -> bytes:
         environment = os.environ | {"TPM2TOOLS_TCTI": f"swtpm:path={self.folder / 'tpm.sock'}"}
         done = subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, timeout=60, check=False
@@ -50,15 +58,12 @@ class Machine:
             *("tpm2_createak", "-C", "ek.ctx", "-c", "ak.ctx", "-G", algorithm, "-g", "sha256"),
             *("-s", scheme, "-u", "ak.pub", "-n", "ak.name"),
         )
-        # The resource manager is missing here: what loading left behind is flushed by hand.
-        self.run("tpm2_flushcontext", "-t")
 
     def quote(self, nonce: bytes, selection: str = "sha256:all") -> dict[str, bytes]:
         self.run(
             *("tpm2_quote", "-c", "ak.ctx", "-l", selection, "-q", nonce.hex()),
             *("-m", "quote.msg", "-s", "quote.sig", "-g", "sha256"),
         )
-        self.run("tpm2_flushcontext", "-t")
         return {
             "quote": self.read("quote.msg"),
             "signature": self.read("quote.sig"),
@@ -171,7 +176,6 @@ def test_a_real_key_signs_what_is_not_the_tpms(machines: tuple[Machine, Machine]
         "hash",
     )
     machine.run(*sign)
-    machine.run("tpm2_flushcontext", "-t")
     verdict = judge(files | {"quote": forged, "signature": machine.read("sig")})
     assert verdict.tier is Status.CONTRAINDICATED
     assert any("not made by a TPM" in line for line in verdict.reasons)
@@ -190,13 +194,10 @@ def test_a_real_key_that_is_not_restricted(machines: tuple[Machine, Machine]):
         *("tpm2_create", "-C", "primary.ctx", "-G", "rsa:rsassa-sha256", "-a", attributes),
         *("-u", "free.pub", "-r", "free.priv"),
     )
-    machine.run("tpm2_flushcontext", "-t")
     machine.run("tpm2_load", "-C", "primary.ctx", "-u", "free.pub", "-r", "free.priv", "-c", "free.ctx")
-    machine.run("tpm2_flushcontext", "-t")
     files = machine.quote(b"nonce")
     (machine.folder / "forged").write_bytes(files["quote"])
     machine.run("tpm2_sign", "-c", "free.ctx", "-g", "sha256", "-s", "rsassa", "-o", "free.sig", "forged")
-    machine.run("tpm2_flushcontext", "-t")
     verdict = judge(
         files | {"signature": machine.read("free.sig"), "ak_public_tpmt": machine.read("free.pub")}
     )

@@ -62,7 +62,7 @@ class Machine:
     def quote(self, nonce: bytes, selection: str = "sha256:all") -> dict[str, bytes]:
         self.run(
             *("tpm2_quote", "-c", "ak.ctx", "-l", selection, "-q", nonce.hex()),
-            *("-m", "quote.msg", "-s", "quote.sig", "-g", "sha256"),
+            *("-m", "quote.msg", "-s", "quote.sig", "-g", "sha256", "-o", "quote.pcrs"),
         )
         return {
             "quote": self.read("quote.msg"),
@@ -209,4 +209,6 @@ def test_single_registers(machines: tuple[Machine, Machine]):
     files = machines[0].quote(b"nonce", "sha256:0,7")
     verdict = judge(files)
     assert (verdict.tier, verdict.level) == (Status.AFFIRMING, 1)
+    dumped = judge(files | {"pcrs": machines[0].read("quote.pcrs")})
+    assert (dumped.tier, dumped.claims) == (Status.AFFIRMING, verdict.claims)
     assert {name for name in verdict.claims if ".pcr." in name} == {"tpm.pcr.sha256.0", "tpm.pcr.sha256.7"}

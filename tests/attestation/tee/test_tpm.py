@@ -381,6 +381,21 @@ def test_one_bad_quote_among_good_ones():
     refused(files, "quote_two")
 
 
+def test_one_bad_copy_of_a_signature():
+    machine = booted()
+    quote = {"message": machine.attest().hex(), "signature": booted(2).sign(machine.attest()).hex()}
+    refused(machine.case(evidence_json=json.dumps(quote).encode()), "signature")
+
+
+def test_signatures_without_names_that_fit():
+    machine = booted()
+    files = machine.case(other_sig=booted(2).sign(b"another message"))
+    files["own_sig"] = files.pop("signature")
+    assert judge(files).tier is Status.AFFIRMING
+    del files["own_sig"]
+    refused(files, "signature")
+
+
 # -- parsers ---------------------------------------------------------------------------------------
 
 

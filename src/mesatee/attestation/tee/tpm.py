@@ -31,7 +31,7 @@ from mesatee.attestation.tee._settle import Answers, settle
 from mesatee.attestation.tee._tpm_files import Key, Pcrs, Pieces, Quote
 from mesatee.attestation.tee._tpm_parse import Attest, Public, parse_attest, parse_public, parse_signature
 from mesatee.attestation.verdict import Verdict
-from mesatee.errors import InputError, MesateeError, TrustError
+from mesatee.errors import InputError, MesateeError, SignatureInvalid, TrustError
 from mesatee.protocol import limits
 
 GOOGLE_ROOT: Final = bytes.fromhex("594759594b9b61524f6c8ef668f7177f7b9066bc0674f2f49fe9e052be78beb2")
@@ -76,19 +76,28 @@ def quoted(quote: Quote, spki: bytes, public: Public | None = None) -> tuple[Att
     # 1. Parse.
     attest = parse_attest(quote.message)
     # 3. Signature. Bare bytes do not name their hash: the PCR digest is as long as it.
-    failure: MesateeError | None = None
-    for data in quote.signatures[: limits.TPM_QUOTES]:
+    fitting = next((name for name, size in eventlog.HASHES.values() if size == len(attest.digest)), "sha256")
+    hash_name = fitting
+
+    def check_one(data: bytes) -> None:
+        nonlocal hash_name
+        signature = parse_signature(data)
+        hash_name = signature.hash or (public and public.scheme_hash) or fitting
+        signature.verify(spki, quote.message, hash_name)
+
+    for data in quote.signatures:
+        check_one(data)
+    if quote.signatures:
+        return attest, hash_name
+    failure: MesateeError = SignatureInvalid("the quote has no signature")
+    for data in quote.guesses[: limits.TPM_QUOTES]:
         try:
-            signature = parse_signature(data)
-            fitting = next(
-                (name for name, size in eventlog.HASHES.values() if size == len(attest.digest)), "sha256"
-            )
-            hash_name = signature.hash or (public and public.scheme_hash) or fitting
-            signature.verify(spki, quote.message, hash_name)
-            return attest, hash_name
+            check_one(data)
         except (InputError, TrustError) as error:
             failure = error
-    raise failure or TrustError("the quote has no signature")
+        else:
+            return attest, hash_name
+    raise failure
 
 
 def pcr_digest(attest: Attest, pcrs: Mapping[str, Mapping[int, bytes]], hash_name: str) -> bytes | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -211,4 +213,10 @@ def test_single_registers(machines: tuple[Machine, Machine]):
     assert (verdict.tier, verdict.level) == (Status.AFFIRMING, 1)
     dumped = judge(files | {"pcrs": machines[0].read("quote.pcrs")})
     assert (dumped.tier, dumped.claims) == (Status.AFFIRMING, verdict.claims)
+    names = ("quote.msg", "quote.sig", "quote.pcrs")
+    triple = b"r" + b":".join(base64.b64encode(machines[0].read(name)) for name in names)
+    envelope = json.dumps({"results": {"quote": triple.decode()}}).encode()
+    for form in (triple, envelope):
+        keylime = judge({"quote": form, "aik_tpm": base64.b64encode(files["ak_public_tpmt"])})
+        assert (keylime.tier, keylime.claims) == (Status.AFFIRMING, verdict.claims), keylime.reasons
     assert {name for name in verdict.claims if ".pcr." in name} == {"tpm.pcr.sha256.0", "tpm.pcr.sha256.7"}

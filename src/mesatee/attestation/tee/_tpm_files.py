@@ -31,6 +31,8 @@ _QUOTE_NAMES: Final = ("message", "quote", "Quote", "quoted", "attest", "msg")
 _SIGNATURE_NAMES: Final = ("signature", "Signature", "raw_sig", "rawSig", "sig")
 _NOISE: Final = re.compile(r"tpm|quote|attest(ation)?|message|msg|signature|sig|raw|bin|[^a-z0-9]")
 _DEPTH: Final = 8
+_TRIPLE: Final = re.compile(rb"[rd]?(/1RDR4AY[A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)")
+"""Keylime's quote: base64 of the message, the signature and the dump of the PCR values."""
 _SELECTION: Final = 4 + 16 * 8
 _DIGESTS: Final = 4 + 8 * 66
 _KEY_OIDS: Final = (bytes.fromhex("06092a864886f70d010101"), bytes.fromhex("06072a8648ce3d0201"))
@@ -86,6 +88,8 @@ class Pieces:
         for quote in self.quotes:
             if quote.message == bare:
                 quote.signatures += [one for one in signatures if one not in quote.signatures]
+                if len(quote.signatures) > limits.TPM_QUOTES:
+                    raise TooLarge(f"a quote has more than {limits.TPM_QUOTES} signatures")
                 return
         if len(self.quotes) >= limits.TPM_QUOTES:
             raise TooLarge(f"the evidence has more than {limits.TPM_QUOTES} quotes")
@@ -181,6 +185,10 @@ def _known(pieces: Pieces, role: str, data: bytes, *, apart: bool) -> bool:
             pieces.add_quote(role, data)
     elif data[12:28] == _DCAP_VENDOR:
         pieces.td_quotes.append(data)
+    elif (triple := _TRIPLE.fullmatch(data[: limits.PEM_BYTES].strip())) is not None:
+        message, signature, values = (_b64(part) or b"" for part in triple.groups())
+        pieces.add_quote(role, message, [signature])
+        pieces.pcrs.append(_pcr_dump(values))
     elif _is_log(data) or (apart and "eventlog" in role.replace("_", "") and data[:1] not in (b"{", b"[")):
         pieces.eventlogs.append(data)
     elif data[:1] == b"\x0a" and GENERATED in data:
@@ -338,7 +346,7 @@ def _bytes(value: Any) -> bytes | None:
     """Bytes of a JSON value: hex, base64, PEM or an array of numbers."""
     if isinstance(value, str) and len(value) >= 8:
         text = value.encode("utf-8", "replace").strip()
-        return text if text.startswith(b"-----BEGIN") else _unwrap(text)
+        return text if text.startswith(b"-----BEGIN") or _TRIPLE.fullmatch(text) else _unwrap(text)
     if isinstance(value, list) and value and all(type(n) is int and 0 <= n < 256 for n in value):
         return bytes(value)
     return None

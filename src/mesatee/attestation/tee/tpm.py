@@ -136,6 +136,10 @@ def measure(pieces: Pieces, spki: bytes, public: Public | None = None) -> Measur
         strength = max((_STRENGTH.index(bank) for bank, indices in attest.selection if indices), default=-1)
         if best is None or strength > best[0]:
             best = strength, attest
+    if best is not None and best[0] == 0:
+        found.answers.reasons.append(
+            "only SHA-1 PCRs were quoted: whoever chose what was measured may have a collision"
+        )
     found.boot = any(values.keys() >= BOOT_PCRS for values in proven.values())
     _replay(found, pieces.eventlogs, proven)
     if best is not None:

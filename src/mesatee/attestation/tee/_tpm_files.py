@@ -31,6 +31,10 @@ _QUOTE_NAMES: Final = ("message", "quote", "Quote", "quoted", "attest", "msg")
 _SIGNATURE_NAMES: Final = ("signature", "Signature", "raw_sig", "rawSig", "sig")
 _NOISE: Final = re.compile(r"tpm|quote|attest(ation)?|message|msg|signature|sig|raw|bin|[^a-z0-9]")
 _DEPTH: Final = 8
+_TRIPLE: Final = re.compile(rb"[rd]?(/1RDR4AY[A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)")
+"""Keylime's quote: base64 of the message, the signature and the dump of the PCR values."""
+_SELECTION: Final = 4 + 16 * 8
+_DIGESTS: Final = 4 + 8 * 66
 _KEY_OIDS: Final = (bytes.fromhex("06092a864886f70d010101"), bytes.fromhex("06072a8648ce3d0201"))
 """rsaEncryption and id-ecPublicKey, near the beginning of a bare SubjectPublicKeyInfo."""
 _OTHER_KEY: Final = re.compile(r"(^|[^a-z])(ek|srk)|endorsement|storage")
@@ -55,6 +59,9 @@ class Quote:
     name: str
     message: bytes
     signatures: list[bytes] = field(default_factory=list)
+    """Named as its own: every one of them must hold."""
+    guesses: list[bytes] = field(default_factory=list)
+    """Without a name that fits: one must hold if it has none of its own."""
 
 
 @dataclass(slots=True)
@@ -81,18 +88,21 @@ class Pieces:
         for quote in self.quotes:
             if quote.message == bare:
                 quote.signatures += [one for one in signatures if one not in quote.signatures]
+                if len(quote.signatures) > limits.TPM_QUOTES:
+                    raise TooLarge(f"a quote has more than {limits.TPM_QUOTES} signatures")
                 return
         if len(self.quotes) >= limits.TPM_QUOTES:
             raise TooLarge(f"the evidence has more than {limits.TPM_QUOTES} quotes")
         self.quotes.append(Quote(name, bare, list(signatures)))
 
     def pair(self) -> None:
-        """Give each quote in a file of its own the signatures whose names fit, or else all of them."""
+        """Give each quote in a file of its own the signatures whose names fit."""
         for quote in self.quotes:
             fitting = [data for name, data in self.signatures if _stem(name) == _stem(quote.name)]
-            for data in fitting or [data for _, data in self.signatures]:
-                if data not in quote.signatures and (fitting or not quote.signatures):
-                    quote.signatures.append(data)
+            quote.signatures += [data for data in fitting if data not in quote.signatures]
+            quote.guesses = [data for _, data in self.signatures]
+        if len(self.quotes) == 1 and not self.quotes[0].signatures and len(self.signatures) == 1:
+            self.quotes[0].signatures = self.quotes[0].guesses
 
 
 def one(pieces: Sequence[bytes], what: str) -> bytes | None:
@@ -147,7 +157,7 @@ def _file(pieces: Pieces, role: str, data: bytes) -> None:
         if inner is None:
             break
         current = inner
-    if "pcr" in low and (values := _pcr_text(data)):
+    if "pcr" in low and (values := _pcr_text(data) or _pcr_dump(data)):
         pieces.pcrs.append(values)
     elif "sig" in low and "quote" not in low.replace("quote_sig", ""):
         pieces.signatures.append((role, data))
@@ -175,6 +185,10 @@ def _known(pieces: Pieces, role: str, data: bytes, *, apart: bool) -> bool:
             pieces.add_quote(role, data)
     elif data[12:28] == _DCAP_VENDOR:
         pieces.td_quotes.append(data)
+    elif (triple := _TRIPLE.fullmatch(data[: limits.PEM_BYTES].strip())) is not None:
+        message, signature, values = (_b64(part) or b"" for part in triple.groups())
+        pieces.add_quote(role, message, [signature])
+        pieces.pcrs.append(_pcr_dump(values))
     elif _is_log(data) or (apart and "eventlog" in role.replace("_", "") and data[:1] not in (b"{", b"[")):
         pieces.eventlogs.append(data)
     elif data[:1] == b"\x0a" and GENERATED in data:
@@ -332,7 +346,7 @@ def _bytes(value: Any) -> bytes | None:
     """Bytes of a JSON value: hex, base64, PEM or an array of numbers."""
     if isinstance(value, str) and len(value) >= 8:
         text = value.encode("utf-8", "replace").strip()
-        return text if text.startswith(b"-----BEGIN") else _unwrap(text)
+        return text if text.startswith(b"-----BEGIN") or _TRIPLE.fullmatch(text) else _unwrap(text)
     if isinstance(value, list) and value and all(type(n) is int and 0 <= n < 256 for n in value):
         return bytes(value)
     return None
@@ -347,12 +361,13 @@ def _pcrs(value: Any) -> Pcrs:
     if isinstance(value, dict) and isinstance(inner := value.get("pcrs", value.get("PCRs")), dict | list):
         return _pcrs(inner)
     if isinstance(value, dict):
+        by_index = any(name.isdecimal() for name in value)
         for name, item in value.items():
-            if isinstance(item, dict | list) and not name.isdecimal():
+            if by_index:
+                _put(found, int(name) if name.isdecimal() and len(name) <= 2 else -1, _bytes(item))
+            elif isinstance(item, dict | list):
                 for bank, registers in _pcrs(item).items():
                     found.setdefault(bank, {}).update(registers)
-            elif name.isdecimal() and len(name) <= 2:
-                _put(found, int(name), _bytes(item))
     elif isinstance(value, list):
         for index, item in enumerate(value[: 4 * PCRS]):
             if isinstance(item, dict):
@@ -378,6 +393,33 @@ def _pcr_text(data: bytes) -> Pcrs:
             if len(hit[2]) % 2:
                 raise Malformed("the value of a PCR is not a digest")
             _put(found, int(hit[1]), binascii.unhexlify(hit[2]))
+    return found
+
+
+def _pcr_dump(data: bytes) -> Pcrs:
+    """What `tpm2_quote --pcr` writes: its C structures as they lie in memory, little-endian.
+
+    TPML_PCR_SELECTION (a count, and 16 of hash, size and 4 bytes of bits), a count, and as many TPML_DIGEST (a count,
+    and 8 of size and 64 bytes).
+    """
+    if not _SELECTION <= len(data) - 4 <= _SELECTION + 4 * PCRS * _DIGESTS:
+        return {}
+    banks = int.from_bytes(data[:4], "little")
+    lists = int.from_bytes(data[_SELECTION : _SELECTION + 4], "little")
+    if not 1 <= banks <= limits.EVENT_BANKS or len(data) != _SELECTION + 4 + lists * _DIGESTS:
+        return {}
+    values: list[bytes] = []
+    for start in range(_SELECTION + 4, len(data), _DIGESTS):
+        for place in range(min(int.from_bytes(data[start : start + 4], "little"), 8)):
+            at = start + 4 + place * 66
+            values.append(data[at + 2 : at + 2 + int.from_bytes(data[at : at + 2], "little")])
+    found: Pcrs = {}
+    rest = iter(values)
+    for bank in range(banks):
+        bits = int.from_bytes(data[4 + 8 * bank + 3 : 4 + 8 * bank + 7], "little")
+        for index in range(PCRS):
+            if bits >> index & 1:
+                _put(found, index, next(rest, None))
     return found
 
 

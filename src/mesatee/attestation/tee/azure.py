@@ -45,6 +45,7 @@ TDX: Final = 4
 HASHES: Final = {1: "sha256", 2: "sha384", 3: "sha512"}
 AK_NAME: Final = "HCLAkPub"
 LEVEL: Final = 5
+_ENDORSEMENTS: Final = re.compile(r"crl|cert|vcek|vlek|chain|aux")
 _SNP_DATA: Final = slice(0x50, 0x90)
 _TDREPORT_DATA: Final = slice(128, 192)
 _TDREPORT_TDINFO: Final = slice(512, 1_024)
@@ -161,7 +162,9 @@ def _hardware(
     """Step 2. The verifiers of the hardware are imported when they are needed: each is as long as this one."""
     verifier = _verifier("snp" if hcl.kind == SNP else "tdx")
     if hcl.kind == SNP:
-        certificates = [*pieces.certificates, *pieces.anchors]
+        # Revocation lists and tables of certificates are for that verifier to read.
+        others = [data for role, data in pieces.others.items() if _ENDORSEMENTS.search(role.lower())]
+        certificates = [*pieces.certificates, *pieces.anchors, *others]
         return verifier(hcl.hardware, certificates, at, policy)
     quote = _tpm_files.one(pieces.td_quotes, "TD quote")
     if quote is None:

@@ -31,7 +31,7 @@ from mesatee.attestation.tee._settle import Answers, settle
 from mesatee.attestation.tee._tpm_files import Key, Pcrs, Pieces, Quote
 from mesatee.attestation.tee._tpm_parse import Attest, Public, parse_attest, parse_public, parse_signature
 from mesatee.attestation.verdict import Verdict
-from mesatee.errors import InputError, MesateeError, TrustError
+from mesatee.errors import InputError, MesateeError, SignatureInvalid, TrustError
 from mesatee.protocol import limits
 
 GOOGLE_ROOT: Final = bytes.fromhex("594759594b9b61524f6c8ef668f7177f7b9066bc0674f2f49fe9e052be78beb2")
@@ -53,6 +53,8 @@ class Measured:
     objections: list[str] = field(default_factory=list)
     claims: dict[str, Scalar] = field(default_factory=dict)
     measurement: str = ""
+    values: bool = False
+    """The values of all PCRs of each quote are proven."""
     boot: bool = False
     """The values of PCR 0 to 7 of one bank are proven."""
 
@@ -74,19 +76,28 @@ def quoted(quote: Quote, spki: bytes, public: Public | None = None) -> tuple[Att
     # 1. Parse.
     attest = parse_attest(quote.message)
     # 3. Signature. Bare bytes do not name their hash: the PCR digest is as long as it.
-    failure: MesateeError | None = None
-    for data in quote.signatures[: limits.TPM_QUOTES]:
+    fitting = next((name for name, size in eventlog.HASHES.values() if size == len(attest.digest)), "sha256")
+    hash_name = fitting
+
+    def check_one(data: bytes) -> None:
+        nonlocal hash_name
+        signature = parse_signature(data)
+        hash_name = signature.hash or (public and public.scheme_hash) or fitting
+        signature.verify(spki, quote.message, hash_name)
+
+    for data in quote.signatures:
+        check_one(data)
+    if quote.signatures:
+        return attest, hash_name
+    failure: MesateeError = SignatureInvalid("the quote has no signature")
+    for data in quote.guesses[: limits.TPM_QUOTES]:
         try:
-            signature = parse_signature(data)
-            fitting = next(
-                (name for name, size in eventlog.HASHES.values() if size == len(attest.digest)), "sha256"
-            )
-            hash_name = signature.hash or (public and public.scheme_hash) or fitting
-            signature.verify(spki, quote.message, hash_name)
-            return attest, hash_name
+            check_one(data)
         except (InputError, TrustError) as error:
             failure = error
-    raise failure or TrustError("the quote has no signature")
+        else:
+            return attest, hash_name
+    raise failure
 
 
 def pcr_digest(attest: Attest, pcrs: Mapping[str, Mapping[int, bytes]], hash_name: str) -> bytes | None:
@@ -110,6 +121,7 @@ def measure(pieces: Pieces, spki: bytes, public: Public | None = None) -> Measur
     pcrs = _tpm_files.one_set(pieces.pcrs)
     proven: Pcrs = {}
     best: tuple[int, Attest] | None = None
+    found.values = bool(pieces.quotes)
     for quote in pieces.quotes:
         try:
             attest, hash_name = quoted(quote, spki, public)
@@ -124,6 +136,10 @@ def measure(pieces: Pieces, spki: bytes, public: Public | None = None) -> Measur
         strength = max((_STRENGTH.index(bank) for bank, indices in attest.selection if indices), default=-1)
         if best is None or strength > best[0]:
             best = strength, attest
+    if best is not None and best[0] == 0:
+        found.answers.reasons.append(
+            "only SHA-1 PCRs were quoted: whoever chose what was measured may have a collision"
+        )
     found.boot = any(values.keys() >= BOOT_PCRS for values in proven.values())
     _replay(found, pieces.eventlogs, proven)
     if best is not None:
@@ -138,6 +154,7 @@ def _values(found: Measured, attest: Attest, pcrs: Pcrs, hash_name: str, proven:
         return
     digest = pcr_digest(attest, pcrs, hash_name)
     if digest is None:
+        found.values = False
         found.answers.reasons.append("the values of the quoted PCRs did not all come with the quote")
     elif digest != attest.digest:
         found.objections.append("the PCR values that came with the quote are not those that it signs")
@@ -261,6 +278,8 @@ def check(files: Mapping[str, bytes], at: int | None, policy: CorpusPolicy) -> V
         answers,
         found.objections,
         level=LEVEL if found.boot else 1,
+        # Without the values, the digest of them is a signature over nothing that anybody could appraise.
+        best=Status.AFFIRMING if found.values else Status.NONE,
         measurement=found.measurement,
         claims=found.claims,
     )

@@ -1,0 +1,542 @@
+"""TPM quotes: attacks by TPMs whose keys are made here, and quotes captured from real machines."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import random
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.x509.oid import NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mesatee.attestation import corpus
+from mesatee.attestation.appraisal import Answer, Status
+from mesatee.attestation.tee import tpm
+from mesatee.attestation.verdict import Verdict
+from mesatee.errors import EvidenceRefused, InputError, Malformed, MesateeError, TooLarge, UnsupportedVersion
+from mesatee.protocol import limits
+
+POLICY = corpus.CorpusPolicy()
+EVIDENCE = Path(os.environ.get("MESATEE_SHARED", "../shared")) / "evidence"
+needs_evidence = pytest.mark.skipif(not EVIDENCE.is_dir(), reason=f"{EVIDENCE} is not there")
+ATTESTATION_KEY = 0x00050072
+"""fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, restricted, sign."""
+NOW = 1_800_000_000
+NONCE = b"a nonce of this very session...."
+
+
+def sized(data: bytes) -> bytes:
+    return struct.pack(">H", len(data)) + data
+
+
+@cache
+def rsa_key(number: int) -> rsa.RSAPrivateKey:
+    return rsa.generate_private_key(65_537, 2_048)
+
+
+@dataclass
+class Machine:
+    """A TPM with one key, 24 PCRs and a firmware log, in the formats of the specification."""
+
+    key: Any = field(default_factory=lambda: rsa_key(1))
+    attributes: int = ATTESTATION_KEY
+    pcrs: dict[int, bytes] = field(default_factory=lambda: {i: bytes(32) for i in range(24)})
+    log: bytes = b""
+
+    def boot(self, *measured: tuple[int, bytes]) -> Machine:
+        spec = b"Spec ID Event03\0" + bytes(4) + bytes([0, 2, 0, 2]) + struct.pack("<IHHB", 1, 11, 32, 0)
+        self.log = struct.pack("<II", 0, 3) + bytes(20) + struct.pack("<I", len(spec)) + spec
+        for register, data in measured:
+            digest = hashlib.sha256(data).digest()
+            self.pcrs[register] = hashlib.sha256(self.pcrs[register] + digest).digest()
+            self.log += (
+                struct.pack("<IIIH", register, 1, 1, 11) + digest + struct.pack("<I", len(data)) + data
+            )
+        return self
+
+    def attest(
+        self,
+        nonce: bytes = NONCE,
+        magic: bytes = b"\xffTCG",
+        kind: int = 0x8018,
+        select: bytes = b"\xff\xff\xff",
+        digest: bytes | None = None,
+    ) -> bytes:
+        chosen = [self.pcrs[i] for i in range(8 * len(select)) if select[i // 8] >> i % 8 & 1]
+        digest = hashlib.sha256(b"".join(chosen)).digest() if digest is None else digest
+        clock = struct.pack(">QIIB", 1_000, 2, 3, 1) + bytes(8)
+        selection = struct.pack(">IHB", 1, 11, len(select)) + select
+        return (
+            magic
+            + struct.pack(">H", kind)
+            + sized(b"\0\x0b" + bytes(32))
+            + sized(nonce)
+            + clock
+            + selection
+            + sized(digest)
+        )
+
+    def sign(self, message: bytes, scheme: int = 0x14) -> bytes:
+        if isinstance(self.key, ec.EllipticCurvePrivateKey):
+            r, s = decode_dss_signature(self.key.sign(message, ec.ECDSA(hashes.SHA256())))
+            parts = [n.to_bytes((n.bit_length() + 7) // 8) for n in (r, s)]
+            return struct.pack(">HH", 0x18, 11) + b"".join(map(sized, parts))
+        how: Any = padding.PKCS1v15()
+        if scheme == 0x16:
+            how = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
+        return struct.pack(">HH", scheme, 11) + sized(self.key.sign(message, how, hashes.SHA256()))
+
+    def pem(self) -> bytes:
+        encoded: bytes = self.key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        return encoded
+
+    def public(self) -> bytes:
+        numbers = self.key.public_key().public_numbers()
+        if isinstance(self.key, ec.EllipticCurvePrivateKey):
+            head = struct.pack(">HHI", 0x23, 11, self.attributes) + sized(b"")
+            size = (self.key.curve.key_size + 7) // 8
+            curve = {256: 3, 384: 4}[self.key.curve.key_size]
+            unique = sized(numbers.x.to_bytes(size)) + sized(numbers.y.to_bytes(size))
+            return head + struct.pack(">HHHHH", 0x10, 0x18, 11, curve, 0x10) + unique
+        head = struct.pack(">HHI", 1, 11, self.attributes) + sized(b"")
+        modulus = sized(numbers.n.to_bytes(256))
+        return head + struct.pack(">HHHHI", 0x10, 0x14, 11, 2_048, 0) + modulus
+
+    def values(self) -> bytes:
+        return json.dumps({"sha256": {str(i): v.hex() for i, v in self.pcrs.items()}}).encode()
+
+    def case(self, message: bytes | None = None, **files: bytes) -> dict[str, bytes]:
+        message = self.attest() if message is None else message
+        found = {
+            "quote": message,
+            "signature": self.sign(message),
+            "ak_public_pem": self.pem(),
+            "pcrs": self.values(),
+            "nonce": NONCE,
+        }
+        if self.log:
+            found["eventlog"] = self.log
+        return found | files
+
+
+def booted(number: int = 1) -> Machine:
+    return Machine(rsa_key(number)).boot((0, b"firmware"), (4, b"kernel"), (7, bytes(4)))
+
+
+def judge(files: Mapping[str, bytes], at: int | None = None) -> Verdict:
+    """As `corpus.check` does: refusals of the input contraindicate."""
+    try:
+        return tpm.check(files, at, POLICY)
+    except MesateeError as error:
+        return corpus.plain_verdict(Status.CONTRAINDICATED, error.message)
+
+
+# -- good ones -------------------------------------------------------------------------------------
+
+
+def test_a_booted_machine():
+    verdict = judge(booted().case())
+    assert verdict.tier is Status.AFFIRMING
+    assert {verdict.signature, verdict.chain, verdict.replay, verdict.binding} == {Answer.AFFIRMED}
+    assert verdict.level == 3
+    assert verdict.claims["tpm.nonce"] == NONCE.hex()
+
+
+@pytest.mark.parametrize("key", [ec.SECP256R1(), ec.SECP384R1()])
+def test_keys_on_curves(key: ec.EllipticCurve):
+    machine = Machine(ec.generate_private_key(key))
+    assert judge(machine.case()).tier is Status.AFFIRMING
+    assert judge(machine.case(ak_public_tpmt=machine.public())).tier is Status.AFFIRMING
+
+
+def test_pss_and_bare_signatures():
+    machine = booted()
+    message = machine.attest()
+    assert judge(machine.case(signature=machine.sign(message, scheme=0x16))).tier is Status.AFFIRMING
+    assert judge(machine.case(signature=machine.sign(message)[6:])).tier is Status.AFFIRMING
+
+
+def test_wrappings():
+    machine = booted()
+    message, public = machine.attest(), machine.public()
+    signature = machine.sign(message)
+    files = [
+        machine.case(quote=sized(message)),
+        machine.case(quote=message.hex().encode(), signature=base64.b64encode(signature)),
+        machine.case(ak_public_pem=b"", ak_public_tpmt=public),
+        machine.case(ak_public_pem=b"", ak_pub=sized(public)),
+        machine.case(nonce=NONCE.hex().encode()),
+        machine.case(
+            pcrs=b"sha256:\n"
+            + b"".join(b"  %d : 0x%s\n" % (i, v.hex().encode()) for i, v in machine.pcrs.items())
+        ),
+        machine.case(pcrs=json.dumps([list(v) for v in machine.pcrs.values()]).encode()),
+    ]
+    for case in files:
+        assert judge({role: data for role, data in case.items() if data}).tier is Status.AFFIRMING
+    evidence = {
+        "ak": base64.b64encode(public).decode(),
+        "quote": {
+            "message": message.hex(),
+            "signature": list(signature),
+            "pcrs": [v.hex() for v in machine.pcrs.values()],
+        },
+    }
+    verdict = judge({"evidence": json.dumps(evidence).encode(), "ak.pem": machine.pem()})
+    assert verdict.tier is Status.AFFIRMING
+
+
+def test_a_key_that_came_with_the_evidence_alone_is_nobodys():
+    machine = booted()
+    quote = {"message": machine.attest().hex(), "signature": machine.sign(machine.attest()).hex()}
+    evidence = {"ak_public": base64.b64encode(machine.public()).decode(), "quote": quote}
+    verdict = judge({"evidence_json": json.dumps(evidence).encode()})
+    assert (verdict.tier, verdict.signature, verdict.chain) == (
+        Status.NONE,
+        Answer.AFFIRMED,
+        Answer.NOT_ESTABLISHED,
+    )
+
+
+def test_without_a_nonce_freshness_is_not_established():
+    case = booted().case()
+    del case["nonce"]
+    assert judge(case).binding is Answer.NOT_ESTABLISHED
+
+
+def test_without_values_no_boot_is_proven():
+    case = booted().case()
+    del case["pcrs"]
+    verdict = judge(case)
+    assert (verdict.tier, verdict.signature) == (Status.NONE, Answer.AFFIRMED)
+    assert (verdict.level, verdict.replay) == (1, Answer.NOT_ESTABLISHED)
+
+
+def certificate(subject: str, key: Any, issuer: str, by: Any, *, authority: bool) -> bytes:
+    def name(text: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name(subject))
+        .issuer_name(name(issuer))
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(datetime.datetime.fromtimestamp(NOW - 1_000, datetime.UTC))
+        .not_valid_after(datetime.datetime.fromtimestamp(NOW + 1_000, datetime.UTC))
+        .add_extension(x509.BasicConstraints(authority, None), critical=True)
+        .sign(by, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
+
+
+def certified() -> dict[str, bytes]:
+    machine = booted()
+    files = machine.case()
+    del files["ak_public_pem"]
+    return files | {
+        "ak_cert": certificate("ak", machine.key, "root", rsa_key(9), authority=False),
+        "ak_root": certificate("root", rsa_key(9), "root", rsa_key(9), authority=True),
+    }
+
+
+def test_a_certified_key():
+    verdict = judge(certified(), NOW)
+    assert (verdict.tier, verdict.chain) == (Status.AFFIRMING, Answer.AFFIRMED)
+    assert verdict.revocation is Answer.NOT_ESTABLISHED
+    assert judge(certified(), None).tier is Status.NONE
+    assert judge(certified(), NOW + 2_000).chain is Answer.REFUSED
+
+
+def test_a_certificate_without_a_trusted_root():
+    files = certified()
+    own = files.pop("ak_root")
+    assert judge(files, NOW).tier is Status.NONE
+    # The same root, but among the certificates of the evidence: a root that nobody named.
+    assert judge(files | {"ak_chain": own}, NOW).tier is Status.CONTRAINDICATED
+
+
+# -- attacks ---------------------------------------------------------------------------------------
+
+
+def refused(files: Mapping[str, bytes], reason: str) -> Verdict:
+    verdict = judge(files)
+    assert verdict.tier is Status.CONTRAINDICATED
+    assert verdict.level == 1
+    assert any(reason in line for line in verdict.reasons), verdict.reasons
+    assert not verdict.claims
+    return verdict
+
+
+def test_quote_of_one_tpm_with_the_key_of_another():
+    verdict = refused(booted(1).case(ak_public_pem=booted(2).pem()), "signature")
+    assert verdict.signature is Answer.REFUSED
+
+
+def test_certificate_of_another_key():
+    other = certificate("ak", rsa_key(2), "root", rsa_key(9), authority=False)
+    refused(booted().case(ak_cert=other), "certificate is of another key")
+    verdict = judge(certified() | {"ak_cert": other}, NOW)
+    assert (verdict.tier, verdict.signature) == (Status.CONTRAINDICATED, Answer.REFUSED)
+
+
+def test_key_in_the_evidence_that_is_not_the_trusted_one():
+    machine = booted()
+    quote = {"message": machine.attest().hex(), "signature": machine.sign(machine.attest()).hex()}
+    evidence = json.dumps({"ak": base64.b64encode(booted(2).public()).decode(), "quote": quote}).encode()
+    refused(machine.case(evidence_json=evidence), "another attestation key")
+
+
+def test_old_quote_with_a_new_nonce():
+    verdict = refused(booted().case(nonce=b"the nonce of a later session"), "another nonce")
+    assert verdict.binding is Answer.REFUSED
+
+
+def test_signed_bytes_that_the_tpm_did_not_make():
+    """TPM2_Sign by a key that is not restricted signs whatever an attacker wrote: all but the magic number."""
+    machine = booted()
+    forged = machine.attest(magic=b"\0TCG")
+    refused(machine.case(forged), "not made by a TPM")
+    with pytest.raises(EvidenceRefused):
+        tpm.parse_attest(forged)
+
+
+def test_another_attestation_is_no_quote():
+    machine = booted()
+    refused(machine.case(machine.attest(kind=0x801A)), "something else than a quote")
+
+
+@pytest.mark.parametrize(
+    ("bit", "name"),
+    [(1, "fixedTPM"), (4, "fixedParent"), (5, "sensitiveDataOrigin"), (16, "restricted"), (18, "sign")],
+)
+def test_a_key_that_signs_more_than_the_tpms_words(bit: int, name: str):
+    machine = booted()
+    machine.attributes ^= 1 << bit
+    refused(machine.case(ak_public_tpmt=machine.public()), f"not {name}")
+
+
+def test_a_key_that_also_decrypts():
+    machine = booted()
+    machine.attributes |= 1 << 17
+    refused(machine.case(ak_public_tpmt=machine.public()), "decrypt")
+
+
+def test_log_that_replays_but_to_other_pcrs():
+    other = Machine(rsa_key(1)).boot((0, b"firmware"), (4, b"rootkit"), (7, bytes(4)))
+    verdict = refused(booted().case(eventlog=other.log), "other values of sha256 PCR 4")
+    assert verdict.replay is Answer.REFUSED
+
+
+def test_log_and_values_of_another_boot():
+    """Both fit each other, and not the quote."""
+    other = Machine(rsa_key(1)).boot((0, b"firmware"), (4, b"rootkit"), (7, bytes(4)))
+    refused(booted().case(eventlog=other.log, pcrs=other.values()), "not those that it signs")
+
+
+def test_two_values_of_one_pcr():
+    machine = booted()
+    quote = {"message": machine.attest().hex(), "signature": machine.sign(machine.attest()).hex()}
+    quote_with = quote | {"pcrs": ["11" * 32] * 24}
+    refused(machine.case(evidence_json=json.dumps(quote_with).encode()), "two values")
+
+
+def test_a_quote_of_no_pcr():
+    machine = booted()
+    refused(machine.case(machine.attest(select=b"\0\0\0", digest=hashlib.sha256().digest())), "no PCR")
+
+
+def test_pcrs_that_were_not_quoted_are_no_claim():
+    machine = booted()
+    verdict = judge(machine.case(machine.attest(select=b"\x01\0\0")))
+    assert verdict.tier is Status.AFFIRMING
+    assert verdict.level == 1
+    assert [name for name in verdict.claims if name.startswith("tpm.pcr")] == ["tpm.pcr.sha256.0"]
+    assert "secure_boot" not in verdict.claims
+
+
+def test_one_bad_quote_among_good_ones():
+    machine = booted()
+    second = machine.attest(nonce=b"", select=b"\xff\0\0")
+    files = machine.case(quote_two=second, sig_two=booted(2).sign(second))
+    del files["nonce"]
+    refused(files, "quote_two")
+
+
+def test_one_bad_copy_of_a_signature():
+    machine = booted()
+    quote = {"message": machine.attest().hex(), "signature": booted(2).sign(machine.attest()).hex()}
+    refused(machine.case(evidence_json=json.dumps(quote).encode()), "signature")
+
+
+def test_signatures_without_names_that_fit():
+    machine = booted()
+    files = machine.case(other_sig=booted(2).sign(b"another message"))
+    files["own_sig"] = files.pop("signature")
+    assert judge(files).tier is Status.AFFIRMING
+    del files["own_sig"]
+    refused(files, "signature")
+
+
+# -- parsers ---------------------------------------------------------------------------------------
+
+
+def test_parsers_refuse_what_is_cut_or_long():
+    machine = booted()
+    message = machine.attest()
+    parsers: list[tuple[Any, bytes]] = [
+        (tpm.parse_attest, message),
+        (tpm.parse_public, machine.public()),
+        (tpm.parse_signature, machine.sign(message)),
+    ]
+    for parse, data in parsers:
+        parse(data)
+        for bad in (data[:-1], data + b"\0", data[:3]):
+            with pytest.raises(InputError):
+                parse(bad)
+        with pytest.raises(TooLarge):
+            parse(data + bytes(limits.TPM_BYTES))
+    long = machine.attest(nonce=bytes(limits.TPM_BYTES - len(machine.attest(nonce=b""))))
+    assert len(long) == limits.TPM_BYTES
+    tpm.parse_attest(long)
+
+
+def test_unknown_kinds():
+    with pytest.raises(UnsupportedVersion):
+        tpm.parse_public(b"\0\x08" + bytes(60))
+    with pytest.raises(UnsupportedVersion):
+        tpm.parse_signature(struct.pack(">HH", 0x1A, 11) + sized(bytes(64)))
+    with pytest.raises(Malformed):
+        tpm.parse_attest(_high_pcr())
+
+
+def _high_pcr() -> bytes:
+    message = booted().attest()
+    return message.replace(b"\0\x0b\x03\xff\xff\xff", b"\0\x0b\x04\xff\xff\xff\x01")
+
+
+def test_limit_of_quotes():
+    machine = booted()
+    messages = [machine.attest(nonce=bytes([n])) for n in range(limits.TPM_QUOTES + 1)]
+    files = {"ak_pem": machine.pem(), "pcrs": machine.values()}
+    for number, message in enumerate(messages[:-1]):
+        files |= {f"quote_{number}": message, f"sig_{number}": machine.sign(message)}
+    assert judge(files).tier is Status.AFFIRMING
+    refused(files | {"quote_last": messages[-1]}, "quotes")
+
+
+def test_limits_of_wrappings():
+    machine = booted()
+    flood = json.dumps({"x": [1.5] * (limits.TPM_JSON_VALUES + 1)}).encode()
+    assert judge(machine.case(other_json=flood)).tier is Status.AFFIRMING
+    deep = b"[" * 100_000 + b"]" * 100_000
+    refused(machine.case(other_json=deep), "not JSON")
+    # Field 4 is not read, but counts; the key in front makes it go-tpm-tools' message.
+    public = b"\x0a" + _varint(len(machine.public())) + machine.public()
+    for count in (limits.PROTOBUF_FIELDS - 2, limits.PROTOBUF_FIELDS - 1):
+        filler = b"\x20\x01" * count + b"\x2a\x04\xffTCG"
+        files = machine.case(attestation_pb=public + filler)
+        if count + 2 > limits.PROTOBUF_FIELDS:
+            refused(files, "fields")
+        else:
+            assert judge(files).tier is Status.AFFIRMING
+
+
+def _varint(value: int) -> bytes:
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128, value >> 7])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_hostile_files_raise_our_errors_only(data: st.DataObject):
+    files = booted().case(ak_tpmt=booted().public())
+    role = data.draw(st.sampled_from(sorted(files)))
+    original = files[role]
+    position, patch = data.draw(st.integers(0, len(original))), data.draw(st.binary(max_size=6))
+    mutated = original[:position] + patch + original[position + len(patch) :]
+    for form in (mutated, original[:position]):
+        with contextlib.suppress(MesateeError):
+            verdict = tpm.check(files | {role: form}, None, POLICY)
+            assert verdict.tier is not Status.AFFIRMING or verdict.signature is Answer.AFFIRMED
+
+
+# -- captured quotes -------------------------------------------------------------------------------
+
+
+def case(folder: Path) -> tuple[corpus.Question, corpus.Expectation | None, dict[str, bytes]]:
+    meta = (folder / "meta.json").read_bytes()
+    question = corpus.question(meta)
+    files = {role: (folder / name).read_bytes() for role, name in question.names.items()}
+    return question, corpus.expectation(meta), files
+
+
+@needs_evidence
+def test_captured_quotes_agree_with_their_cases():
+    seen = 0
+    for folder in sorted((EVIDENCE / "tpm").iterdir()):
+        question, expected, files = case(folder)
+        verdict = judge(files, question.at)
+        assert expected is not None
+        assert verdict.tier is expected.tier, (question.id, verdict.reasons)
+        assert verdict.replay is (Answer.AFFIRMED if "eventlog" in files else Answer.NOT_ESTABLISHED)
+        seen += 1
+    assert seen
+
+
+@needs_evidence
+def test_captured_nonces():
+    _, _, files = case(EVIDENCE / "tpm" / "google-gce-cos85-nonce9009")
+    assert judge(files | {"nonce": b"9009"}).binding is Answer.AFFIRMED
+    assert judge(files | {"nonce": b"9010"}).tier is Status.CONTRAINDICATED
+
+
+def _flips(folder: Path, count: int | None) -> None:
+    question, _, files = case(folder)
+    good = judge(files, question.at)
+    rng = random.Random(2)
+    for role, data in files.items():
+        bits = range(8 * len(data)) if count is None else sorted(rng.sample(range(8 * len(data)), count))
+        for bit in bits:
+            mutated = bytearray(data)
+            mutated[bit // 8] ^= 1 << bit % 8
+            verdict = judge(files | {role: bytes(mutated)}, question.at)
+            if verdict.tier in (Status.AFFIRMING, Status.WARNING):
+                assert verdict.claims == good.claims, (question.id, role, bit)
+                assert verdict.level <= good.level
+
+
+@needs_evidence
+def test_flipped_bits_of_captured_quotes():
+    for folder in sorted((EVIDENCE / "tpm").iterdir()):
+        _flips(folder, 40)
+
+
+@needs_evidence
+@pytest.mark.slow
+def test_every_flipped_bit_of_a_captured_quote():
+    question, _, files = case(EVIDENCE / "tpm" / "google-gce-cos85-nonce9009")
+    good = judge(files, question.at)
+    for role in ("quote_sha256", "sig_sha256", "ak_public_pem", "ak_public_tpmt"):
+        for bit in range(8 * len(files[role])):
+            mutated = bytearray(files[role])
+            mutated[bit // 8] ^= 1 << bit % 8
+            verdict = judge(files | {role: bytes(mutated)}, question.at)
+            assert verdict.tier is not Status.AFFIRMING or verdict.claims == good.claims, (role, bit)

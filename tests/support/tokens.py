@@ -84,7 +84,9 @@ def appraise(tee: str, files: Mapping[str, bytes], at: int | None) -> Verdict | 
         return None
 
 
-def never_affirmed(tee: str, files: Mapping[str, bytes], at: int | None, roles: list[str], every: bool) -> None:
+def never_affirmed(
+    tee: str, files: Mapping[str, bytes], at: int | None, roles: list[str], every: bool
+) -> None:
     """No flipped bit of these files gives an affirming verdict with other claims than the whole evidence."""
     whole = appraise(tee, files, at)
     assert whole is not None
@@ -122,7 +124,11 @@ def raw_sign(key: ec.EllipticCurvePrivateKey, algorithm: int, message: bytes) ->
 
 
 def sign1(
-    key: ec.EllipticCurvePrivateKey, payload: bytes, algorithm: int = -35, says: int | None = None, tag: int = 18
+    key: ec.EllipticCurvePrivateKey,
+    payload: bytes,
+    algorithm: int = -35,
+    says: int | None = None,
+    tag: int = 18,
 ) -> bytes:
     """A COSE_Sign1. `says` is the algorithm in its header, where that is another than the one used."""
     protected = cbor2.dumps({1: algorithm if says is None else says})

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from typing import Any
@@ -49,7 +50,9 @@ def platform_claims(rak: bytes, **changes: Any) -> dict[int, Any]:
     return found | {int(key[1:]): value for key, value in changes.items()}
 
 
-def build(platform: dict[int, Any], realm: dict[int, Any], cpak: Any = CPAK, rak: Any = RAK, tag: int = 399) -> bytes:
+def build(
+    platform: dict[int, Any], realm: dict[int, Any], cpak: Any = CPAK, rak: Any = RAK, tag: int = 399
+) -> bytes:
     parts = {
         44234: tokens.sign1(cpak, cbor2.dumps(platform)),
         44241: tokens.sign1(rak, cbor2.dumps(realm)),
@@ -172,7 +175,13 @@ def test_components_limit():
 def test_collections_that_are_none():
     rak = tokens.point(RAK)
     parts = cbor2.loads(build(platform_claims(rak), realm_claims(rak), tag=0))
-    for bad in ({44234: parts[44234]}, parts | {1: b""}, cbor2.CBORTag(400, parts), cbor2.CBORTag(907, parts), []):
+    for bad in (
+        {44234: parts[44234]},
+        parts | {1: b""},
+        cbor2.CBORTag(400, parts),
+        cbor2.CBORTag(907, parts),
+        [],
+    ):
         with pytest.raises(Malformed):
             cca.parse(cbor2.dumps(bad))
     mac = cbor2.dumps(cbor2.CBORTag(17, [cbor2.dumps({1: 5}), {}, b"p", bytes(32)]))
@@ -209,10 +218,8 @@ def test_no_flipped_bit_at_all_is_affirmed():
 @QUICK
 @given(mutated(WRAPPED))
 def test_hostile_bytes(data: bytes):
-    try:
+    with contextlib.suppress(InputError):
         cca.parse(data)
-    except InputError:
-        pass
     try:
         verdict = check(data)
         assert verdict.tier is not Status.AFFIRMING or verdict.claims == check(WRAPPED).claims

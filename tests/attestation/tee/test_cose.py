@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import cbor2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -110,9 +112,9 @@ def test_size_limit():
         cose.parse(fits + b"\0")
 
 
-@given(st.binary(max_size=300) | st.binary(max_size=200).map(lambda data: b"\xd2\x84\x43\xa1\x01\x26\xa0" + data))
+@given(
+    st.binary(max_size=300) | st.binary(max_size=200).map(lambda data: b"\xd2\x84\x43\xa1\x01\x26\xa0" + data)
+)
 def test_any_bytes(data: bytes):
-    try:
+    with contextlib.suppress(InputError):
         cose.parse(data)
-    except InputError:
-        pass

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 from typing import Any
 
 import cbor2
@@ -75,23 +76,21 @@ def test_other_keys():
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["kty", "crv", "x", "y"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["kty", "crv", "x", "y"]), inner)
+    ),
     max_leaves=5,
 )
 
 
 @given(JSON | st.fixed_dictionaries({"kty": st.just("EC"), "crv": JSON, "x": JSON, "y": JSON}))
 def test_any_jwk(value: Any):
-    try:
+    with contextlib.suppress(InputError):
         keys.from_jwk(value)
-    except InputError:
-        pass
 
 
 @given(st.binary(max_size=100))
 def test_any_bytes(data: bytes):
     for read in (keys.from_spki, keys.from_pem, keys.from_point, keys.from_cose_key):
-        try:
+        with contextlib.suppress(InputError):
             read(data)
-        except InputError:
-            pass

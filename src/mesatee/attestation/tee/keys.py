@@ -111,9 +111,7 @@ def from_jwk(value: Any) -> PublicKey:
         raise Malformed("a JWK is not a JSON object")
     match value.get("kty"), value.get("crv"):
         case "EC", str(curve) if curve in _JWK_CURVES:
-            return _from_coordinates(
-                _JWK_CURVES[curve], _unbase64url(value, "x"), _unbase64url(value, "y")
-            )
+            return _from_coordinates(_JWK_CURVES[curve], _unbase64url(value, "x"), _unbase64url(value, "y"))
         case "OKP", "Ed25519":
             return PublicKey("ed25519", ed25519_spki(_unbase64url(value, "x")))
     raise UnsupportedVersion("a JWK is neither P-256, P-384, P-521 nor Ed25519")

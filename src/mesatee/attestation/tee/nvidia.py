@@ -207,7 +207,9 @@ def _devices(files: Mapping[str, bytes]) -> tuple[Device, ...]:
                 except InputError:
                     continue
     if "spdm" in files or not found:
-        nonce = _files.plain(files["nonce"]) if "nonce" in files else None
+        nonce = files.get("nonce")
+        if nonce is not None and len(nonce) != spdm.NONCE_BYTES:
+            nonce = _files.plain(nonce)
         exchange = _files.evidence(files, "nvidia-gpu", "spdm")
         alone = parse_device(exchange, files.get("cert_chain", b""), nonce)
         # Detection finds the first exchange of the JSON once more, without its certificates.

@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,15 @@ def test_limits():
     assert detect.detect(json.dumps([short.hex()]).encode()).tee == "tpm"
     with pytest.raises(Malformed):
         detect.detect(json.dumps([short.hex()[:-2]]).encode())
+
+
+@pytest.mark.parametrize("piece", [b"#\n", b"[", b"A", b"\x0a", b"-----BEGIN CERTIFICATE-----\n", b"{"])
+def test_repetition_costs_time_in_proportion(piece: bytes):
+    """Cutting one comment line after the other took hours for 8 MiB of them."""
+    started = time.process_time()
+    with pytest.raises(Malformed):
+        detect.detect(piece * (limits.CASE_FILE_BYTES // len(piece)))
+    assert time.process_time() - started < 20
 
 
 def test_a_case_is_what_contains_the_others():

@@ -290,10 +290,8 @@ def _base64(data: bytes) -> bytes | None:
 
 def _comment(data: bytes) -> bytes | None:
     """What follows lines that begin with a hash sign, as licences stand before some projects' test data."""
-    rest = data
-    while rest[:1] == b"#":
-        rest = rest.partition(b"\n")[2]
-    return rest if rest and len(rest) < len(data) else None
+    lines = re.match(rb"(?:#[^\n]*+\n)++", data)
+    return data[lines.end() :] or None if lines else None
 
 
 _JSON_NAMES: Final[Mapping[str, str]] = MappingProxyType({"tdx": "quote_report", "sgx": "quote_report"})

@@ -191,6 +191,22 @@ def test_json_that_is_no_evidence(value: Any):
         nvidia.parse_json(json.dumps(value).encode())
 
 
+def test_json_in_wrappings():
+    text = json.dumps([item(WHOLE)]).encode()
+    inner = json.dumps({"gpu": base64.b64encode(text).decode(), "text": text.decode()}).encode()
+    for data in (text.hex().encode(), base64.b64encode(text), inner):
+        found = nvidia.parse_json(data)
+        assert {device.nonce for device in found} == {NONCE}
+        assert nvidia.verify(found, AT, PIN).signature is Answer.AFFIRMED
+
+
+def test_limit_of_json():
+    text = json.dumps([item(WHOLE)]).encode()
+    nvidia.parse_json(text.ljust(limits.GPU_EVIDENCE_BYTES))
+    with pytest.raises(TooLarge):
+        nvidia.parse_json(text.ljust(limits.GPU_EVIDENCE_BYTES + 1))
+
+
 def test_limit_of_devices():
     nvidia.parse_json(json.dumps([item(build())] * limits.GPUS).encode())
     with pytest.raises(TooLarge):

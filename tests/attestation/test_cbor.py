@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import cbor2
 import pytest
 from hypothesis import given
@@ -121,3 +123,85 @@ def test_limits_one_below_and_one_above() -> None:
 
 def test_semantic_tags_are_not_followed() -> None:
     assert _cbor.decode(cbor2.dumps(cbor2.CBORTag(35, "(")), 10) == _cbor.Tag(35, "(")
+
+
+FOREIGN = st.recursive(
+    st.integers(-(2**64), 2**64 - 1)
+    | st.binary(max_size=40)
+    | st.text(max_size=40)
+    | st.booleans()
+    | st.none(),
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.dictionaries(st.text(max_size=30) | st.integers(-(2**32), 2**32), inner, max_size=5)
+    ),
+    max_leaves=20,
+)
+
+
+@given(FOREIGN)
+def test_foreign_agrees_with_cbor2(value: object) -> None:
+    for canonical in (True, False):
+        encoded = cbor2.dumps(value, canonical=canonical)
+        if depth(value) < limits.FOREIGN_CBOR_DEPTH:
+            assert _cbor.decode_foreign(encoded, 1 << 16) == value
+
+
+def test_foreign_takes_long_heads_and_any_order_and_the_strict_profile_does_not() -> None:
+    for data, value in (
+        (bytes.fromhex("1801"), 1),
+        (bytes.fromhex("5900026162"), b"ab"),
+        (bytes.fromhex("a2616200616101"), {"b": 0, "a": 1}),
+        (bytes.fromhex("a1012a"), {1: -11}),
+        (bytes.fromhex("d81203"), (18, 3)),
+    ):
+        assert _cbor.decode_foreign(data, 64) == value
+        if value != (18, 3):
+            with pytest.raises(Malformed):
+                _cbor.decode(data, 64)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "",
+        "a201000100",  # a key twice
+        "a20100180100",  # a key twice, in two encodings
+        "a2f50101f5",  # True is no key, as it would be 1
+        "a1400a",  # a key of bytes
+        "5f4101ff",
+        "9fff",
+        "bfff",
+        "f97e00",
+        "fa7fc00000",
+        "f7",
+        "f8ff",
+        "1c",
+        "0000",
+        "62ff00",
+        "5bffffffffffffffff",
+        "9bffffffffffffffff",
+    ],
+)
+def test_foreign_refuses(data: str) -> None:
+    with pytest.raises(Malformed):
+        _cbor.decode_foreign(bytes.fromhex(data), 64)
+
+
+def test_foreign_limits() -> None:
+    deep = limits.FOREIGN_CBOR_DEPTH
+    _cbor.decode_foreign(b"\x81" * (deep - 1) + b"\x00", 1 << 16)
+    with pytest.raises(TooLarge):
+        _cbor.decode_foreign(b"\x81" * deep + b"\x00", 1 << 16)
+    many = limits.FOREIGN_CBOR_ITEMS - 1
+    _cbor.decode_foreign(b"\x99" + many.to_bytes(2) + bytes(many), 1 << 16)
+    with pytest.raises(TooLarge):
+        _cbor.decode_foreign(b"\x99" + (many + 1).to_bytes(2) + bytes(many + 1), 1 << 16)
+    with pytest.raises(TooLarge):
+        _cbor.decode_foreign(bytes(65), 64)
+
+
+@given(st.binary(max_size=100))
+def test_foreign_takes_any_bytes(data: bytes) -> None:
+    with contextlib.suppress(InputError):
+        _cbor.decode_foreign(data, 100)

@@ -11,7 +11,6 @@ What it proves: which realm (RIM, REM) runs in memory that the host cannot read,
 from __future__ import annotations
 
 import hashlib
-import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -198,7 +197,7 @@ def verify(token: Token, known: tuple[anchors.Anchor, ...]) -> Answers:
         answers.reasons.append(f"signature of the realm token: {error.message}")
     # 2. Binding.
     name = token.realm.key_hash_name.replace("-", "")
-    bound = hmac.compare_digest(hashlib.new(name, token.realm.key).digest(), token.platform.challenge)
+    bound = hashlib.new(name, token.realm.key).digest() == token.platform.challenge
     answers.binding = Answer.AFFIRMED if bound else Answer.REFUSED
     if not bound:
         answers.reasons.append("the platform token does not vouch for the realm's key")

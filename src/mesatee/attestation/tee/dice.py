@@ -225,30 +225,27 @@ def verify(
     """Answer what is proven at `at` (Unix seconds), under the makers' `roots` (DER, or SHA-256 of it).
 
     1. The certificates sign each other, up to the last of them.
-    2. That one is a root that the policy names. Without any, the chain is not established.
+    2. The chain is valid at `at`, and ends in a root that the policy names. Without any, it is not established.
     """
     answers = Answers()
-    # 1. Signatures, under whatever root the chain itself has.
-    own = [der for der in chain.certificates if _self_issued(der)]
-    result = verify_chain(chain.certificates, own, at, crls, known=KNOWN)
-    answers.signature = (
-        Answer.AFFIRMED if result.path and result.chain is not Answer.REFUSED else result.chain
-    )
-    answers.reasons += result.reasons
-    if answers.signature is Answer.REFUSED:
-        return answers
-    # 2. Root.
     named = tuple(roots)
+    own = [der for der in chain.certificates if _self_issued(der)]
+    # 1. Signatures, under whatever root the chain itself has; its times are the next step's.
+    result = verify_chain(chain.certificates, own, None, known=KNOWN)
+    if result.chain is Answer.REFUSED:
+        answers.signature = Answer.REFUSED
+    elif result.path:
+        answers.signature = Answer.AFFIRMED
+    # 2. Root and times.
+    result = verify_chain(chain.certificates, named or own, at, crls, known=KNOWN)
+    answers.chain, answers.revocation = result.chain, result.revocation
+    answers.reasons += result.reasons
     if not named:
         answers.reasons.append(
             "no root of the device's maker was given: the certificates only sign each other"
         )
-        return answers
-    result = verify_chain(chain.certificates, named, at, crls, known=KNOWN)
-    answers.chain, answers.revocation = result.chain, result.revocation
-    answers.reasons = list(result.reasons)
-    if result.chain is Answer.AFFIRMED:
-        answers.signature = Answer.AFFIRMED
+        if answers.chain is Answer.AFFIRMED:
+            answers.chain = Answer.NOT_ESTABLISHED
     return answers
 
 

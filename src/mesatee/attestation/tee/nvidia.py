@@ -11,7 +11,6 @@ A GPU adds claims to the appraisal of the machine around it, never a level of it
 from __future__ import annotations
 
 import hashlib
-import hmac
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -81,7 +80,7 @@ def parse_json(data: bytes) -> tuple[Device, ...]:
 
     Raises `Malformed`, `TooLarge` or `UnsupportedVersion`.
     """
-    found = tuple(_objects(jsonstrict.parse(data, limit=limits.GPU_EVIDENCE_BYTES), ""))
+    found = tuple(_objects(_loads(data), "", limits.WRAPPINGS))
     if not found:
         raise Malformed("GPU evidence has no object with 'evidence' and 'certificate'")
     if len(found) > limits.GPUS:
@@ -89,20 +88,34 @@ def parse_json(data: bytes) -> tuple[Device, ...]:
     return tuple(_json_device(item, nonce) for item, nonce in found)
 
 
-def _objects(value: Any, nonce: str) -> Iterator[tuple[dict[str, Any], str]]:
+def _loads(data: bytes) -> Any:
+    text = data if _is_json(data) else _files.plain(data)
+    return jsonstrict.parse(text, limit=limits.GPU_EVIDENCE_BYTES)
+
+
+def _is_json(data: bytes) -> bool:
+    return data.lstrip()[:1] in (b"[", b"{")
+
+
+def _objects(value: Any, nonce: str, wrappings: int) -> Iterator[tuple[dict[str, Any], str]]:
     # `jsonstrict` bounds the depth.
-    if isinstance(value, list):
-        for item in value:
-            yield from _objects(item, nonce)
-    elif isinstance(value, dict):
-        own = value.get("nonce") or nonce
-        if not isinstance(own, str):
-            raise Malformed("a nonce of GPU evidence is not text")
-        if isinstance(value.get("evidence"), str):
-            yield value, own
-        else:
+    match value:
+        case list():
+            for item in value:
+                yield from _objects(item, nonce, wrappings)
+        case dict():
+            own = value.get("nonce") or nonce
+            if not isinstance(own, str):
+                raise Malformed("a nonce of GPU evidence is not text")
+            if isinstance(value.get("evidence"), str):
+                yield value, own
+                return
             for item in value.values():
-                yield from _objects(item, own)
+                yield from _objects(item, own, wrappings)
+        case str() if wrappings and len(value) >= limits.DETECT_CHARS:
+            inner = _files.plain(value.encode("utf-8", "replace"))
+            if _is_json(inner):
+                yield from _objects(_loads(inner), nonce, wrappings - 1)
 
 
 def _json_device(item: dict[str, Any], nonce: str) -> Device:
@@ -164,7 +177,7 @@ def _verify(device: Device, at: int | None, root: bytes, reasons: list[str]) -> 
     # 3. Nonce.
     if device.nonce is not None:
         binding = Answer.AFFIRMED
-        if not hmac.compare_digest(device.nonce, device.measurements.nonce):
+        if device.nonce != device.measurements.nonce:
             binding = Answer.REFUSED
             reasons.append("the measurements answer another nonce")
     # 4. Firmware id.
@@ -200,14 +213,16 @@ def _devices(files: Mapping[str, bytes]) -> tuple[Device, ...]:
         found = parse_json(files["evidence_json"])
     elif "spdm" not in files:
         for _, data in sorted(files.items()):
-            if data.lstrip()[:1] in (b"[", b"{"):
+            if _is_json(data) or _is_json(_files.plain(data)):
                 try:
                     return parse_json(data)
                 # Another JSON file, of claims or the like.
                 except InputError:
                     continue
     if "spdm" in files or not found:
-        nonce = _files.plain(files["nonce"]) if "nonce" in files else None
+        nonce = files.get("nonce")
+        if nonce is not None and len(nonce) != spdm.NONCE_BYTES:
+            nonce = _files.plain(nonce)
         exchange = _files.evidence(files, "nvidia-gpu", "spdm")
         alone = parse_device(exchange, files.get("cert_chain", b""), nonce)
         # Detection finds the first exchange of the JSON once more, without its certificates.

@@ -24,7 +24,7 @@ VERSION: Final = 0x11
 _REQUEST: Final = bytes([VERSION, 0xE0])
 _RESPONSE: Final = bytes([VERSION, 0x60])
 _REQUEST_BYTES: Final = 37
-_NONCE_BYTES: Final = 32
+NONCE_BYTES: Final = 32
 _SIGNED: Final = 1
 """Bit 0 of the request's attributes: a signature is wanted."""
 _ALL: Final = 0xFF
@@ -84,7 +84,7 @@ def parse(data: bytes, signature_bytes: int) -> Measurements:
     count = reader.number(1)
     record = reader.take(reader.number(3))
     blocks = _blocks(record, count)
-    reader.take(_NONCE_BYTES)
+    reader.take(NONCE_BYTES)
     opaque = reader.take(reader.number(2))
     signed = data[: reader.position]
     return Measurements(signed, reader.take(signature_bytes), request[4:36], blocks, record, opaque)
@@ -108,4 +108,4 @@ def _blocks(record: bytes, count: int) -> Mapping[int, bytes]:
     return MappingProxyType(found)
 
 
-__all__ = ["VERSION", "Measurements", "parse"]
+__all__ = ["NONCE_BYTES", "VERSION", "Measurements", "parse"]

@@ -231,6 +231,8 @@ TPM_BYTES: Final = 4 * KIB
 """One structure of a TPM (a quote, a public area, a signature), in bytes: the TPM's own buffers are as long."""
 TPM_QUOTES: Final = 16
 """Quotes, signatures and keys in one piece of evidence: a quote for each bank, with some to spare."""
+TPM_TEXT_BYTES: Final = 1 * MIB
+"""A text (JSON, hex, base64) around evidence of a TPM, in bytes; longer files are taken for binary logs."""
 TPM_JSON_VALUES: Final = 16_384
 """Values of a JSON text that are searched for TPM evidence; an array of bytes counts once."""
 PROTOBUF_FIELDS: Final = 4_096

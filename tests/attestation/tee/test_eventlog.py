@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -149,6 +150,26 @@ def test_an_event_without_a_bank_cannot_be_left_out():
         eventlog.replay(log, "sha256")
     short = {"sha256": {0: extend("sha256", b"firmware")}}
     assert eventlog.compare(log, short).answer is Answer.REFUSED
+
+
+def test_wrappings_of_a_log():
+    old = legacy(0, 8, b"version") + b"".join(legacy(n, 4, SEPARATOR) for n in range(4))
+    for log, bank in ((BOOT, "sha256"), (old, "sha1")):
+        values = eventlog.replay(eventlog.parse(log), bank)
+        pcrs = json.dumps({bank: {str(index): value.hex() for index, value in values.items()}}).encode()
+        for role in ("eventlog", "something"):
+            for form in (log, log.hex().encode(), base64.b64encode(log)):
+                found = eventlog.check({role: form, "pcrs": pcrs}, None, POLICY)
+                assert (found.tier, found.replay) == (Status.NONE, Answer.AFFIRMED), role
+        nested = json.dumps({"Log": {"Raw": base64.b64encode(log).decode()}}).encode()
+        assert eventlog.check({"dump": nested, "pcrs": pcrs}, None, POLICY).replay is Answer.AFFIRMED
+
+
+def test_the_limit_of_a_text():
+    dense = json.dumps({"Log": {"Raw": base64.b64encode(BOOT).decode()}}).encode()
+    assert eventlog.check({"x": dense.ljust(limits.TPM_TEXT_BYTES)}, None, POLICY).tier is Status.NONE
+    with pytest.raises(Malformed):
+        eventlog.check({"x": dense.ljust(limits.TPM_TEXT_BYTES + 1)}, None, POLICY)
 
 
 # -- claims ----------------------------------------------------------------------------------------

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mesatee import _core
-from mesatee.attestation.tee import _tpm_parse
+from mesatee.attestation.detect import detect
+from mesatee.attestation.tee import _protobuf, _tpm_parse
 from mesatee.attestation.tee._tpm_parse import GENERATED, Public
 from mesatee.attestation.tee.eventlog import HASHES, PCRS
 from mesatee.errors import InputError, Malformed, TooLarge
@@ -33,6 +34,8 @@ _NOISE: Final = re.compile(r"tpm|quote|attest(ation)?|message|msg|signature|sig|
 _DEPTH: Final = 8
 _TRIPLE: Final = re.compile(rb"[rd]?(/1RDR4AY[A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)")
 """Keylime's quote: base64 of the message, the signature and the dump of the PCR values."""
+_LISTING: Final = 64 * limits.KIB
+"""How far into a file `tpm2_pcrread`'s lines are looked for: four banks print 11,000 bytes."""
 _SELECTION: Final = 4 + 16 * 8
 _DIGESTS: Final = 4 + 8 * 66
 _KEY_OIDS: Final = (bytes.fromhex("06092a864886f70d010101"), bytes.fromhex("06072a8648ce3d0201"))
@@ -149,6 +152,8 @@ def _file(pieces: Pieces, role: str, data: bytes) -> None:
     for _ in range(limits.WRAPPINGS):
         if _known(pieces, low, current, apart=True):
             return
+        if len(current) > limits.TPM_TEXT_BYTES:
+            break
         text = current.strip()
         if text[:1] in (b"{", b"["):
             _json(pieces, low, text)
@@ -164,10 +169,27 @@ def _file(pieces: Pieces, role: str, data: bytes) -> None:
     elif _says_quote(low):
         # Called a quote, and not even the TPM's magic number: its parser refuses it by name.
         pieces.add_quote(role, data)
-    elif "eventlog" in low.replace("_", ""):
-        pieces.eventlogs.append(data)
+    elif (log := _unnamed_log(data)) is not None:
+        pieces.eventlogs.append(log)
     else:
         pieces.others[role] = data
+
+
+def _says_log(low: str) -> bool:
+    return any(
+        word in re.sub("[^a-z]", "", low) for word in ("eventlog", "biosmeasurements", "mbmeasurement")
+    )
+
+
+def _unnamed_log(data: bytes) -> bytes | None:
+    """A log of SHA-1 events has no magic number; the detector tries whether events follow each other."""
+    if len(data) > limits.TPM_TEXT_BYTES:
+        return None
+    try:
+        found = detect(data)
+    except InputError:
+        return None
+    return found.files.get("eventlog") if found.tee == "eventlog" else None
 
 
 def _says_quote(low: str) -> bool:
@@ -189,10 +211,12 @@ def _known(pieces: Pieces, role: str, data: bytes, *, apart: bool) -> bool:
         message, signature, values = (_b64(part) or b"" for part in triple.groups())
         pieces.add_quote(role, message, [signature])
         pieces.pcrs.append(_pcr_dump(values))
-    elif _is_log(data) or (apart and "eventlog" in role.replace("_", "") and data[:1] not in (b"{", b"[")):
+    elif _is_log(data) or (
+        apart and _says_log(role) and data[:1] not in b"{[" and _unwrap(data.strip()) is None
+    ):
         pieces.eventlogs.append(data)
     elif data[:1] == b"\x0a" and GENERATED in data:
-        _protobuf(pieces, data)
+        _attestation(pieces, data)
     elif (
         apart
         and "sig" in role
@@ -251,6 +275,8 @@ def _certificates(pieces: Pieces, role: str, found: list[bytes], *, apart: bool)
 
 
 def _unwrap(text: bytes) -> bytes | None:
+    if len(text) > limits.TPM_TEXT_BYTES:
+        return None
     dense = b"".join(text.split()).removeprefix(b"0x")
     if len(dense) < 8:
         return None
@@ -318,7 +344,7 @@ def _visit(pieces: Pieces, role: str, value: Any, depth: int, budget: list[int])
     elif isinstance(value, dict):
         _object(pieces, role, value, depth, budget)
     elif (data := _bytes(value)) is not None:
-        if low == "raw":
+        if low == "raw" or (_says_log(low) and "canonical" not in low):
             pieces.eventlogs.append(data)
         else:
             _known(pieces, low, data, apart=False)
@@ -388,7 +414,7 @@ def _put(found: Pcrs, index: int, value: bytes | None) -> None:
 def _pcr_text(data: bytes) -> Pcrs:
     """What `tpm2_pcrread` prints: lines of ``index: 0xVALUE``."""
     found: Pcrs = {}
-    for line in data[: limits.PEM_BYTES].splitlines():
+    for line in data[:_LISTING].splitlines():
         if hit := re.fullmatch(rb"\s*(\d{1,2})\s*:\s*(?:0x)?([0-9A-Fa-f]{40,128})\s*", line):
             if len(hit[2]) % 2:
                 raise Malformed("the value of a PCR is not a digest")
@@ -426,73 +452,38 @@ def _pcr_dump(data: bytes) -> Pcrs:
 # -- go-tpm-tools' protocol buffer -----------------------------------------------------------------
 
 
-def _protobuf(pieces: Pieces, data: bytes) -> None:
+def _attestation(pieces: Pieces, data: bytes) -> None:
     """attest.Attestation of go-tpm-tools (proto/attest.proto): keys, quotes, log and certificates."""
     budget = [limits.PROTOBUF_FIELDS]
-    for number, value in _fields(data, budget):
+    for number, value in _protobuf.fields(data, budget):
         if not isinstance(value, bytes):
             continue
         if number == 1:
             public = _tpm_parse.parse_public(value)
             pieces.keys.append(Key(public.spki, public, anchor=False))
         elif number == 2:
-            _protobuf_quote(pieces, value, budget)
+            _attested_quote(pieces, value, budget)
         elif number == 3 and value:
             pieces.eventlogs.append(value)
         elif number in (6, 7) and value:
             pieces.certificates.append(value)
 
 
-def _protobuf_quote(pieces: Pieces, data: bytes, budget: list[int]) -> None:
+def _attested_quote(pieces: Pieces, data: bytes, budget: list[int]) -> None:
     """tpm.Quote: quote, raw_sig, pcrs (a hash and a map of index to value)."""
-    values = {number: value for number, value in _fields(data, budget) if isinstance(value, bytes)}
+    values = {number: value for number, value in _protobuf.fields(data, budget) if isinstance(value, bytes)}
     if 1 not in values or 2 not in values:
         raise Malformed("a quote in the attestation lacks its message or its signature")
     pieces.add_quote("attestation", values[1], [values[2]])
     found: Pcrs = {}
-    for number, entry in _fields(values.get(3, b""), budget):
+    for number, entry in _protobuf.fields(values.get(3, b""), budget):
         if number == 2 and isinstance(entry, bytes):
-            pair = dict(_fields(entry, budget))
+            pair = dict(_protobuf.fields(entry, budget))
             index, value = pair.get(1, 0), pair.get(2)
             if not isinstance(index, int) or not isinstance(value, bytes):
                 raise Malformed("a PCR in the attestation is not an index and a value")
             _put(found, index, value)
     pieces.pcrs.append(found)
-
-
-def _fields(data: bytes, budget: list[int]) -> Iterator[tuple[int, int | bytes]]:
-    """The fields of a protocol buffer message: number, and value as integer or bytes."""
-    position = 0
-    while position < len(data):
-        budget[0] -= 1
-        if budget[0] < 0:
-            raise TooLarge(f"the attestation has more than {limits.PROTOBUF_FIELDS} fields")
-        key, position = _varint(data, position)
-        wire = key & 7
-        if wire == 0:
-            value, position = _varint(data, position)
-            yield key >> 3, value
-            continue
-        size = {1: 8, 5: 4}.get(wire)
-        if wire == 2:
-            size, position = _varint(data, position)
-        if size is None or size > len(data) - position:
-            raise Malformed("the attestation is no protocol buffer, or cut short")
-        yield key >> 3, data[position : position + size]
-        position += size
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 64, 7):
-        if position >= len(data):
-            break
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise Malformed("the attestation has a number that does not end")
 
 
 __all__ = ["Key", "Pcrs", "Pieces", "Quote", "gather", "nonce_forms", "one", "one_set"]

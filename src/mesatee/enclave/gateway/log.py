@@ -127,10 +127,15 @@ class Log:
         self._durable_only(start + limit)
         return [record.entry for record in self._read(start, limit)]
 
-    def prove(self, index: int) -> records.RecordProof:
-        """One entry opened, with its inclusion proof in the durable tree. For the parties concerned only."""
-        self._durable_only(index + 1)
-        size = self._durable
+    def prove(self, index: int, size: int | None = None) -> records.RecordProof:
+        """One entry opened, with its inclusion proof in the durable tree, or in that of an earlier size.
+
+        For the parties concerned only.
+        """
+        size = self._durable if size is None else size
+        self._durable_only(max(size, index + 1))
+        if not index < size:
+            raise Malformed(f"entry {index} is not in the log of {size} entries")
         record = self._read(index, 1)[0]
         salt, plain = records.unpack(self._open(index, record))
         return records.RecordProof(

@@ -197,6 +197,7 @@ class Log:
             if snapshot is None or index >= snapshot.size:
                 later.append((index, self._verified(index, record)))
         if signed is not None and tree.root(size) != signed.root:
+            self._name_altered(size)
             raise LogCorrupt(
                 "an entry of the stored log was altered: the entries do not have the signed root"
             )
@@ -238,6 +239,11 @@ class Log:
                     raise LogCorrupt(f"log entry {index} does not have {limits.LOG_ENTRY_BYTES} bytes")
                 yield index, record
                 index += 1
+
+    def _name_altered(self, size: int) -> None:
+        """Raises for the first entry that was not written at its index; those under a snapshot were not opened yet."""
+        for index, record in self._all(size):
+            self._verified(index, record)
 
     def _verified(self, index: int, record: Record) -> bytes:
         salt, plain = records.unpack(self._open(index, record))

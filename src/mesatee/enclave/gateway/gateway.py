@@ -428,9 +428,8 @@ class Gateway:
             except HostFailed as error:
                 self.host_failed(error)
             except MesateeError as error:
-                LOGGER.warning(
-                    json.dumps({"event": "sweep_failed", "code": error.code, "reason": error.message})
-                )
+                # Without its message, which may name parties.
+                LOGGER.warning(json.dumps({"event": "sweep_failed", "code": error.code}))
 
     async def _tend(self) -> None:
         if self._broken is not None or self.log.failed is not None:

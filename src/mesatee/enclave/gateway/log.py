@@ -254,12 +254,9 @@ class Log:
     def _open(self, index: int, record: Record) -> bytes:
         _check_body(index, record)
         try:
-            return self._key.open(record.body, self._aad(index))
+            return self._key.open(record.body, _aad(self.origin, index))
         except MesateeError:
             raise LogCorrupt(f"the body of log entry {index} does not open under the log's key") from None
-
-    def _aad(self, index: int) -> bytes:
-        return f"mesatee log body v1\n{self.origin}\n{index}".encode()
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -279,15 +276,13 @@ class Log:
         permit.use(Action.APPEND, sha256(plain))
         if self._failed is not None:
             raise HostFailed(f"the log cannot be written: {self._failed.message}")
-        salt = os.urandom(records.SALT_BYTES)
         index = self._tree.size
-        body = self._key.seal(records.pack(salt, plain), self._aad(index))
-        if len(body) > limits.LOG_BODY_BYTES:
+        stored = seal_record(self._key, self.origin, index, plain)
+        if len(stored.body) > limits.LOG_BODY_BYTES:
             # Here it is one request's failure; the host would refuse the whole batch.
-            raise TooLarge(f"a log body of {len(body)} bytes, the limit is {limits.LOG_BODY_BYTES}")
-        entry = records.entry(salt, plain, body)
-        self._tree.append(merkle.leaf_hash(entry))
-        pending = _Pending(index, Record(entry, body), record.time, Future())
+            raise TooLarge(f"a log body of {len(stored.body)} bytes, the limit is {limits.LOG_BODY_BYTES}")
+        self._tree.append(merkle.leaf_hash(stored.entry))
+        pending = _Pending(index, stored, record.time, Future())
         # A caller that goes away must not cancel what is being committed: the writer will set the result.
         pending.done.set_running_or_notify_cancel()
         self._queue.put(pending)
@@ -369,9 +364,20 @@ class Log:
                 item.done.set_exception(HostFailed(f"the log cannot be written: {self._failed.message}"))
 
 
+def seal_record(key: SecretKey, origin: str, index: int, plain: bytes) -> Record:
+    """A record's bytes as they are stored at `index`: sealed for this place in this log, under a fresh salt."""
+    salt = os.urandom(records.SALT_BYTES)
+    body = key.seal(records.pack(salt, plain), _aad(origin, index))
+    return Record(records.entry(salt, plain, body), body)
+
+
+def _aad(origin: str, index: int) -> bytes:
+    return f"mesatee log body v1\n{origin}\n{index}".encode()
+
+
 def _check_body(index: int, record: Record) -> None:
     if hashlib.sha256(record.body).digest() != record.entry[32:]:
         raise LogCorrupt(f"the body of log entry {index} was altered")
 
 
-__all__ = ["Log", "SnapshotRef"]
+__all__ = ["Log", "SnapshotRef", "seal_record"]

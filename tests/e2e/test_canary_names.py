@@ -179,19 +179,20 @@ def test_nothing_is_found_from_the_first_run_to_after_the_crash(planted: Planted
     time.sleep(1)
     assert planted.in_processes() == []
     assert planted.on_disk() == []
-    # 2. After the gateway was killed, while the owner has not come back: all that it then says goes into its log.
-    gateway = service.process("gateway").child
-    assert gateway is not None
-    gateway.kill()
-    time.sleep(2 * LEASE_SECONDS)
+    # 2. After both were killed with the plaintext open. The owner has not come back: the worker is told so.
+    for name in ("gateway", "worker"):
+        child = service.process(name).child
+        assert child is not None
+        child.kill()
+    log = service.process("worker").log
+    deadline = time.monotonic() + 60
+    while "recovering" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
     assert planted.in_processes() == []
     assert planted.on_disk() == []
+    # 3. And when they have come back.
     town.present()
-    # 3. After the worker was killed, with the plaintext open.
-    worker = service.process("worker").child
-    assert worker is not None
-    worker.kill()
-    assert planted.on_disk() == []
     view = town[planted.receiver].task(task)
     with suppress(MesateeError):
         tasks.cancel(town[planted.receiver], view)

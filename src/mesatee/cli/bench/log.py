@@ -25,7 +25,7 @@ from typing import Final
 from ..._core import SecretKey, SigningKey
 from ...enclave.doors import HostClient
 from ...enclave.gateway.audit import SNAPSHOT
-from ...enclave.gateway.gateway import SNAPSHOT_EVERY
+from ...enclave.gateway.gateway import snapshot_distance
 from ...enclave.gateway.log import Log, SnapshotRef, seal_record
 from ...enclave.gateway.state import State
 from ...protocol import checkpoint as cp
@@ -193,13 +193,14 @@ def _timed(times: list[float]) -> contextlib.AbstractContextManager[None]:
 def measure(quick: bool, say: Say) -> tuple[Row, ...]:
     """The rows of ``bench log``."""
     count, starts = (QUICK_RECORDS, QUICK_STARTS) if quick else (RECORDS, STARTS)
+    later = snapshot_distance(count)
     filling, replaying, snapping, starting = list[float](), list[float](), list[float](), list[float]()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stored = Stored(stack.enter_context(_host(folder)))
         say(f"writing {count} records")
         with _timed(filling):
-            stored.fill(count - SNAPSHOT_EVERY)
+            stored.fill(count - later)
         say("replaying all of them")
         with _timed(replaying):
             _, state = stored.start(from_snapshot=False)
@@ -220,7 +221,7 @@ def measure(quick: bool, say: Say) -> tuple[Row, ...]:
         say("proving")
         inclusion, consistency = _proofs(log, count)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * limits.KIB / MIB
-    replay_note = f"{count - SNAPSHOT_EVERY} records, each opened, checked and applied"
+    replay_note = f"{count - later} records, each opened, checked and applied"
     goal = None if quick else START_GOAL
     return (
         compare(
@@ -228,7 +229,7 @@ def measure(quick: bool, say: Say) -> tuple[Row, ...]:
             "s",
             starting,
             goal=goal,
-            note=f"{count} records, {SNAPSHOT_EVERY} after it",
+            note=f"{count} records, {later} after it",
         ),
         compare("start without a snapshot", "s", replaying, note=replay_note),
         compare(

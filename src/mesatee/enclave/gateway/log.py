@@ -13,7 +13,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ..._core import SecretKey, SigningKey
@@ -89,8 +89,13 @@ class Log:
 
     @property
     def snapshot(self) -> SnapshotRef | None:
-        """The newest snapshot that the head names."""
+        """The newest snapshot, which the next head names."""
         return self._snapshot
+
+    @property
+    def named(self) -> SnapshotRef | None:
+        """The snapshot that the durable head names."""
+        return self._named
 
     def root(self, size: int) -> bytes:
         """The root at a size that the tree has reached, durable or not."""
@@ -191,11 +196,12 @@ class Log:
         if not from_snapshot:
             snapshot = None
         later: list[tuple[int, bytes]] = []
-        for index, record in self._all(size):
-            tree.append(merkle.leaf_hash(record.entry))
-            _check_body(index, record)
-            if snapshot is None or index >= snapshot.size:
-                later.append((index, self._verified(index, record)))
+        for start, batch in self._batches(size):
+            tree.extend([merkle.leaf_hash(record.entry) for record in batch])
+            for index, record in enumerate(batch, start):
+                _check_body(index, record)
+                if snapshot is None or index >= snapshot.size:
+                    later.append((index, self._verified(index, record)))
         if signed is not None and tree.root(size) != signed.root:
             self._name_altered(size)
             raise LogCorrupt(
@@ -228,22 +234,27 @@ class Log:
             raise LogCorrupt("the head names a snapshot that the log does not reach")
         return signed, named
 
-    def _all(self, size: int) -> Iterator[tuple[int, Record]]:
-        index = 0
-        while index < size:
-            batch = self._store.read(index, min(READ_BATCH, size - index))
-            if not batch:
-                raise LogCorrupt(f"the host stores no entry {index}")
-            for record in batch[: size - index]:
-                if len(record.entry) != limits.LOG_ENTRY_BYTES:
-                    raise LogCorrupt(f"log entry {index} does not have {limits.LOG_ENTRY_BYTES} bytes")
-                yield index, record
-                index += 1
+    def _batches(self, size: int) -> Iterator[tuple[int, list[Record]]]:
+        """Everything that the host has, and where each batch begins; the next is on its way while one is looked at."""
+        with ThreadPoolExecutor(1, thread_name_prefix="replay") as ahead:
+            index, coming = 0, ahead.submit(self._store.read, 0, min(READ_BATCH, size))
+            while index < size:
+                batch = coming.result()[: size - index]
+                if not batch:
+                    raise LogCorrupt(f"the host stores no entry {index}")
+                after = index + len(batch)
+                coming = ahead.submit(self._store.read, after, min(READ_BATCH, size - after))
+                for number, record in enumerate(batch, index):
+                    if len(record.entry) != limits.LOG_ENTRY_BYTES:
+                        raise LogCorrupt(f"log entry {number} does not have {limits.LOG_ENTRY_BYTES} bytes")
+                yield index, batch
+                index = after
 
     def _name_altered(self, size: int) -> None:
         """Raises for the first entry that was not written at its index; those under a snapshot were not opened yet."""
-        for index, record in self._all(size):
-            self._verified(index, record)
+        for start, batch in self._batches(size):
+            for index, record in enumerate(batch, start):
+                self._verified(index, record)
 
     def _verified(self, index: int, record: Record) -> bytes:
         salt, plain = records.unpack(self._open(index, record))
@@ -306,7 +317,9 @@ class Log:
         if self._failed is None and snapshot is not None and snapshot != self._named:
             # Without its name in the head a snapshot is not used, which costs nothing but time.
             with contextlib.suppress(MesateeError):
-                self._store.append(self._durable, [], self._head(self._durable))
+                head, named = self._head(self._durable)
+                self._store.append(self._durable, [], head)
+                self._named = named
 
     def _write(self) -> None:
         stop = False
@@ -333,24 +346,23 @@ class Log:
             if batch:
                 self._commit(batch)
 
-    def _head(self, end: int) -> bytes:
-        """The signed head over `end` entries, and the newest snapshot that they reach."""
+    def _head(self, end: int) -> tuple[bytes, SnapshotRef | None]:
+        """The signed head over `end` entries, and the newest snapshot that they reach, which it names."""
         signed = cp.sign(self.origin, end, self._tree.root(end), self._time, self._epoch, self._signer)
         snapshot = self._snapshot
         if snapshot is None or snapshot.size > end:
-            return canonical({"checkpoint": signed.note, "snapshot": None})
-        self._named = snapshot
+            return canonical({"checkpoint": signed.note, "snapshot": None}), None
         named = {"size": snapshot.size, "blob": snapshot.blob}
-        return canonical({"checkpoint": signed.note, "snapshot": named})
+        return canonical({"checkpoint": signed.note, "snapshot": named}), snapshot
 
     def _commit(self, batch: list[_Pending]) -> None:
         if self._failed is None:
             try:
                 end = batch[-1].index + 1
                 self._time = max(self._time, batch[-1].time)
-                head = self._head(end)
+                head, named = self._head(end)
                 self._store.append(batch[0].index, [item.record for item in batch], head)
-                self._durable = end
+                self._durable, self._named = end, named
             except Conflict:
                 self._failed = Conflict(
                     "another gateway has written to this log", hint="only one gateway may run an epoch"

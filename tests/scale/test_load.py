@@ -54,7 +54,7 @@ RUN_SECONDS = 300.0
 GROWN_SHARE, GROWN_BYTES = 1.10, 8 * limits.MIB
 """Flat: the last quarter's median is at most a tenth and 8 MiB above that of the second quarter. (The first quarter
 fills caches and allocators.)"""
-ENTRY_BYTES = 16 * limits.KIB
+ENTRY_BYTES = 8 * limits.KIB
 """The gateway's state is a projection of the log, in memory: each entry in between may keep this much there."""
 MORE_FILES = 8
 """Flat: as many more descriptors may be open, for connections that come and go."""

@@ -139,7 +139,7 @@ class Log:
         """
         size = self._durable if size is None else size
         self._durable_only(max(size, index + 1))
-        if not index < size:
+        if not 0 <= index < size:
             raise Malformed(f"entry {index} is not in the log of {size} entries")
         record = self._read(index, 1)[0]
         salt, plain = records.unpack(self._open(index, record))

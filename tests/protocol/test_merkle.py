@@ -227,3 +227,20 @@ def test_tiles_hold_the_hashes_of_their_level() -> None:
     ):
         with pytest.raises(Malformed):
             tree.tile(level, index, width)
+
+
+@QUICK
+@given(st.lists(st.integers(0, 70), max_size=8))
+def test_many_leaves_at_once_make_the_same_tree(counts: list[int]) -> None:
+    one, many, number = merkle.Tree(), merkle.Tree(), 0
+    for count in counts:
+        leaves = [merkle.leaf_hash(str(number + at).encode()) for at in range(count)]
+        for leaf in leaves:
+            one.append(leaf)
+        many.extend(leaves)
+        number += count
+    assert many.size == one.size == number
+    assert [many.root(size) for size in range(number + 1)] == [one.root(size) for size in range(number + 1)]
+    one.append(bytes(32))
+    many.append(bytes(32))
+    assert many.root(number + 1) == one.root(number + 1)

@@ -251,6 +251,11 @@ class HostBlobs:
             raise HostFailed(f"the host announces a blob of {size} bytes, the limit is {limits.BLOB_BYTES}")
         return size
 
+    def discard(self, digest: str) -> None:
+        """See `doors.Blobs`. Raises `HostFailed`, `TimedOut`, `Malformed`."""
+        field = bytes.fromhex(frames.check_digest(digest))
+        self._caller.ask(Op.BLOB_DISCARD, field, answers=(Op.OK,), repeat=True)
+
 
 class _BlobStream:
     """The chunks of one `get`; owns its link until the last one."""

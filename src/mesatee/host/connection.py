@@ -100,6 +100,7 @@ class Connection:
             Op.BLOB_PUT: self._blob_put,
             Op.BLOB_GET: self._blob_get,
             Op.BLOB_SIZE: self._blob_size,
+            Op.BLOB_DISCARD: self._blob_discard,
         }
 
     def run(self) -> None:
@@ -284,6 +285,10 @@ class Connection:
 
     def _blob_size(self, frame: Frame) -> None:
         self._answer(Op.SIZE, frames.pack_int(self._doors.blobs.size(frame.fields[0].hex())))
+
+    def _blob_discard(self, frame: Frame) -> None:
+        self._doors.blobs.discard(frame.fields[0].hex())
+        self._answer(Op.OK)
 
 
 __all__ = ["Connection", "Doors", "HostBlobs", "HostQueue"]

@@ -245,14 +245,16 @@ class Session:
 
     def refresh(self) -> cp.Checkpoint:
         """Fetch and verify the newest checkpoint."""
-        answer = self._http.get_bytes(f"{wire.API}/log/checkpoint")
-        if answer.status != 200:
-            raise Malformed(f"the gateway answered with status {answer.status} instead of a checkpoint")
-        try:
-            note = answer.body.decode()
-        except UnicodeDecodeError:
-            raise Malformed("the checkpoint is not UTF-8") from None
+        # The lock is held from asking on: what another thread verifies meanwhile would be newer than this answer, and
+        # an older head after a newer one is a fork.
         with self._lock:
+            answer = self._http.get_bytes(f"{wire.API}/log/checkpoint")
+            if answer.status != 200:
+                raise Malformed(f"the gateway answered with status {answer.status} instead of a checkpoint")
+            try:
+                note = answer.body.decode()
+            except UnicodeDecodeError:
+                raise Malformed("the checkpoint is not UTF-8") from None
             return self._observe(note)
 
     # -- statements -------------------------------------------------------------------------------
@@ -357,11 +359,16 @@ class Session:
 
         Raises `NotFound` for what does not concern this party, `LogCorrupt`, and what `refresh` raises.
         """
+        held = self.checkpoint
         for _ in range(RECORD_TRIES):
-            proof = self.get(f"/log/entry/{index}", RecordProof)
+            if index >= held.size:
+                held = self.refresh()
+            # Proven in the tree that was verified, or a busy log would always be ahead of its proofs.
+            proof = self.get(f"/log/entry/{index}", RecordProof, {"size": max(held.size, index + 1)})
             if proof.index != index:
                 raise LogCorrupt("the gateway answered with another log entry")
-            held = self.checkpoint if self.checkpoint.size == proof.size else self.refresh()
+            if held.size != proof.size:
+                held = self.refresh()
             if held.size == proof.size:
                 return check_record(proof, held)
         raise LogCorrupt("the log grows faster than its proofs can be read", hint="try again")

@@ -69,5 +69,8 @@ class Blobs(Protocol):
     def size(self, digest: str) -> int:
         """The size in bytes. Raises `NotFound`."""
 
+    def discard(self, digest: str) -> None:
+        """Nobody needs these bytes any more; they may be gone already."""
+
 
 __all__ = ["Blobs", "Lease", "Queue", "Record", "Records"]

@@ -21,6 +21,7 @@ needs a second look.
     BLOB_PUT digest size                 OK        (DATA frames and END follow)
     BLOB_GET digest start length         SIZE, then that many bytes in DATA frames
     BLOB_SIZE digest                     SIZE
+    BLOB_DISCARD digest                  OK
     any                                  ERROR code message
 
 Every DATA frame of an answer but the last is full (`BLOB_CHUNK_BYTES`), so that a host cannot stretch a
@@ -84,6 +85,7 @@ class Op(IntEnum):
     BLOB_PUT = 0x30
     BLOB_GET = 0x31
     BLOB_SIZE = 0x32
+    BLOB_DISCARD = 0x33
     DATA = 0x40
     END = 0x41
     OK = 0x80
@@ -120,6 +122,7 @@ _SHAPES: Final[Mapping[Op, tuple[tuple[int, int], ...]]] = {
     Op.BLOB_PUT: (_HASH, _INT),
     Op.BLOB_GET: (_HASH, _INT, _INT),
     Op.BLOB_SIZE: (_HASH,),
+    Op.BLOB_DISCARD: (_HASH,),
     Op.DATA: ((1, limits.BLOB_CHUNK_BYTES),),
     Op.END: (),
     Op.OK: (),

@@ -57,6 +57,22 @@ class Tree:
             level, count = level + 1, count // 2
         return index
 
+    def extend(self, leaves: Sequence[bytes]) -> None:
+        """Add many leaves' hashes, level by level: several times as fast as one after the other."""
+        self._levels[0] += b"".join(leaves)
+        for level in range(64):
+            below = self._levels[level]
+            if len(self._levels) == level + 1:
+                self._levels.append(bytearray())
+            above = self._levels[level + 1]
+            pairs = bytes(below[2 * len(above) : len(below) // (2 * HASH) * 2 * HASH])
+            if not pairs:
+                break
+            above += b"".join(
+                hashlib.sha256(b"\x01" + pairs[at : at + 2 * HASH]).digest()
+                for at in range(0, len(pairs), 2 * HASH)
+            )
+
     def truncate(self, size: int) -> None:
         """Forget all leaves from `size` on."""
         for level, hashes in enumerate(self._levels):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import queue
 import re
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -29,7 +27,7 @@ from ...protocol import envelope as dsse
 from ...protocol import limits, merkle, statements, wire
 from ...protocol.digests import b64decode, is_hex
 from ...protocol.jsonstrict import canonical, encode, parse_object
-from . import openapi
+from . import openapi, upload
 from .keyring import attempt_key
 from .monitor import LOGGED, facts_of
 from .peer import Peer
@@ -116,10 +114,10 @@ async def consistency(call: Call) -> Response:
 
 
 async def entry(call: Call) -> Response:
-    """One log record with salt and inclusion proof, for the parties concerned."""
+    """One log record with salt and inclusion proof, for the parties concerned; ``size`` names an earlier tree."""
     call.registered()
-    index = call.number("index")
-    proof = await asyncio.to_thread(call.gateway.log.prove, index)
+    index, size = call.number("index"), call.number("size", 0)
+    proof = await asyncio.to_thread(call.gateway.log.prove, index, size or None)
     audience = call.gateway.monitor.state.audience(proof.read())
     if audience is not None and call.peer.key not in audience:
         raise NotFound(f"log entry {index} does not concern you")
@@ -206,10 +204,6 @@ async def task(call: Call) -> Response:
 
 # -- blobs --------------------------------------------------------------------------------------------
 
-_END = None
-_QUEUE_CHUNKS = 4
-"""Chunks of BLOB_CHUNK_BYTES that may wait between network and host."""
-
 
 async def put_blob(call: Call) -> Response:
     """Store a sealed file under its digest. Ciphertext needs no permit: without one it stays ciphertext."""
@@ -222,40 +216,7 @@ async def put_blob(call: Call) -> Response:
     size = int(length)
     if not 1 <= size <= limits.BLOB_BYTES:
         raise TooLarge(f"a blob has 1 to {limits.BLOB_BYTES} bytes")
-    pipe: queue.Queue[bytes | None] = queue.Queue(_QUEUE_CHUNKS)
-    gone = threading.Event()
-
-    def chunks() -> Iterator[bytes]:
-        while (item := pipe.get()) is not _END:
-            yield item
-
-    def store() -> None:
-        try:
-            call.gateway.blobs.put(digest, chunks(), size)
-        finally:
-            gone.set()
-
-    def feed(item: bytes | None) -> None:
-        while not gone.is_set():
-            try:
-                pipe.put(item, timeout=0.2)
-            except queue.Full:
-                continue
-            return
-
-    storing = asyncio.create_task(asyncio.to_thread(store))
-    try:
-        buffer = bytearray()
-        async for part in call.request.stream():
-            buffer += part
-            if len(buffer) >= limits.BLOB_CHUNK_BYTES:
-                await asyncio.to_thread(feed, bytes(buffer))
-                buffer.clear()
-        if buffer:
-            await asyncio.to_thread(feed, bytes(buffer))
-    finally:
-        await asyncio.to_thread(feed, _END)
-        await storing
+    await upload.store(call.request.stream(), lambda chunks: call.gateway.blobs.put(digest, chunks, size))
     return reply(wire.ListReply(items=()), 201)
 
 

@@ -7,13 +7,14 @@ where the gateway runs, and it changes nothing.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from ..._core import SecretKey
-from ...errors import LogCorrupt, MesateeError
+from ...errors import LogCorrupt, MesateeError, NotFound
 from ...protocol import records
 from ...protocol.doors import Blobs
 from .log import Log, SnapshotRef
@@ -22,13 +23,14 @@ from .state import ENDED, State
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """A log that holds: its size and root, records by kind, and the state that they lead to."""
+    """A log that holds: size, root, records by kind, the state that they lead to, and how many blobs it names."""
 
     size: int
     root: bytes
     kinds: Mapping[str, int]
     snapshot: SnapshotRef | None
     state: State
+    blobs: int
 
 
 @dataclass(slots=True)
@@ -69,16 +71,21 @@ def audit(log: Log, blobs: Blobs, snapshot_key: SecretKey) -> Audited:
        counts, no run ends twice.
     4. The snapshot is the state at its size.
     5. Every run that has ended has a receipt or was closed, and no other has a receipt.
+    6. Every blob that the log names is there, with its digest: datasets, code, outputs, certificates of workers.
 
-    Raises `LogCorrupt`, which names what is wrong, and `NotFound` when the host has lost the snapshot.
+    Tiles need no check of their own: they are computed from the entries and stored nowhere.
+
+    Raises `LogCorrupt`, which names what is wrong.
     """
     replay = _Replay()
 
     def restore(ref: SnapshotRef, root: bytes) -> None:
-        sealed = b"".join(blobs.get(ref.blob))
         try:
+            sealed = b"".join(blobs.get(ref.blob))
             replay.dumped = snapshot_key.open(sealed, SNAPSHOT + root)
             State.restore(replay.dumped)
+        except NotFound:
+            raise LogCorrupt(f"the host has lost the snapshot of {ref.size} entries, {ref.blob}") from None
         except MesateeError as error:
             raise LogCorrupt(f"the snapshot of {ref.size} entries does not open: {error.message}") from None
         replay.snapshot = ref
@@ -93,13 +100,43 @@ def audit(log: Log, blobs: Blobs, snapshot_key: SecretKey) -> Audited:
             run.receipt is not None and run.status not in ENDED
         ):
             raise LogCorrupt(f"run {run.digest[:16]} and its receipt do not agree")
+    # 6.
+    named = dict(_blobs(replay.state))
+    for digest, what in named.items():
+        _check_blob(blobs, digest, what)
     return Audited(
         replay.state.size,
         log.root(replay.state.size),
         MappingProxyType(dict(replay.kinds)),
         replay.snapshot,
         replay.state,
+        len(named),
     )
+
+
+def _blobs(state: State) -> Iterator[tuple[str, str]]:
+    """Every blob that the log names, and what it is."""
+    for dataset in state.datasets.values():
+        yield dataset.predicate.blob.sha256, f"of dataset {dataset.digest[:16]}"
+    for function in state.functions.values():
+        if function.predicate.code is not None:
+            yield function.predicate.code.sha256, f"of function {function.digest[:16]}"
+    for run in state.runs.values():
+        for grant in run.grants:
+            yield grant.worker.certificate, f"of the worker of run {run.digest[:16]}"
+        for output in run.outputs.values():
+            yield output.sha256, f"of an output of run {run.digest[:16]}"
+
+
+def _check_blob(blobs: Blobs, digest: str, what: str) -> None:
+    found = hashlib.sha256()
+    try:
+        for chunk in blobs.get(digest):
+            found.update(chunk)
+    except NotFound:
+        raise LogCorrupt(f"the host has lost blob {digest} {what}") from None
+    if found.hexdigest() != digest:
+        raise LogCorrupt(f"blob {digest} {what} was altered")
 
 
 SNAPSHOT = b"mesatee snapshot v1"

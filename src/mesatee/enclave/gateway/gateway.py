@@ -38,15 +38,16 @@ SWEEP_SECONDS = 1.0
 """How often runs without a live ticket are looked for."""
 TICKET_AGAIN = 2 / 3
 """A run that still waits this part of a lease after its last ticket gets another: the queue may lose things."""
-SNAPSHOT_EVERY = 5_000
-"""Log entries between two snapshots of the projection."""
+SNAPSHOT_EVERY, SNAPSHOT_SHARE = 5_000, 50
+"""Log entries between two snapshots of the projection: at least so many, and a fiftieth of the log, because each holds
+the whole state."""
 CERTIFICATE_SECONDS = 7 * 86_400
 """Life of the gateway's channel certificate; its process makes a new one at each start."""
 SWITCH_SECONDS = 0.001
 """How long the loop may keep the interpreter's lock while the log's writer waits for it. Python's own 5 ms, several
 times in a commit, would leave everybody waiting for the log."""
-ENVELOPES_CACHED = 4_096
-"""Statements kept in memory for those who ask, oldest out first."""
+ENVELOPES_CACHED = 16 * limits.MIB
+"""Payloads of statements kept in memory for those who ask, in bytes, oldest out first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ class Gateway:
         self._broken: HostFailed | None = None
         self._snapshot_at = 0
         self._envelopes: dict[int, dict[str, Any]] = {}
+        self._envelope_bytes = 0
+        self._spent: list[str] = []
         self._stored: set[str] = set()
         self._changed = asyncio.Condition()
         self._stopping = asyncio.Event()
@@ -181,6 +184,8 @@ class Gateway:
             with contextlib.suppress(MesateeError):
                 await self._snapshot()
             self.log.close()
+            with contextlib.suppress(MesateeError):
+                await self._discard()
 
     async def _begin_epoch(self) -> None:
         await self.monitor.begin_epoch(
@@ -351,8 +356,10 @@ class Gateway:
         if found is None:
             found = self.log.prove(index).read().body
             self._envelopes[index] = found
-            while len(self._envelopes) > ENVELOPES_CACHED:
-                self._envelopes.pop(next(iter(self._envelopes)), None)
+            self._envelope_bytes += len(found["payload"])
+            while self._envelope_bytes > ENVELOPES_CACHED and self._envelopes:
+                oldest = self._envelopes.pop(next(iter(self._envelopes)), None)
+                self._envelope_bytes -= len(oldest["payload"]) if oldest else 0
         return found
 
     def bundle(self, run_digest: str) -> wire.Bundle:
@@ -428,9 +435,8 @@ class Gateway:
             except HostFailed as error:
                 self.host_failed(error)
             except MesateeError as error:
-                LOGGER.warning(
-                    json.dumps({"event": "sweep_failed", "code": error.code, "reason": error.message})
-                )
+                # Without its message, which may name parties.
+                LOGGER.warning(json.dumps({"event": "sweep_failed", "code": error.code}))
 
     async def _tend(self) -> None:
         if self._broken is not None or self.log.failed is not None:
@@ -445,8 +451,9 @@ class Gateway:
                 await self._enqueue(run.digest)
         open_runs = self.monitor.state.open_runs
         self._ticketed = {key: at for key, at in self._ticketed.items() if key[0] in open_runs}
-        if self.monitor.state.size - self._snapshot_at >= SNAPSHOT_EVERY:
+        if self.monitor.state.size - self._snapshot_at >= snapshot_distance(self.monitor.state.size):
             await self._snapshot()
+        await self._discard()
 
     async def _reload(self) -> None:
         """After the host failed: forget what is not durable and read the log again, in a new epoch."""
@@ -469,8 +476,25 @@ class Gateway:
         sealed = self._snapshot_key.seal(state.dump(), SNAPSHOT + root)
         blob = await asyncio.to_thread(self._store_public, sealed)
         faults.point("snapshot.stored")
+        if self.log.snapshot is not None:
+            self._spent.append(self.log.snapshot.blob)
         self.log.note_snapshot(SnapshotRef(size, blob))
         self._snapshot_at = size
 
+    async def _discard(self) -> None:
+        """Snapshots are of no use once a durable head names a newer one; each is as large as the whole state."""
+        named = self.log.named
+        if named is None or named != self.log.snapshot:
+            return
+        for blob in [blob for blob in self._spent if blob != named.blob]:
+            await asyncio.to_thread(self.blobs.discard, blob)
+            self._spent.remove(blob)
+            self._stored.discard(blob)
 
-__all__ = ["Gateway", "GatewayConfig"]
+
+def snapshot_distance(size: int) -> int:
+    """Entries that a log of `size` entries takes before its next snapshot."""
+    return max(SNAPSHOT_EVERY, size // SNAPSHOT_SHARE)
+
+
+__all__ = ["Gateway", "GatewayConfig", "snapshot_distance"]

@@ -13,7 +13,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ..._core import SecretKey, SigningKey
@@ -89,8 +89,13 @@ class Log:
 
     @property
     def snapshot(self) -> SnapshotRef | None:
-        """The newest snapshot that the head names."""
+        """The newest snapshot, which the next head names."""
         return self._snapshot
+
+    @property
+    def named(self) -> SnapshotRef | None:
+        """The snapshot that the durable head names."""
+        return self._named
 
     def root(self, size: int) -> bytes:
         """The root at a size that the tree has reached, durable or not."""
@@ -127,10 +132,15 @@ class Log:
         self._durable_only(start + limit)
         return [record.entry for record in self._read(start, limit)]
 
-    def prove(self, index: int) -> records.RecordProof:
-        """One entry opened, with its inclusion proof in the durable tree. For the parties concerned only."""
-        self._durable_only(index + 1)
-        size = self._durable
+    def prove(self, index: int, size: int | None = None) -> records.RecordProof:
+        """One entry opened, with its inclusion proof in the durable tree, or in that of an earlier size.
+
+        For the parties concerned only.
+        """
+        size = self._durable if size is None else size
+        self._durable_only(max(size, index + 1))
+        if not 0 <= index < size:
+            raise Malformed(f"entry {index} is not in the log of {size} entries")
         record = self._read(index, 1)[0]
         salt, plain = records.unpack(self._open(index, record))
         return records.RecordProof(
@@ -186,12 +196,14 @@ class Log:
         if not from_snapshot:
             snapshot = None
         later: list[tuple[int, bytes]] = []
-        for index, record in self._all(size):
-            tree.append(merkle.leaf_hash(record.entry))
-            _check_body(index, record)
-            if snapshot is None or index >= snapshot.size:
-                later.append((index, self._verified(index, record)))
+        for start, batch in self._batches(size):
+            tree.extend([merkle.leaf_hash(record.entry) for record in batch])
+            for index, record in enumerate(batch, start):
+                _check_body(index, record)
+                if snapshot is None or index >= snapshot.size:
+                    later.append((index, self._verified(index, record)))
         if signed is not None and tree.root(size) != signed.root:
+            self._name_altered(size)
             raise LogCorrupt(
                 "an entry of the stored log was altered: the entries do not have the signed root"
             )
@@ -222,17 +234,27 @@ class Log:
             raise LogCorrupt("the head names a snapshot that the log does not reach")
         return signed, named
 
-    def _all(self, size: int) -> Iterator[tuple[int, Record]]:
-        index = 0
-        while index < size:
-            batch = self._store.read(index, min(READ_BATCH, size - index))
-            if not batch:
-                raise LogCorrupt(f"the host stores no entry {index}")
-            for record in batch[: size - index]:
-                if len(record.entry) != limits.LOG_ENTRY_BYTES:
-                    raise LogCorrupt(f"log entry {index} does not have {limits.LOG_ENTRY_BYTES} bytes")
-                yield index, record
-                index += 1
+    def _batches(self, size: int) -> Iterator[tuple[int, list[Record]]]:
+        """Everything that the host has, and where each batch begins; the next is on its way while one is looked at."""
+        with ThreadPoolExecutor(1, thread_name_prefix="replay") as ahead:
+            index, coming = 0, ahead.submit(self._store.read, 0, min(READ_BATCH, size))
+            while index < size:
+                batch = coming.result()[: size - index]
+                if not batch:
+                    raise LogCorrupt(f"the host stores no entry {index}")
+                after = index + len(batch)
+                coming = ahead.submit(self._store.read, after, min(READ_BATCH, size - after))
+                for number, record in enumerate(batch, index):
+                    if len(record.entry) != limits.LOG_ENTRY_BYTES:
+                        raise LogCorrupt(f"log entry {number} does not have {limits.LOG_ENTRY_BYTES} bytes")
+                yield index, batch
+                index = after
+
+    def _name_altered(self, size: int) -> None:
+        """Raises for the first entry that was not written at its index; those under a snapshot were not opened yet."""
+        for start, batch in self._batches(size):
+            for index, record in enumerate(batch, start):
+                self._verified(index, record)
 
     def _verified(self, index: int, record: Record) -> bytes:
         salt, plain = records.unpack(self._open(index, record))
@@ -243,12 +265,9 @@ class Log:
     def _open(self, index: int, record: Record) -> bytes:
         _check_body(index, record)
         try:
-            return self._key.open(record.body, self._aad(index))
+            return self._key.open(record.body, _aad(self.origin, index))
         except MesateeError:
             raise LogCorrupt(f"the body of log entry {index} does not open under the log's key") from None
-
-    def _aad(self, index: int) -> bytes:
-        return f"mesatee log body v1\n{self.origin}\n{index}".encode()
 
     # -- writing ----------------------------------------------------------------------------------
 
@@ -268,15 +287,13 @@ class Log:
         permit.use(Action.APPEND, sha256(plain))
         if self._failed is not None:
             raise HostFailed(f"the log cannot be written: {self._failed.message}")
-        salt = os.urandom(records.SALT_BYTES)
         index = self._tree.size
-        body = self._key.seal(records.pack(salt, plain), self._aad(index))
-        if len(body) > limits.LOG_BODY_BYTES:
+        stored = seal_record(self._key, self.origin, index, plain)
+        if len(stored.body) > limits.LOG_BODY_BYTES:
             # Here it is one request's failure; the host would refuse the whole batch.
-            raise TooLarge(f"a log body of {len(body)} bytes, the limit is {limits.LOG_BODY_BYTES}")
-        entry = records.entry(salt, plain, body)
-        self._tree.append(merkle.leaf_hash(entry))
-        pending = _Pending(index, Record(entry, body), record.time, Future())
+            raise TooLarge(f"a log body of {len(stored.body)} bytes, the limit is {limits.LOG_BODY_BYTES}")
+        self._tree.append(merkle.leaf_hash(stored.entry))
+        pending = _Pending(index, stored, record.time, Future())
         # A caller that goes away must not cancel what is being committed: the writer will set the result.
         pending.done.set_running_or_notify_cancel()
         self._queue.put(pending)
@@ -300,7 +317,9 @@ class Log:
         if self._failed is None and snapshot is not None and snapshot != self._named:
             # Without its name in the head a snapshot is not used, which costs nothing but time.
             with contextlib.suppress(MesateeError):
-                self._store.append(self._durable, [], self._head(self._durable))
+                head, named = self._head(self._durable)
+                self._store.append(self._durable, [], head)
+                self._named = named
 
     def _write(self) -> None:
         stop = False
@@ -327,24 +346,23 @@ class Log:
             if batch:
                 self._commit(batch)
 
-    def _head(self, end: int) -> bytes:
-        """The signed head over `end` entries, and the newest snapshot that they reach."""
+    def _head(self, end: int) -> tuple[bytes, SnapshotRef | None]:
+        """The signed head over `end` entries, and the newest snapshot that they reach, which it names."""
         signed = cp.sign(self.origin, end, self._tree.root(end), self._time, self._epoch, self._signer)
         snapshot = self._snapshot
         if snapshot is None or snapshot.size > end:
-            return canonical({"checkpoint": signed.note, "snapshot": None})
-        self._named = snapshot
+            return canonical({"checkpoint": signed.note, "snapshot": None}), None
         named = {"size": snapshot.size, "blob": snapshot.blob}
-        return canonical({"checkpoint": signed.note, "snapshot": named})
+        return canonical({"checkpoint": signed.note, "snapshot": named}), snapshot
 
     def _commit(self, batch: list[_Pending]) -> None:
         if self._failed is None:
             try:
                 end = batch[-1].index + 1
                 self._time = max(self._time, batch[-1].time)
-                head = self._head(end)
+                head, named = self._head(end)
                 self._store.append(batch[0].index, [item.record for item in batch], head)
-                self._durable = end
+                self._durable, self._named = end, named
             except Conflict:
                 self._failed = Conflict(
                     "another gateway has written to this log", hint="only one gateway may run an epoch"
@@ -358,9 +376,20 @@ class Log:
                 item.done.set_exception(HostFailed(f"the log cannot be written: {self._failed.message}"))
 
 
+def seal_record(key: SecretKey, origin: str, index: int, plain: bytes) -> Record:
+    """A record's bytes as they are stored at `index`: sealed for this place in this log, under a fresh salt."""
+    salt = os.urandom(records.SALT_BYTES)
+    body = key.seal(records.pack(salt, plain), _aad(origin, index))
+    return Record(records.entry(salt, plain, body), body)
+
+
+def _aad(origin: str, index: int) -> bytes:
+    return f"mesatee log body v1\n{origin}\n{index}".encode()
+
+
 def _check_body(index: int, record: Record) -> None:
     if hashlib.sha256(record.body).digest() != record.entry[32:]:
         raise LogCorrupt(f"the body of log entry {index} was altered")
 
 
-__all__ = ["Log", "SnapshotRef"]
+__all__ = ["Log", "SnapshotRef", "seal_record"]

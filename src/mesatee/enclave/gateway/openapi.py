@@ -31,7 +31,12 @@ _ANSWERS: dict[str, type[Model]] = {
     "renew": wire.RenewReply,
     "finish": wire.FinishReply,
 }
-_QUERY = {"consistency": ("first", "second"), "task": ("after", "wait"), "get_blob": ("start",)}
+_QUERY = {
+    "entry": ("size",),
+    "consistency": ("first", "second"),
+    "task": ("after", "wait"),
+    "get_blob": ("start",),
+}
 _ERROR = {
     "type": "object",
     "required": ["error"],

@@ -249,7 +249,7 @@ class State:
                 if predicate.code is not None and predicate.code.wrap is not None:
                     self.blobs[predicate.code.sha256] = signer
             case statements.TaskStatement():
-                self.tasks[digest] = Held(digest, signer, index, predicate)
+                self.tasks[digest] = Held(digest, signer, index, self._sharing_keys(predicate))
             case statements.ApprovalStatement():
                 self.approvals_of.setdefault(predicate.task, []).append(predicate.id)
                 self.approvals[predicate.id] = Approval(
@@ -266,6 +266,15 @@ class State:
             case statements.RetireStatement():
                 held: Held[Any] = self.datasets.get(predicate.target) or self.functions[predicate.target]
                 held.retired = index
+
+    def _sharing_keys(self, task: statements.TaskStatement) -> statements.TaskStatement:
+        """The same task with its receivers' keys from their registration: the log repeats them, memory need not."""
+        outputs = {name: tuple(map(self._registered, keys)) for name, keys in task.outputs.items()}
+        return task.model_copy(update={"outputs": outputs})
+
+    def _registered(self, keys: statements.PartyKeys) -> statements.PartyKeys:
+        held = self.parties.get(keys.signing)
+        return held.predicate.keys if held is not None and held.predicate.keys == keys else keys
 
     def _withdraw(self, index: int, predicate: statements.WithdrawalStatement) -> None:
         self.withdrawn[predicate.id] = index
@@ -327,11 +336,14 @@ class State:
     def restore(data: bytes) -> State:
         """A dumped state. Raises `LogCorrupt`."""
         try:
-            return _ADAPTER.validate_json(data)
+            state = _ADAPTER.validate_json(data)
         except ValidationError as error:
             raise LogCorrupt(
                 f"the snapshot is not of this version: {error.error_count()} fields do not fit"
             ) from None
+        for held in state.tasks.values():
+            held.predicate = state._sharing_keys(held.predicate)
+        return state
 
 
 T = TypeVar("T")

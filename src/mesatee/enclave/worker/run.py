@@ -103,7 +103,8 @@ class Attempt:
     # -- inputs -----------------------------------------------------------------------------------
 
     def _input(self, stack: ExitStack, name: str, blob: wire.GrantedBlob) -> int:
-        fd = memfd(f"input-{name}")
+        # Names of memfds are seen in /proc: they say nothing of the task.
+        fd = memfd("input")
         stack.callback(os.close, fd)
         self._open(name, blob, fd)
         memfd_seal(fd)
@@ -195,7 +196,7 @@ class Attempt:
         return fd
 
     def _output(self, stack: ExitStack, name: str, fd: int) -> tuple[statements.OutputFacts, str]:
-        sealed_fd = memfd(f"sealed-{name}")
+        sealed_fd = memfd("sealed")
         stack.callback(os.close, sealed_fd)
         os.lseek(fd, 0, os.SEEK_SET)
         sealed = age_seal(fd, sealed_fd, [])

@@ -12,6 +12,7 @@ from ...errors import (
     Conflict,
     Denied,
     EvidenceRefused,
+    HostFailed,
     InputError,
     LevelTooLow,
     MesateeError,
@@ -37,6 +38,9 @@ RETRY_SECONDS = 1.0
 """Pause after the host or the gateway failed."""
 DROP = (Conflict, Denied, NotFound, InputError)
 """Answers after which a ticket is worth nothing: the run has ended, or the ticket is not the gateway's."""
+
+OUR_OWN = (HostFailed, TimedOut, SandboxFailed, EvidenceRefused, LevelTooLow)
+"""What this machine and the channel have to say, in the log with its reason."""
 
 
 class Worker:
@@ -143,7 +147,11 @@ class Worker:
 
 
 def _note(event: str, error: MesateeError) -> None:
-    LOGGER.warning(json.dumps({"event": event, "code": error.code, "reason": error.message}))
+    """One line for the operator. Refusals by the gateway name parties and say what they agreed to: no word of those."""
+    line = {"event": event, "code": error.code}
+    if isinstance(error, OUR_OWN):
+        line["reason"] = error.message
+    LOGGER.warning(json.dumps(line))
 
 
 __all__ = ["Worker"]

@@ -1,0 +1,283 @@
+"""One parser of hostile bytes under atheris (libFuzzer): ``python harness.py PARSER [libFuzzer options] CORPUS``.
+
+Python code is instrumented, so that the fuzzer sees which branches an input has reached. What the Rust core parses
+(strict JSON, age, certificates) is not: there the fuzzer sees only what our Python makes of it, and mutates seeds.
+
+A parser may raise our errors and nothing else; a hang, a crash or too much memory is libFuzzer's to find.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["mesatee"], enable_loader_override=False):
+    from mesatee import _core
+    from mesatee.attestation import evidence
+    from mesatee.attestation.trust import TrustPolicy
+    from mesatee.attestation.verify import examine
+    from mesatee.enclave.gateway import api
+    from mesatee.enclave.platform.none import NoAttester
+    from mesatee.enclave.sandbox import protocol as sandbox
+    from mesatee.errors import MesateeError
+    from mesatee.protocol import checkpoint as cp
+    from mesatee.protocol import envelope as dsse
+    from mesatee.protocol import frames, limits, merkle, records, statements, wire
+    from mesatee.protocol.digests import b64encode
+    from mesatee.protocol.jsonstrict import canonical, parse_object
+
+KEY = _core.SigningKey.generate()
+AGE = _core.AgeKey.generate()
+ORIGIN = "mesatee.fuzz/log"
+AT = 1_800_000_000
+NOTE = cp.sign(ORIGIN, 7, b"\x11" * 32, AT, 3, KEY).note
+MODELS: tuple[type[statements.Model], ...] = (
+    wire.GrantRequest,
+    wire.FinishRequest,
+    wire.Posted,
+    wire.ServiceReply,
+    wire.GrantReply,
+    wire.ListReply,
+    wire.TaskView,
+    wire.ProofReply,
+    wire.Bundle,
+    records.RecordProof,
+    records.LogRecord,
+)
+
+
+@contextmanager
+def memory(content: bytes = b"") -> Iterator[int]:
+    fd = os.memfd_create("fuzz")
+    try:
+        os.write(fd, content)
+        os.lseek(fd, 0, os.SEEK_SET)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def author() -> statements.Author:
+    return statements.Author(KEY, ORIGIN, "22" * 32, NOTE, AT, lambda: "33" * 16)
+
+
+# -- the parsers: bytes in, nothing out -------------------------------------------------------------------
+
+
+def envelope(data: bytes) -> None:
+    found = dsse.from_bytes(data)
+    for step in (statements.read, statements.verify):
+        with contextlib.suppress(MesateeError):
+            step(found)
+
+
+def wire_json(data: bytes) -> None:
+    model = MODELS[data[0] % len(MODELS)] if data else MODELS[0]
+    statements.validate(model, parse_object(data[1:]), "answer")
+
+
+def age(data: bytes) -> None:
+    with memory(data) as source, contextlib.suppress(MesateeError):
+        _core.age_file_key(source, AGE)
+    with memory(data) as source, memory() as target:
+        _core.age_open(source, target, AGE, limits.MIB)
+
+
+def tile(data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    index, width = api._tile_path(text)
+    assert 0 <= index < 10**15
+    assert 1 <= width <= merkle.TILE
+
+
+def checkpoint(data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    with contextlib.suppress(MesateeError):
+        cp.verify(text, ORIGIN, KEY.public)
+    cp.parse(text)
+
+
+def host_frames(data: bytes) -> None:
+    decoder = frames.Decoder()
+    while data:
+        # In pieces of any size, as a socket gives them.
+        size = 1 + data[0] % 64
+        for frame in decoder.feed(data[1 : size + 1]):
+            assert frames.Decoder().feed(frames.encode(frame)) == [frame]
+        data = data[size + 1 :]
+
+
+def child_report(data: bytes) -> None:
+    sandbox.parse_report(data)
+
+
+def certificate(data: bytes) -> None:
+    found = _core.parse_certificate(data)
+    examine(found.evidence, found.spki, TrustPolicy(), AT, "worker")
+
+
+def evidence_extension(data: bytes) -> None:
+    evidence.decode(data)
+
+
+@atheris.instrument_func
+def planted(data: bytes) -> None:
+    """The control: something else than our errors, behind three comparisons."""
+    if data[:1] == b"M" and data[1:2] == b"T" and data[2:3] == b"E":
+        1 // 0  # noqa: B018
+
+
+PARSERS: dict[str, Callable[[bytes], None]] = {
+    "envelope": envelope,
+    "wire": wire_json,
+    "age": age,
+    "tile": tile,
+    "checkpoint": checkpoint,
+    "frames": host_frames,
+    "child": child_report,
+    "certificate": certificate,
+    "evidence": evidence_extension,
+    "planted": planted,
+}
+
+
+PARSES_SEED: dict[str, Callable[[bytes], object]] = {
+    # No trust policy accepts evidence by default.
+    "certificate": _core.parse_certificate,
+}
+
+
+# -- seeds: valid inputs, which the fuzzer takes apart -----------------------------------------------------
+
+
+def _statements() -> list[bytes]:
+    by = author()
+    blob = statements.BlobRef(sha256="44" * 32, size=10)
+    port = statements.Port(name="data", format="csv")
+    made = [
+        by.write(statements.PresenceStatement),
+        by.write(statements.ApprovalStatement, task="55" * 32, id="66" * 16, expires=AT + 1),
+        by.write(statements.RunStatement, task="55" * 32),
+        by.write(
+            statements.FunctionStatement,
+            name="f",
+            executor="builtin",
+            entry="echo",
+            private=False,
+            code=None,
+            inputs=(port,),
+            variadic=False,
+            arguments=(),
+            outputs=(port,),
+        ),
+        by.write(
+            statements.DatasetStatement,
+            name="d",
+            blob=blob,
+            format="csv",
+            columns=(statements.ColumnInfo(name="id", type="int64"),),
+            rows=3,
+            policy="permit(principal, action, resource);",
+            wrap=b64encode(bytes(1152)),
+        ),
+    ]
+    return [item.envelope.to_bytes() for item in made]
+
+
+def _sealed() -> list[bytes]:
+    found = []
+    for plain in (b"", b"abc", bytes(70_000)):
+        with memory(plain) as source, memory() as target:
+            _core.age_seal(source, target, [AGE.recipient])
+            found.append(os.pread(target, 1 << 20, 0))
+    return found
+
+
+def _frames() -> list[bytes]:
+    made = [
+        frames.Frame(frames.Op.BLOB_SIZE, 7, (bytes(32),)),
+        frames.Frame(frames.Op.RECORDS, 1, (bytes(64), b"body", bytes(64), b"")),
+        frames.Frame(frames.Op.OK, 3),
+        frames.Frame(frames.Op.ERROR, 3, (b"conflict", b"no")),
+    ]
+    whole = b"".join(frames.encode(item) for item in made)
+    return [b"".join(b"\x3f" + whole[at : at + 64] for at in range(0, len(whole), 64))]
+
+
+def _wire() -> list[bytes]:
+    grant = canonical({"ticket": b64encode(b"t" * 60), "attempt_key": b64encode(bytes(1216))})
+    proof = {
+        "index": 1,
+        "salt": "77" * 16,
+        "record": "{}",
+        "body_digest": "88" * 32,
+        "size": 2,
+        "path": ["99" * 32],
+    }
+    logged = records.of_outcome(
+        records.ClosedOutcome(run="11" * 32, failure="crashed"), AT, "host"
+    ).to_bytes()
+    numbers = {kind: bytes([MODELS.index(kind)]) for kind in MODELS}
+    return [
+        numbers[wire.GrantRequest] + grant,
+        numbers[records.RecordProof] + canonical(proof),
+        numbers[records.LogRecord] + logged,
+        numbers[wire.ListReply] + b'{"items":[{"a":1}]}',
+        numbers[wire.ProofReply] + canonical({"first": 1, "second": 2, "path": ["99" * 32]}),
+    ]
+
+
+def seeds(name: str) -> list[bytes]:
+    made: dict[str, Callable[[], list[bytes]]] = {
+        "envelope": _statements,
+        "wire": _wire,
+        "age": _sealed,
+        "tile": lambda: [b"000", b"x001/234", b"x999/x999/000.p/255"],
+        "checkpoint": lambda: [NOTE.encode()],
+        "frames": _frames,
+        "child": lambda: [
+            sandbox.ready_line(["seccomp"]) + sandbox.last_line(None, ["result"]),
+            sandbox.ready_line([]) + sandbox.last_line("function_raised", []),
+            sandbox.refused_line("landlock"),
+        ],
+        "certificate": lambda: [
+            _core.make_certificate(KEY, "a", 1_000, 2_000, b"evidence"),
+            _core.make_certificate(KEY, "a", 1_000, 2_000, None),
+        ],
+        "evidence": _evidence,
+        "planted": lambda: [b"abcdef"],
+    }
+    return made[name]()
+
+
+def _evidence() -> list[bytes]:
+    claims = evidence.Claims.of_key(_core.spki(KEY.public), "worker", environments={"base": "aa" * 32})
+    return [NoAttester({}).evidence(claims)]
+
+
+def main() -> None:
+    name, *options = sys.argv[1:]
+    parse = PARSERS[name]
+    corpus = Path(options[-1])
+    for number, seed in enumerate(seeds(name)):
+        (corpus / f"seed-{number}").write_bytes(seed)
+
+    def one(data: bytes) -> None:
+        with contextlib.suppress(MesateeError):
+            parse(data)
+
+    # A seed that does not parse would leave the fuzzer at the door.
+    for seed in seeds(name):
+        PARSES_SEED[name](seed) if name in PARSES_SEED else parse(seed)
+    atheris.Setup([sys.argv[0], *options], one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -25,6 +25,7 @@ from pydantic import Field
 from .._core import protect_process
 from ..attestation.trust import TrustPolicy
 from ..enclave.doors import HostClient
+from ..enclave.gateway.forks import ForkProofs
 from ..enclave.gateway.gateway import TICKET_AGAIN, Gateway, GatewayConfig
 from ..enclave.gateway.identity import open_service
 from ..enclave.gateway.monitor import LEASE_SECONDS
@@ -100,7 +101,8 @@ def gateway(config: ProcessConfig) -> None:
         int(time.time()),
     )
     where = GatewayConfig(config.listen_host, config.listen_port, config.lease_seconds)
-    asyncio.run(_serve(Gateway(where, keys, mine, *_three(doors))))
+    forks = ForkProofs(folder / "enclave")
+    asyncio.run(_serve(Gateway(where, keys, mine, *_three(doors), forks)))
 
 
 def _three(doors: HostClient) -> tuple[Any, Any, Any]:
@@ -112,7 +114,12 @@ async def _serve(service: Gateway) -> None:
     loop.add_signal_handler(signal.SIGTERM, service.stop)
     _on_end(lambda: _discard(loop.call_soon_threadsafe(service.stop)))
     await service.run(
-        lambda port: _ready(port=port, service=service.service_digest, log_key=service.log.public.hex())
+        lambda port: _ready(
+            port=port,
+            service=service.service_digest,
+            log_key=service.log.public.hex(),
+            halted=service.monitor.halted,
+        )
     )
 
 

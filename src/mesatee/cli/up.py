@@ -392,8 +392,11 @@ def run(home: Path, *, level: int, port: int, platform_policy: Path | None, as_j
             "log_key": service.process("gateway").facts["log_key"],
             "level": level,
         }
+        halted = service.process("gateway").facts.get("halted")
+        if halted:
+            say(f"The gateway serves NOBODY: {halted}. Start it on the storage that it had.")
         if as_json:
-            print(json.dumps({"event": "ready", **facts}), flush=True)
+            print(json.dumps({"event": "ready", **facts, "halted": halted}), flush=True)
         else:
             print(
                 f"MesaTEE serves at {service.url}, level {level} ({'software trust' if level == 2 else 'none'})."

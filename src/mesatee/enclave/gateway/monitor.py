@@ -134,6 +134,13 @@ class Monitor:
         if index >= self._log.size and self._newest is not None:
             await asyncio.wrap_future(self._newest)
 
+    async def settled(self) -> None:
+        """Wait until all that was decided so far is durable: only then may anybody be told of the state.
+
+        Raises `HostFailed` when it will not be: then the state is one that never was.
+        """
+        await self._durable(self._log.next_index - 1)
+
     def _log_outcome(self, outcome: records.Outcome) -> asyncio.Future[int]:
         now = self.now()
         return self._append(records.of_outcome(outcome, now, self._source(now)))

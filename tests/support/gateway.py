@@ -340,6 +340,7 @@ class World:
         self.keys = keys or make_keys()
         self.store = store or MemoryRecords()
         self.clock, self.steady = float(NOW), 0.0
+        self.proofs: list[str] = []
         self.loop = asyncio.new_event_loop()
         self.keyring = Keyring(ORIGIN, self.keys.sealing, self.keys.tickets)
         self.boot()
@@ -350,7 +351,13 @@ class World:
         state = State()
         self.log.load(state.apply, lambda ref, root: None)
         self.monitor = Monitor(
-            self.log, state, self.keyring, self.keys.service, lambda: self.clock, lambda: self.steady
+            self.log,
+            state,
+            self.keyring,
+            self.keys.service,
+            lambda: self.clock,
+            lambda: self.steady,
+            self.proofs.append,
         )
         self.log.begin(state.epoch + 1)
         self.run(self.monitor.begin_epoch("cd" * 32, 2, "cc" * 32))

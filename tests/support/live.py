@@ -40,6 +40,7 @@ from mesatee.attestation.verify import appraise
 from mesatee.channel import AttestedTransport
 from mesatee.enclave.doors import HostClient
 from mesatee.enclave.gateway import api
+from mesatee.enclave.gateway.forks import ForkProofs
 from mesatee.enclave.gateway.gateway import Gateway, GatewayConfig
 from mesatee.enclave.gateway.identity import open_service
 from mesatee.enclave.platform.measure import Measurement, measure
@@ -163,6 +164,7 @@ class Live:
                 self.doors.records,
                 self.doors.queue,
                 self.doors.blobs,
+                ForkProofs(self.folder / "enclave"),
             )
             self._loop = asyncio.get_running_loop()
             await self.gateway.run(lambda port: ready.set())

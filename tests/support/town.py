@@ -249,4 +249,4 @@ def stored(home: Path) -> Audited:
         store.close()
 
 
-__all__ = ["LEASE_SECONDS", "PatientSession", "Town", "children", "stored"]
+__all__ = ["LEASE_SECONDS", "PATIENCE_SECONDS", "PatientSession", "Town", "children", "stored"]

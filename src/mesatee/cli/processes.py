@@ -2,13 +2,15 @@
 
 This is where an untrusted host's doors are put into the hands of gateway and worker. Nothing that is not memory-safe is
 imported here: no command line library, no numpy, no database. A process stops cleanly on SIGTERM and when its standard
-input ends, so that nothing outlives its launcher. It says one JSON line on standard output when it is ready; its log
-goes to standard error.
+input ends, and leaves when that takes too long, so that nothing outlives its launcher. The kernel's signal at a
+parent's death is of no use here: it comes when the *thread* that started a process ends, and leaves no time for a
+commit. A process says one JSON line on standard output when it is ready; its log goes to standard error.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -25,6 +27,7 @@ from pydantic import Field
 from .._core import protect_process
 from ..attestation.trust import TrustPolicy
 from ..enclave.doors import HostClient
+from ..enclave.gateway.forks import ForkProofs
 from ..enclave.gateway.gateway import TICKET_AGAIN, Gateway, GatewayConfig
 from ..enclave.gateway.identity import open_service
 from ..enclave.gateway.monitor import LEASE_SECONDS
@@ -42,6 +45,12 @@ from ..protocol.jsonstrict import parse_object
 
 ENVIRONMENT = "base"
 """The function environment that workers offer."""
+WORKER_END_SECONDS = 1.0
+"""How long a stopping worker gets to end its child. Nothing that it has must be saved: an attempt that is not handed in
+is made again. Without a bound it would wait for the answer of a queue or a gateway, which may be gone."""
+GATEWAY_END_SECONDS = 8.0
+"""How long a stopping gateway gets for its last commit and snapshot, if the host answers at all; below the time after
+which its launcher kills it. What was acknowledged is durable already."""
 
 
 class ProcessConfig(statements.Model):
@@ -72,19 +81,39 @@ def _ready(**facts: Any) -> None:
     print(json.dumps({"event": "ready", **facts}), flush=True)
 
 
-def _on_end(stop: Callable[[], None]) -> None:
-    """Stop on SIGTERM, and when the launcher is gone. Ctrl-C is the launcher's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+class Lifeline:
+    """Ends this process on SIGTERM and when its launcher is gone, in any state that it is in.
 
-    def watch() -> None:
+    Before `serve` there is nothing to save, and it leaves at once. Ctrl-C is the launcher's to handle.
+    """
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        self._seconds = 0.0
+        self._stop: Callable[[], None] = lambda: None
+        for target in (self._read, self._watch):
+            threading.Thread(target=target, name="lifeline", daemon=True).start()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: self._over.set())
+
+    def serve(self, stop: Callable[[], None], seconds: float) -> None:
+        """From now on ask by `stop` first, and leave after `seconds` whatever still waits for whom."""
+        self._seconds, self._stop = seconds, stop
+
+    def _read(self) -> None:
         while os.read(0, 1):
             pass
-        stop()
+        self._over.set()
 
-    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+    def _watch(self) -> None:
+        self._over.wait()
+        self._stop()
+        time.sleep(self._seconds)
+        # A process that has ended by itself meanwhile has taken this thread with it.
+        os._exit(0)
 
 
-def gateway(config: ProcessConfig) -> None:
+def gateway(config: ProcessConfig, lifeline: Lifeline) -> None:
     """Run a gateway."""
     doors = HostClient(config.host_socket)
     mine = attester(config, ())
@@ -100,27 +129,34 @@ def gateway(config: ProcessConfig) -> None:
         int(time.time()),
     )
     where = GatewayConfig(config.listen_host, config.listen_port, config.lease_seconds)
-    asyncio.run(_serve(Gateway(where, keys, mine, *_three(doors))))
+    forks = ForkProofs(folder / "enclave")
+    asyncio.run(_serve(Gateway(where, keys, mine, *_three(doors), forks), lifeline))
 
 
 def _three(doors: HostClient) -> tuple[Any, Any, Any]:
     return doors.records, doors.queue, doors.blobs
 
 
-async def _serve(service: Gateway) -> None:
+async def _serve(service: Gateway, lifeline: Lifeline) -> None:
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, service.stop)
-    _on_end(lambda: _discard(loop.call_soon_threadsafe(service.stop)))
+
+    def stop() -> None:
+        # A loop that is closed has served to its end.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(service.stop)
+
+    lifeline.serve(stop, GATEWAY_END_SECONDS)
     await service.run(
-        lambda port: _ready(port=port, service=service.service_digest, log_key=service.log.public.hex())
+        lambda port: _ready(
+            port=port,
+            service=service.service_digest,
+            log_key=service.log.public.hex(),
+            halted=service.monitor.halted,
+        )
     )
 
 
-def _discard(_: object) -> None:
-    """Make a callback's result nothing."""
-
-
-def worker(config: ProcessConfig) -> None:
+def worker(config: ProcessConfig, lifeline: Lifeline) -> None:
     """Run a worker."""
     doors = HostClient(config.host_socket)
     mine = attester(config, (ENVIRONMENT,))
@@ -130,8 +166,7 @@ def worker(config: ProcessConfig) -> None:
     # A ticket comes back to the queue before the run's lease ends, so that the next worker finds it at once.
     patience = config.lease_seconds * TICKET_AGAIN
     service = Worker(client, doors.queue, doors.blobs, Supervisor(), patience)
-    signal.signal(signal.SIGTERM, lambda *_: service.stop())
-    _on_end(service.stop)
+    lifeline.serve(service.stop, WORKER_END_SECONDS)
     service.run(lambda: _ready(measurement=mine.measurement, environments=dict(environments)))
 
 
@@ -141,6 +176,7 @@ def main() -> int:
     for noisy in ("httpx", "httpcore", "asyncio", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
+        lifeline = Lifeline()
         role, path = sys.argv[1:]
         data = Path(path).read_bytes()[: limits.REQUEST_BYTES]
         config = statements.validate(ProcessConfig, parse_object(data), "configuration")
@@ -148,7 +184,7 @@ def main() -> int:
         run = {"gateway": gateway, "worker": worker}.get(role)
         if run is None:
             raise Malformed(f"unknown process {role!r}")
-        run(config)
+        run(config, lifeline)
     except MesateeError as error:
         print(json.dumps({"event": "stopped", **error.as_dict()}), flush=True)
         return 1

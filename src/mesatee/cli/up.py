@@ -1,7 +1,8 @@
 """The embedded launcher: host, gateway and worker as processes of their own, from one command.
 
 State lives in ``HOME/service``; what clients need (``trust.toml`` with the pinned fingerprint and measurements, and
-``service.toml``) is written to HOME. A process that dies is started again; all end when the launcher does.
+``service.toml``) is written to HOME. A process that dies is started again; all end when the launcher does, and the next
+launcher waits for them and removes what they have left.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ STOP_SECONDS = 10.0
 RESTARTS = 5
 """A process that ends this often within RESTART_WINDOW is given up."""
 RESTART_WINDOW = 60.0
+LEFTOVER_SECONDS = 20.0
+"""How long a start waits for the processes of a launcher that was killed: longer than they take to end."""
+RUNTIME_PREFIX = "mesatee-"
+"""Of the folder for sockets; it lies among the temporary files, because a socket's path must be short."""
 LISTEN_HOST = "127.0.0.1"
 
 
@@ -53,6 +58,7 @@ class Process:
     command: list[str]
     log: Path
     environ: dict[str, str] = field(default_factory=dict)
+    holds: tuple[int, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
     child: subprocess.Popen[bytes] | None = None
     ends: list[float] = field(default_factory=list)
@@ -71,6 +77,7 @@ class Process:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=environ,
+                pass_fds=self.holds,
                 start_new_session=True,
             )
         line: list[bytes] = []
@@ -133,7 +140,7 @@ class Service:
     url: str
     processes: list[Process]
     runtime: Path
-    lock: int
+    locks: tuple[int, ...]
 
     def process(self, name: str) -> Process:
         """The process of this name."""
@@ -157,21 +164,63 @@ class Service:
         """Stop everything, the trusted processes first, so that they can still write."""
         for process in reversed(self.processes):
             process.stop()
-        shutil.rmtree(self.runtime, ignore_errors=True)
-        os.close(self.lock)
+        _remove_runtime(self.runtime, self.locks)
 
 
-def _lock(folder: Path) -> int:
-    fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
+def _remove_runtime(runtime: Path, locks: tuple[int, ...]) -> None:
+    shutil.rmtree(runtime, ignore_errors=True)
+    for lock in locks:
+        os.close(lock)
+
+
+def _lock(folder: Path) -> tuple[int, int]:
+    """The launcher's own lock, and one that every process of the service holds too until it has ended.
+
+    Raises `Conflict` at once when another launcher lives, and when the processes of one that was killed do not end.
+    """
+    mine = _flock(folder / "lock", 0.0)
+    if mine is None:
         raise Conflict(
             f"a service runs in {folder} already",
             hint="use it, or choose another folder: `mesatee --home DIR up`",
-        ) from None
-    return fd
+        )
+    theirs = _flock(folder / "processes.lock", LEFTOVER_SECONDS)
+    if theirs is None:
+        os.close(mine)
+        raise Conflict(
+            f"a process of the service that ran in {folder} does not end",
+            hint="its launcher was killed: look for `mesatee.cli.processes` and `mesatee.host.server`",
+        )
+    return mine, theirs
+
+
+def _flock(path: Path, seconds: float) -> int | None:
+    """The locked file, or None when it is still another's after `seconds`."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                os.close(fd)
+                return None
+            time.sleep(0.05)
+        else:
+            return fd
+
+
+def _new_runtime(folder: Path) -> Path:
+    """A folder for sockets and configurations; that of a service that was killed is removed first."""
+    note = folder / "runtime"
+    with contextlib.suppress(FileNotFoundError):
+        former = Path(note.read_text())
+        # Only what we make ourselves is removed, wherever the note may point to.
+        if former.parent == Path(tempfile.gettempdir()) and former.name.startswith(RUNTIME_PREFIX):
+            shutil.rmtree(former, ignore_errors=True)
+    runtime = Path(tempfile.mkdtemp(prefix=RUNTIME_PREFIX))
+    _write(note, str(runtime))
+    return runtime
 
 
 class Founded(statements.Model):
@@ -248,8 +297,8 @@ def start(
     folder = home / "service"
     for path in (home, folder, folder / "host", folder / "enclave", folder / "log"):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = _lock(folder)
-    runtime = Path(tempfile.mkdtemp(prefix="mesatee-"))
+    locks = _lock(folder)
+    runtime = _new_runtime(folder)
     processes: list[Process] = []
     try:
         founded = _founding(folder, level, port, platform_policy, say)
@@ -280,26 +329,29 @@ def start(
                 *("--data", str(folder / "host")),
             ],
             folder / "log" / "host.log",
+            holds=locks[1:],
         )
         gateway = Process(
             "gateway",
             [*python, "mesatee.cli.processes", "gateway", str(runtime / "gateway.json")],
             folder / "log" / "gateway.log",
             environ or {},
+            locks[1:],
         )
         worker = Process(
             "worker",
             [*python, "mesatee.cli.processes", "worker", str(runtime / "worker.json")],
             folder / "log" / "worker.log",
             environ or {},
+            locks[1:],
         )
         say("starting the host process")
-        host.start()
         processes.append(host)
+        host.start()
         say("starting the gateway")
         _write(runtime / "gateway.json", base.model_dump_json())
-        gateway.start()
         processes.append(gateway)
+        gateway.start()
         port = int(gateway.facts["port"])
         _write(folder / "founded.json", founded.model_copy(update={"port": port}).model_dump_json())
         trust = _client_trust(gateway_trust, worker_trust, founded.origin, gateway.facts)
@@ -319,14 +371,13 @@ def start(
         )
         if with_worker:
             say("starting the worker")
-            worker.start()
             processes.append(worker)
-        return Service(home, url, processes, runtime, lock)
+            worker.start()
+        return Service(home, url, processes, runtime, locks)
     except BaseException:
         for process in reversed(processes):
             process.stop()
-        shutil.rmtree(runtime, ignore_errors=True)
-        os.close(lock)
+        _remove_runtime(runtime, locks)
         raise
 
 
@@ -392,8 +443,11 @@ def run(home: Path, *, level: int, port: int, platform_policy: Path | None, as_j
             "log_key": service.process("gateway").facts["log_key"],
             "level": level,
         }
+        halted = service.process("gateway").facts.get("halted")
+        if halted:
+            say(f"The gateway serves NOBODY: {halted}. Start it on the storage that it had.")
         if as_json:
-            print(json.dumps({"event": "ready", **facts}), flush=True)
+            print(json.dumps({"event": "ready", **facts, "halted": halted}), flush=True)
         else:
             print(
                 f"MesaTEE serves at {service.url}, level {level} ({'software trust' if level == 2 else 'none'})."

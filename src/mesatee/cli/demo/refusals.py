@@ -7,6 +7,7 @@ ones stop the service and act as its host would: they change, cut or replace wha
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -212,13 +213,19 @@ def other_worker(scene: Scene) -> None:
         file.write("\n# One line more.\n")
     start = "import sys; sys.path.insert(0, sys.argv.pop(1)); from mesatee.cli.processes import main; sys.exit(main())"
     config = scene.service.runtime / "worker.json"
-    done = subprocess.run(
-        [sys.executable, "-I", "-B", "-c", start, str(folder), "worker", str(config)],
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-        timeout=WAIT_SECONDS,
-        check=False,
-    )
+    # It lives as long as its launcher's end of this pipe is open.
+    lifeline, launcher = os.pipe()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-B", "-c", start, str(folder), "worker", str(config)],
+            capture_output=True,
+            stdin=lifeline,
+            timeout=WAIT_SECONDS,
+            check=False,
+        )
+    finally:
+        os.close(lifeline)
+        os.close(launcher)
     said = json.loads(done.stdout or b"{}")
     if said.get("code") == "evidence_refused":
         raise EvidenceRefused(gateway_said(scene))

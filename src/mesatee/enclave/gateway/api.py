@@ -297,6 +297,9 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
 CHANGES_STATE = frozenset({post_statement, post_attempt, finish})
 """Handlers whose refusals are logged before the caller is told."""
 
+SHOWS_STATE = frozenset({service, parties, datasets, functions, tasks, task})
+"""Handlers whose answers wait until all that they show is durable."""
+
 
 def build(gateway: Gateway) -> Starlette:
     """The ASGI app."""
@@ -307,9 +310,16 @@ def build(gateway: Gateway) -> Starlette:
             if not isinstance(peer, Peer):
                 raise KeyRefused("this connection has no verified peer")
             call = Call(gateway, request, peer)
+            monitor = gateway.monitor
             try:
-                gateway.monitor.serving()
-                return await handler(call)
+                monitor.serving()
+                if handler not in SHOWS_STATE:
+                    return await handler(call)
+                await monitor.settled()
+                response = await handler(call)
+                # What was decided while it was made is in it too.
+                await monitor.settled()
+                return response
             except MesateeError as error:
                 return await refuse(call, handler, error)
 

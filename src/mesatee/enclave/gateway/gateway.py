@@ -17,7 +17,7 @@ from ...attestation.evidence import Claims
 from ...attestation.trust import TrustPolicy
 from ...attestation.verify import AppraisalCache
 from ...channel.uvicorn_protocol import AttestedServer
-from ...errors import Denied, HostFailed, KeyRefused, LogCorrupt, MesateeError, NotFound
+from ...errors import Denied, ForkDetected, HostFailed, KeyRefused, LogCorrupt, MesateeError, NotFound
 from ...protocol import envelope as dsse
 from ...protocol import limits, records, statements, wire
 from ...protocol.digests import b64encode, sha256
@@ -26,6 +26,7 @@ from .. import faults
 from ..platform.base import Attester
 from . import api
 from .audit import SNAPSHOT
+from .forks import ForkProofs
 from .identity import ServiceKeys
 from .keyring import Keyring
 from .log import Log, SnapshotRef
@@ -70,9 +71,11 @@ class Gateway:
         store: Records,
         queue: Queue,
         blobs: Blobs,
+        forks: ForkProofs,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.config = config
+        self._forks = forks
         self.blobs = blobs
         self._queue = queue
         self._keys = keys
@@ -139,21 +142,43 @@ class Gateway:
             state = State()
             self.log.load(apply, restore, from_snapshot=False)
         self._snapshot_at = state.size
-        return Monitor(
+        monitor = Monitor(
             self.log,
             state,
             self._keyring,
             self._keys.service,
             self._clock,
             time.monotonic,
+            self._keep_proof,
             self.config.lease_seconds,
         )
+        self._compare_kept(monitor)
+        return monitor
+
+    def _compare_kept(self, monitor: Monitor) -> None:
+        """A fork that was met before this start is still one, unless the host gives back the log that was signed."""
+        for proof in self._forks.read():
+            try:
+                monitor.compare(proof)
+            except ForkDetected as error:
+                LOGGER.error(json.dumps({"event": "halted", "reason": error.message}))
+            except MesateeError as error:
+                raise LogCorrupt(
+                    f"a kept proof of a fork is not a checkpoint of this log: {error.message}",
+                    hint="a fork was met before: restore the folder of the service's keys as it was",
+                ) from None
+
+    def _keep_proof(self, note: str) -> None:
+        try:
+            self._forks.keep(note)
+        except (OSError, LogCorrupt) as error:
+            # This process stops all the same; what is lost is only that the next one knows it at once.
+            LOGGER.error(json.dumps({"event": "fork_not_kept", "reason": str(error)}))
 
     async def run(self, ready: Callable[[int], None] | None = None) -> None:
         """Serve until stopped. `ready` gets the port."""
         sys.setswitchinterval(SWITCH_SECONDS)
         await asyncio.to_thread(self._store_public, self._certificate)
-        self.log.begin(self.monitor.state.epoch + 1)
         await self._begin_epoch()
         listener = Listener(
             self.config.host,
@@ -188,6 +213,10 @@ class Gateway:
                 await self._discard()
 
     async def _begin_epoch(self) -> None:
+        if self.monitor.halted:
+            # It listens all the same: whoever asks is told why nobody is served.
+            return
+        self.log.begin(self.monitor.state.epoch + 1)
         await self.monitor.begin_epoch(
             self._attester.measurement or "none", self._attester.level, self._channel_key.public.hex()
         )
@@ -460,9 +489,8 @@ class Gateway:
         await asyncio.to_thread(self.log.close)
         halted = self.monitor.halted
         fresh = await asyncio.to_thread(self._replay)
-        fresh.halted = halted
+        fresh.halted = fresh.halted or halted
         self.monitor = fresh
-        self.log.begin(fresh.state.epoch + 1)
         await self._begin_epoch()
         self._broken = None
         LOGGER.info(json.dumps({"event": "log_reloaded", "size": self.log.size}))

@@ -84,9 +84,11 @@ class Monitor:
         service: statements.Statement,
         clock: Callable[[], float],
         steady: Callable[[], float],
+        keep_proof: Callable[[str], None],
         lease_seconds: int = LEASE_SECONDS,
     ) -> None:
         self._log = log
+        self._keep_proof = keep_proof
         self._keyring = keyring
         self._mint = Mint()
         self._clock = clock
@@ -131,6 +133,13 @@ class Monitor:
         """Wait for the entry at `index`: of what may still be lost nobody is told. Raises `HostFailed`."""
         if index >= self._log.size and self._newest is not None:
             await asyncio.wrap_future(self._newest)
+
+    async def settled(self) -> None:
+        """Wait until all that was decided so far is durable: only then may anybody be told of the state.
+
+        Raises `HostFailed` when it will not be: then the state is one that never was.
+        """
+        await self._durable(self._log.next_index - 1)
 
     def _log_outcome(self, outcome: records.Outcome) -> asyncio.Future[int]:
         now = self.now()
@@ -197,14 +206,24 @@ class Monitor:
                 "the statement is for another log or service statement",
                 hint="check `mesatee attest`: the service may have changed; owners must agree to a changed service",
             )
-        seen = cp.verify(predicate.checkpoint, self._log.origin, self._log.public)
-        if not self._log.extends(seen):
-            # Only this log's key can have signed it, so this log is not the one that it was: rolled back or forked.
-            self.halted = (
-                f"a party holds a signed checkpoint of {seen.size} entries (epoch {seen.epoch}) that this log of "
-                f"{self._log.next_index} entries does not extend: it was rolled back or forked"
-            )
-            raise ForkDetected(self.halted)
+        self.compare(predicate.checkpoint)
+
+    def compare(self, note: str) -> None:
+        """Stop for good if this log does not extend a checkpoint that its own key has signed.
+
+        The proof is kept first, so that a gateway that starts anew on this log does not serve either.
+        Raises `SignatureInvalid`, `Malformed`, or `ForkDetected`.
+        """
+        seen = cp.verify(note, self._log.origin, self._log.public)
+        if self._log.extends(seen):
+            return
+        # Only this log's key can have signed it, so this log is not the one that it was: rolled back or forked.
+        self.halted = (
+            f"a party holds a signed checkpoint of {seen.size} entries (epoch {seen.epoch}) that this log of "
+            f"{self._log.next_index} entries does not extend: it was rolled back or forked"
+        )
+        self._keep_proof(note)
+        raise ForkDetected(self.halted)
 
     async def _again(self, statement: statements.Statement, index: int) -> Accepted:
         """The same statement once more: nothing happens twice, and what was undone stays undone."""

@@ -26,6 +26,10 @@ class Views:
     def _name(self, party: str) -> str:
         return self._state.party(party).predicate.keys.name
 
+    def _proven(self, index: int) -> bool:
+        """Whether the log can show the entry: what enters it at this moment is for the next who asks."""
+        return index < self._gateway.log.size
+
     def parties(self) -> list[wire.PartyView]:
         """Everybody, with the statement that introduced them: keys are verified by whoever uses them."""
         return [
@@ -37,6 +41,7 @@ class Views:
                 fresh=self._state.fresh(held.signer),
             )
             for held in list(self._state.parties.values())
+            if self._proven(held.index)
         ]
 
     def datasets(self) -> list[wire.DatasetView]:
@@ -101,7 +106,9 @@ class Views:
     def tasks(self, party: str) -> list[wire.TaskView]:
         """Tasks that concern the party, oldest first."""
         return [
-            self.task(held) for held in self._state.tasks.values() if party in self._state.concerned(held)
+            self.task(held)
+            for held in self._state.tasks.values()
+            if self._proven(held.index) and party in self._state.concerned(held)
         ]
 
     def task(self, held: Held[statements.TaskStatement]) -> wire.TaskView:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import random
 import struct
@@ -443,16 +444,19 @@ def test_wrong_bits(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_wrong_bit(name):
     at, files = amd.case("snp", name)
-    flip(at, {role: data for role, data in files.items() if role not in ("ask", "ark")}, None)
+    want = snp.check(files, at, POLICY)
+    for bit in range(8 * len(files["report"])):
+        wrong = bytearray(files["report"])
+        wrong[bit >> 3] ^= 1 << (bit & 7)
+        survives({**files, "report": bytes(wrong)}, at, want)
+    flip(at, {role: data for role, data in files.items() if role not in ("ask", "ark")}, 4_000)
 
 
 @QUICK
 @given(mutated(amd.report()))
 def test_hostile_reports(data):
-    try:
+    with contextlib.suppress(InputError):
         appraise(data, MILAN.vcek(), *chain())
-    except InputError:
-        pass
 
 
 @QUICK
@@ -465,7 +469,5 @@ def test_hostile_certificates(data):
 @QUICK
 @given(mutated(json.dumps({"a": amd.report().hex(), "b": [amd.pem(MILAN.vcek()).decode()]}).encode()))
 def test_hostile_wrappings(data):
-    try:
+    with contextlib.suppress(InputError, TrustError):
         snp.check({"evidence": data}, START, POLICY)
-    except (InputError, TrustError):
-        pass

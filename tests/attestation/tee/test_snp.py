@@ -15,9 +15,10 @@ from tests.support import amd
 from tests.support.amd import GENOA, MILAN, START, TURIN
 from tests.support.mutate import QUICK, mutated
 
+from mesatee._core import X509, pem_certificates
 from mesatee.attestation.appraisal import Answer, Status
 from mesatee.attestation.corpus import CorpusPolicy, check_folder
-from mesatee.attestation.tee import snp, snp_report
+from mesatee.attestation.tee import snp, snp_json, snp_report
 from mesatee.attestation.verdict import Verdict
 from mesatee.errors import InputError, Malformed, TrustError, UnsupportedVersion
 
@@ -135,6 +136,45 @@ def test_wrappings_do_not_matter():
     for name, other in wrapped(files).items():
         found = snp.check(other, at, POLICY)
         assert (found.tier, found.claims) == (Status.AFFIRMING, want.claims), (name, found.reasons)
+
+
+def fields_of(report: bytes, turin: bool) -> dict[str, Any]:
+    names = ("fmc", "bootloader", "tee", "snp", "", "", "", "microcode")
+    if not turin:
+        names = ("bootloader", "tee", "", "", "", "", "snp", "microcode")
+
+    def tcb(offset: int) -> dict[str, int]:
+        return {name: report[offset + place] for place, name in enumerate(names) if name}
+
+    return {
+        **{
+            name: int.from_bytes(report[at : at + size], "little")
+            for name, (at, size) in snp_json._NUMBERS.items()
+        },
+        **{name: list(report[at : at + size]) for name, (at, size) in snp_json._BYTES.items()},
+        **{name: tcb(offset) for name, offset in snp_json._TCBS.items()},
+        "signature": {"r": list(report[0x2A0:0x2E8]), "s": list(report[0x2E8:0x330])},
+    }
+
+
+@pytest.mark.parametrize("name", ["microsoft-milan", "microsoft-turin"])
+def test_a_report_as_json_of_its_fields(name):
+    at, files = amd.case("snp", name)
+    ders = [
+        list(item.der)
+        for item in map(X509.parse, pem_certificates(files["vcek"] + files["ask"] + files["ark"]))
+    ]
+    value = {
+        "attestation_report": fields_of(files["report"], name.endswith("turin")),
+        "cert_chain": [{"cert_type": "OTHER", "data": der} for der in ders],
+    }
+    verdict = snp.check({"evidence": json.dumps(value).encode()}, at, POLICY)
+    assert verdict.tier is Status.AFFIRMING, verdict.reasons
+    value["attestation_report"]["report_data"][0] ^= 1
+    assert snp.check({"evidence": json.dumps(value).encode()}, at, POLICY).tier is Status.CONTRAINDICATED
+    for broken in ({}, {"signature": {}}, {"signature": {"r": [0] * 72, "s": [0] * 72}, "version": -1}):
+        with pytest.raises(Malformed):
+            snp_json.rebuild(broken)
 
 
 def test_two_reports_that_differ():

@@ -209,7 +209,8 @@ def bound(carried: Carried, spki: bytes, report_data: bytes) -> tuple[Answer, st
             _begins(report_data, hashlib.new(name, form).digest()) for name in ("sha256", "sha384", "sha512")
         ):
             return Answer.AFFIRMED, None
-    if carried.identifier in OPEN_ENCLAVE and _custom_claims(carried.evidence, spki, report_data):
+    quoted = carried.identifier in OPEN_ENCLAVE and carried.tee in ("sgx", "tdx")
+    if quoted and _custom_claims(carried.evidence, spki, report_data):
         return Answer.AFFIRMED, None
     if carried.proprietary:
         return Answer.NOT_ESTABLISHED, "nobody has specified what the evidence vouches for"

@@ -136,7 +136,7 @@ def pubkey_hash(claims: bytes) -> tuple[str, bytes]:
     if not isinstance(value, list) or len(value) != 2:
         raise Malformed("the claims of RA-TLS have no pubkey-hash of algorithm and digest")
     algorithm, digest = value
-    if not isinstance(algorithm, int) or algorithm not in HASHES:
+    if not isinstance(algorithm, int) or isinstance(algorithm, bool) or algorithm not in HASHES:
         raise UnsupportedVersion("the pubkey-hash is of an algorithm that is not known here")
     if not isinstance(digest, bytes):
         raise Malformed("the digest of the pubkey-hash is not a byte string")

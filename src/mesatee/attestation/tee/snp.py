@@ -352,7 +352,7 @@ def _claims(report: Report, found: Findings) -> dict[str, Scalar]:
         claims |= {
             "platform.csp": endorsement.csp,
             "platform.product": endorsement.product,
-            "snp.certificate": hashlib.sha256(endorsement.certificate.der).hexdigest(),
+            "snp.key": hashlib.sha256(endorsement.certificate.spki).hexdigest(),
         }
         for index, number in enumerate(_LAYOUT_TURIN if endorsement.line == "Turin" else _LAYOUT):
             if number in _NAMES:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from mesatee import _core
 from mesatee.attestation import detect
-from mesatee.attestation.tee import snp_report
+from mesatee.attestation.tee import snp_json, snp_report
 from mesatee.errors import InputError, Malformed
 from mesatee.protocol import limits
 from mesatee.protocol.jsonstrict import parse as parse_json
@@ -178,11 +178,23 @@ def _report_in(data: bytes) -> tuple[bytes, bytes] | None:
             found = detect.detect(data)
         except InputError:
             return None
-        data = found.files.get("report", b"") if found.tee == "snp" else b""
+        if found.tee != "snp":
+            return None
+        data = found.files.get("report") or _fields(data)
         start = _start(data)
         if start is None:
             return None
     return data[start : start + size], data[start + size :]
+
+
+def _fields(data: bytes) -> bytes:
+    """A report that came as JSON of its fields; empty if it did not."""
+    try:
+        value = parse_json(data, limit=limits.CASE_FILE_BYTES)
+        report = value.get("attestation_report") if isinstance(value, dict) else None
+        return snp_json.rebuild(report) if isinstance(report, dict) else b""
+    except InputError:
+        return b""
 
 
 def _start(data: bytes) -> int | None:

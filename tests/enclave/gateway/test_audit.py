@@ -24,6 +24,7 @@ from tests.support.town import Town
 
 from mesatee.cli import stored, up
 from mesatee.enclave.gateway.audit import Audited
+from mesatee.enclave.gateway.forks import ForkProofs
 from mesatee.enclave.gateway.gateway import Gateway, GatewayConfig
 from mesatee.enclave.gateway.identity import open_service
 from mesatee.enclave.platform.measure import measure
@@ -115,7 +116,7 @@ class Disk:
         queue = SqliteQueue(self.host / "queue.sqlite")
         try:
             doors = records, queue, LocalBlobs(self.host / "blobs")
-            return Gateway(GatewayConfig(), keys, attester, *doors)
+            return Gateway(GatewayConfig(), keys, attester, *doors, ForkProofs(folder / "enclave"))
         finally:
             records.close()
             queue.close()

@@ -335,9 +335,12 @@ def _retry_after(text: str | None) -> float | None:
 
 def _why(error: Exception) -> str:
     """A TLS failure in its own words; other causes are better said by their kind."""
-    if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
         return "its TLS certificate does not verify"
-    if isinstance(error.__cause__, ssl.SSLError):
+    if cause is not None:
         return "it does not speak TLS as it should"
     return {"ConnectError": "it could not be reached", "ReadError": "it was lost"}.get(
         type(error).__name__, type(error).__name__

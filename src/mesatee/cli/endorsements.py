@@ -26,7 +26,7 @@ from .common import AsJson, emit, line, moment, settings, size, table, verb
 DAY: Final = 86_400
 DAYS: Final = 36_500
 """How far ahead `list --within` looks, in days: vendors' roots live for decades."""
-SUBJECT_SHOWN: Final = 16
+SUBJECT_SHOWN: Final = 12
 """Hex digits of a subject that tables show."""
 
 app = typer.Typer(no_args_is_help=True)
@@ -291,13 +291,12 @@ def _emit(as_json: bool, items: Iterable[Endorsement], now: int, more: dict[str,
                 item.subject[:SUBJECT_SHOWN] or "all",
                 item.role,
                 size(len(item.data)),
-                moment(item.fetched),
                 moment(item.expires),
                 "OVER" if item.is_over(now) else "",
             )
             for item in ordered
         ]
-        heads = ("class", "machine", "role", "size", "fetched", "newer one at", "")
+        heads = ("class", "machine", "role", "size", "newer one at", "")
         table(console, heads, rows, "there are none")
 
     emit(as_json, value, human)

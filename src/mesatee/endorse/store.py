@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from ..attestation.endorsements import NOTHING, Endorsement, Endorsements
-from ..errors import Corrupt, Expired, InputError, TimedOut, TooLarge
+from ..errors import Corrupt, Expired, InputError, TimedOut, TooLarge, UnsupportedVersion
 from ..protocol import limits
 
 FILE: Final = "endorsements.json"
@@ -39,7 +39,8 @@ class Store:
     def load(self) -> Endorsements:
         """What is kept; nothing where there is no file.
 
-        Raises `Corrupt` for a file that was altered or cut, and `InputError` for one that cannot be read.
+        Raises `Corrupt` for a file that was altered or cut, `UnsupportedVersion` for one of another version, and
+        `InputError` for one that cannot be read.
         """
         try:
             with self.path.open("rb") as file:
@@ -50,6 +51,11 @@ class Store:
             raise InputError(f"cannot read {self.path}: {error.strerror}") from None
         try:
             return Endorsements.parse(data)
+        except UnsupportedVersion as error:
+            raise UnsupportedVersion(
+                f"the store of endorsements {self.path} was written by another version: {error.message}",
+                hint="use that version of mesatee, or another home folder",
+            ) from None
         except InputError as error:
             raise Corrupt(
                 f"the store of endorsements {self.path} is damaged: {error.message}",

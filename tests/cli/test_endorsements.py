@@ -293,3 +293,18 @@ def test_what_was_fetched_makes_a_report_affirming(home: Home, kds: Kds, tmp_pat
     bundle = platform.complete(Bundle("snp", {"report": files["report"]}), home.store.load())
     pieces = {role: data for role, data in bundle.files.items() if role != "crl"}
     assert corpus.check("snp", pieces, at, corpus.CorpusPolicy()).tier is Status.AFFIRMING
+
+
+def test_what_an_azure_machine_fetched_makes_its_evidence_affirming(home: Home, thim: Thim, tmp_path: Path):
+    _needs("azure")
+    at, files = vendors.case("azure-vtpm", "az-snp-trustee-genoa")
+    thim.value |= {"vcekCert": files["vcek"].decode(), "certificateChain": files["ask_ark"].decode()}
+    path = wrote(tmp_path / "hcl_report.bin", files["hcl_report"])
+    home.json("fetch", "azure", path, "--url", thim.url, "--at", str(at))
+    bare = {
+        role: data for role, data in files.items() if role in ("hcl_report", "quote", "signature", "pcrs")
+    }
+    assert corpus.check("azure-vtpm", bare, at, corpus.CorpusPolicy()).tier is Status.NONE
+    bundle = platform.complete(Bundle("azure-vtpm", bare), home.store.load())
+    found = corpus.check("azure-vtpm", bundle.files, at, corpus.CorpusPolicy())
+    assert found.tier is Status.AFFIRMING, found.reasons

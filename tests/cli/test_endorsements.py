@@ -112,6 +112,15 @@ def test_fetch_for_a_quote(home: Home, pcs: Pcs, tmp_path: Path):
     assert "tcb_info_response" in text
 
 
+def test_a_time_that_was_given_does_not_keep_newer_ones_out(home: Home, pcs: Pcs, tmp_path: Path):
+    quote = wrote(tmp_path / "quote", quote_of(CHAIN))
+    value = home.json("fetch", "intel", quote, "--url", pcs.url, "--at", str(NOW + 10 * DAY))
+    assert all(item["fetched"] < NOW + DAY for item in value["endorsements"])
+    pcs.set_tcb("sgx", end=NOW + 22 * DAY)
+    home.json("fetch", "intel", quote, "--url", pcs.url)
+    assert home.store.load().lookup("sgx", FMSPC)["tcb_info_response"] == pcs.tcb["sgx", FMSPC]
+
+
 def test_fetch_for_a_quote_that_other_evidence_holds(home: Home, pcs: Pcs, tmp_path: Path):
     quote = wrote(tmp_path / "td_quote.bin", quote_of(CHAIN, 4, tdx=True))
     value = home.json("fetch", "intel", quote, "--url", pcs.url, "--class", "azure-vtpm", "--early")

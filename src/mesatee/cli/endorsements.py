@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, cast
@@ -263,6 +263,9 @@ def _no_platform(evidence: Path, wanted: str) -> NotFound:
 
 
 def _keep(context: typer.Context, items: tuple[Endorsement, ...], at: int, as_json: bool) -> None:
+    # A time that was given must not make them look newer than what will be fetched later.
+    now = int(time.time())
+    items = tuple(replace(item, fetched=min(item.fetched, now)) for item in items)
     kept: Endorsements = Store(settings(context).home).add(items)
     _emit(as_json, items, at, {"kept": len(kept.items)})
 

@@ -11,6 +11,7 @@ ALLOWED: dict[str, set[str]] = {
     "protocol": {"protocol"},
     "attestation": {"attestation", "protocol"},
     "channel": {"channel", "attestation", "protocol"},
+    "endorse": {"endorse", "attestation", "protocol"},
     "party": {"party", "channel", "attestation", "protocol", "table"},
     # Only functions and the executors, in the sandboxed child, use `table`: see the test of native libraries.
     "enclave": {"enclave", "channel", "attestation", "protocol", "table"},

@@ -16,6 +16,7 @@ PLACES = [
     "enclave/platform",
     "enclave/sandbox",
     "enclave/worker",
+    "endorse",
     "host",
     "party",
     "protocol",

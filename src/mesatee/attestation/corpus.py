@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
+from mesatee.attestation import subjects
 from mesatee.attestation.appraisal import Answer, Status
 from mesatee.attestation.detect import detect_case
 from mesatee.attestation.verdict import Verdict
@@ -147,14 +148,7 @@ def subject(tee: str, files: Mapping[str, bytes]) -> str:
     """Which machine the evidence is of, as endorsements name it (`endorsements.Endorsement.subject`); empty where
     the class has no such name, or the evidence does not parse.
     """
-    module = _MODULES.get(tee)
-    if module is None:
-        return ""
-    found = getattr(importlib.import_module(f"mesatee.attestation.tee.{module}"), "subject", None)
-    try:
-        return str(found(files)) if found is not None else ""
-    except MesateeError:
-        return ""
+    return subjects.subject(tee, files)
 
 
 # -- meta.json --------------------------------------------------------------------------------------

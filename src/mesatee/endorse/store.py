@@ -1,0 +1,174 @@
+"""The endorsements that this machine keeps: one file in the home folder.
+
+The file is an `attestation.endorsements.Endorsements` as it is exported. It is replaced as a whole, so a reader sees
+the old or the new one, and a lock lets one writer work at a time. Nothing in it is secret, but which machines somebody
+deals with is nobody's business: mode 0600.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from ..attestation.endorsements import NOTHING, Endorsement, Endorsements
+from ..errors import Corrupt, Expired, InputError, TimedOut, TooLarge, UnsupportedVersion
+from ..protocol import limits
+
+FILE: Final = "endorsements.json"
+LOCK: Final = ".endorsements.lock"
+MODE: Final = 0o600
+LOCK_SECONDS: Final = 10.0
+"""How long a writer waits for another one, in seconds; no writer holds the lock while it waits for a network."""
+_POLL_SECONDS: Final = 0.05
+
+
+class Store:
+    """The store in one home folder. Holds nothing open; may be used by several processes and threads at once."""
+
+    def __init__(self, home: Path, *, lock_seconds: float = LOCK_SECONDS) -> None:
+        self.path = home / FILE
+        self._home = home
+        self._lock_seconds = lock_seconds
+
+    def load(self) -> Endorsements:
+        """What is kept; nothing where there is no file.
+
+        Raises `Corrupt` for a file that was altered or cut, `UnsupportedVersion` for one of another version, and
+        `InputError` for one that cannot be read.
+        """
+        try:
+            with self.path.open("rb") as file:
+                data = file.read(limits.ENDORSEMENTS_BYTES + 1)
+        except FileNotFoundError:
+            return NOTHING
+        except OSError as error:
+            raise InputError(f"cannot read {self.path}: {error.strerror}") from None
+        try:
+            return Endorsements.parse(data)
+        except UnsupportedVersion as error:
+            raise UnsupportedVersion(
+                f"the store of endorsements {self.path} was written by another version: {error.message}",
+                hint="use that version of mesatee, or another home folder",
+            ) from None
+        except InputError as error:
+            raise Corrupt(
+                f"the store of endorsements {self.path} is damaged: {error.message}",
+                hint=f"move it away, then import an export or fetch again: mv {self.path} {self.path}.damaged",
+            ) from None
+
+    def update(self, change: Callable[[Endorsements], Endorsements]) -> Endorsements:
+        """Replace what is kept by what `change` makes of it, durably, and return that.
+
+        Raises what `load` and `change` raise; `TooLarge` when it would not fit, `TimedOut` when another writer does
+        not end, and `InputError` when the folder cannot be written. What was kept stays then.
+        """
+        with self._locked():
+            kept = self.load()
+            made = change(kept)
+            if made != kept:
+                self._write(made)
+            return made
+
+    def add(self, items: Iterable[Endorsement]) -> Endorsements:
+        """Keep `items` too, each in place of an older one of its kind. Raises as `update`."""
+        new = tuple(items)
+        return self.update(lambda kept: kept.merged(new))
+
+    def import_(self, data: bytes, at: int) -> Endorsements:
+        """Add an exported collection, at `at` (Unix seconds). Raises as `update`; `Malformed`, `TooLarge` or
+        `UnsupportedVersion` for what is no collection, and `Expired` when it claims to come from the future: such
+        endorsements could never be replaced by newer ones.
+        """
+        given = Endorsements.parse(data)
+        if any(item.fetched > at + limits.CLOCK_SKEW_SECONDS for item in given.items):
+            raise Expired("the collection has endorsements that were fetched in the future")
+
+        def change(kept: Endorsements) -> Endorsements:
+            made = kept.merged(given.items)
+            for bundle in given.references:
+                made = made.with_reference(bundle)
+            return made
+
+        return self.update(change)
+
+    def export(self) -> bytes:
+        """What is kept, for `import_` elsewhere. Raises as `load`."""
+        return self.load().encode()
+
+    def drop_expired(self, at: int) -> tuple[Endorsement, ...]:
+        """Drop what is over at `at` (Unix seconds), and return it. Raises as `update`."""
+        dropped: list[Endorsement] = []
+
+        def change(kept: Endorsements) -> Endorsements:
+            dropped.extend(item for item in kept.items if item.is_over(at))
+            return kept.without_expired(at)
+
+        self.update(change)
+        return tuple(dropped)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # The lock is a file of its own: the store's file is another one after each change.
+            handle = os.open(self._home / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, MODE)
+        except OSError as error:
+            raise InputError(f"cannot write into {self._home}: {error.strerror}") from None
+        try:
+            self._wait(handle)
+            yield
+        finally:
+            os.close(handle)
+
+    def _wait(self, handle: int) -> None:
+        deadline = time.monotonic() + self._lock_seconds
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimedOut(
+                        f"another process has been changing {self.path} for too long",
+                        hint="wait for it, or end it",
+                    ) from None
+            time.sleep(_POLL_SECONDS)
+
+    def _write(self, made: Endorsements) -> None:
+        data = made.encode()
+        if len(data) > limits.ENDORSEMENTS_BYTES:
+            raise TooLarge(
+                f"the store would have {len(data)} bytes, the limit is {limits.ENDORSEMENTS_BYTES}",
+                hint="drop what is over: mesatee endorsements drop-expired",
+            )
+        temporary = self.path.with_name(f".{FILE}.{secrets.token_hex(8)}.part")
+        try:
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+            folder = os.open(self._home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise InputError(
+                f"cannot write {self.path}: {error.strerror}",
+                hint="check the folder and the space on the disk",
+            ) from None
+        finally:
+            # Whatever stopped us, no half-written file stays behind.
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+__all__ = ["FILE", "LOCK", "LOCK_SECONDS", "MODE", "Store"]

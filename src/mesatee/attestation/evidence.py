@@ -38,6 +38,8 @@ Extra: TypeAlias = int | bytes | str | bool
 ROLES: Final[tuple[Role, ...]] = ("gateway", "worker")
 TAG_NONE: Final = 0x4D544501
 TAG_SOFTWARE: Final = 0x4D544502
+TAG_PLATFORM: Final = 0x4D544503
+"""The body is an encoded `bundle.Bundle`, which names its class of TEE itself."""
 TEE_OF_TAG: Final[Mapping[int, str]] = MappingProxyType({TAG_NONE: "none", TAG_SOFTWARE: "software"})
 _SHA_256: Final = 1
 _NONCE_BYTES: Final = range(8, 65)
@@ -191,6 +193,7 @@ def unhex(digest: str) -> bytes:
 __all__ = [
     "ROLES",
     "TAG_NONE",
+    "TAG_PLATFORM",
     "TAG_SOFTWARE",
     "TEE_OF_TAG",
     "Claims",

@@ -7,11 +7,10 @@ spares the verifier the way to the manufacturer's server, and is verified like a
 
 from __future__ import annotations
 
-import base64
-import textwrap
 import uuid
 from typing import Final
 
+from mesatee.enclave.platform import spki
 from mesatee.errors import Malformed, TooLarge
 
 TABLE_BYTES: Final = 64 * 1024
@@ -56,7 +55,7 @@ def parse(table: bytes) -> dict[str, bytes]:
 def pieces(table: bytes) -> dict[str, bytes]:
     """The pieces of a bundle: ``vcek`` or ``vlek`` (DER), and ``ask_ark``, both as PEM, if the table has them."""
     found = parse(table)
-    files = {name: found[name] for name in ("vcek", "vlek", "crl") if name in found}
+    files: dict[str, bytes] = {name: found[name] for name in ("vcek", "vlek", "crl") if name in found}
     if chain := b"".join(pem(found[name]) for name in ("ask", "ark") if name in found):
         files["ask_ark"] = chain
     return files
@@ -66,8 +65,7 @@ def pem(der: bytes) -> bytes:
     """One certificate as PEM; what is PEM already stays."""
     if der.startswith(b"-----BEGIN"):
         return der
-    lines = textwrap.wrap(base64.b64encode(der).decode(), 64)
-    return "\n".join(["-----BEGIN CERTIFICATE-----", *lines, "-----END CERTIFICATE-----", ""]).encode()
+    return spki.pem("CERTIFICATE", der)
 
 
 __all__ = ["TABLE_BYTES", "parse", "pem", "pieces"]

@@ -6,12 +6,11 @@ The endorsement key's templates are L-1 (RSA 2048) and L-2 (NIST P-256) of the T
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import textwrap
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from mesatee.enclave.platform import spki
 from mesatee.enclave.platform.tpm.wire import NO_ALGORITHM, SHA256, Reader, sized, u16, u32
 from mesatee.errors import Malformed, UnsupportedVersion
 
@@ -41,9 +40,6 @@ _SIGN: Final = 1 << 18
 
 EK_POLICY: Final = bytes.fromhex("837197674484b3f81a90cc8d46a5d724fd52d76e06520b64f2a1da1b331469aa")
 """PolicySecret of the endorsement hierarchy (EK Credential Profile, annex B.3.3)."""
-_CURVE_OID: Final = bytes.fromhex("06082a8648ce3d030107")
-_EC_KEY_OID: Final = bytes.fromhex("06072a8648ce3d0201")
-_RSA_KEY: Final = bytes.fromhex("06092a864886f70d0101010500")
 
 
 def _area(kind: int, attributes: int, policy: bytes, parameters: bytes, unique: bytes | bytearray) -> bytes:
@@ -142,31 +138,13 @@ class Public:
 
     @property
     def spki(self) -> bytes:
-        """DER SubjectPublicKeyInfo (RFC 3279 sections 2.3.1 and 2.3.5)."""
-        if self.kind == RSA:
-            key = _der(0x30, _integer(self.x) + _integer(self.y))
-            return _der(0x30, _der(0x30, _RSA_KEY) + _der(0x03, b"\0" + key))
-        point = b"\x04" + self.x.rjust(32, b"\0") + self.y.rjust(32, b"\0")
-        return _der(0x30, _der(0x30, _EC_KEY_OID + _CURVE_OID) + _der(0x03, b"\0" + point))
+        """DER SubjectPublicKeyInfo."""
+        return spki.rsa(self.x, self.y) if self.kind == RSA else spki.p256(self.x, self.y)
 
     @property
     def pem(self) -> bytes:
         """`spki` as PEM."""
-        lines = textwrap.wrap(base64.b64encode(self.spki).decode(), 64)
-        return "\n".join(["-----BEGIN PUBLIC KEY-----", *lines, "-----END PUBLIC KEY-----", ""]).encode()
-
-
-def _der(tag: int, content: bytes) -> bytes:
-    size = len(content)
-    if size < 0x80:
-        return bytes([tag, size]) + content
-    length = size.to_bytes((size.bit_length() + 7) // 8)
-    return bytes([tag, 0x80 | len(length)]) + length + content
-
-
-def _integer(magnitude: bytes) -> bytes:
-    magnitude = magnitude.lstrip(b"\0") or b"\0"
-    return _der(0x02, b"\0" * (magnitude[0] >> 7) + magnitude)
+        return spki.pem("PUBLIC KEY", self.spki)
 
 
 __all__ = [

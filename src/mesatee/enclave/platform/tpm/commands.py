@@ -210,7 +210,10 @@ class Tpm:
         values: dict[int, bytes] = {}
         first: int | None = None
         while missing:
-            found = self._do(Code.PCR_READ, params=selection(missing, bank)).params
+            answer = self._try(Code.PCR_READ, params=selection(missing, bank))
+            if base(answer.code) == Rc.HASH:
+                raise NotFound(f"the TPM does not know PCR banks of algorithm {bank:#x}")
+            found = _sound(Code.PCR_READ, answer).params
             counter = found.number(4)
             if first is not None and counter != first:
                 return None

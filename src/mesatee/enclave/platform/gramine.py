@@ -18,7 +18,7 @@ from typing import Final
 
 from mesatee.attestation.bundle import Bundle
 from mesatee.enclave.platform.collect import exactly_64
-from mesatee.enclave.platform.kernel import Kernel, Linux, read_file, reported, wipe, write_file
+from mesatee.enclave.platform.kernel import Kernel, Linux, read_file, read_secret, reported, wipe, write_file
 from mesatee.errors import Malformed, NotFound, Unavailable
 
 FOLDER: Final = Path("dev/attestation")
@@ -70,7 +70,7 @@ def sealing_key(*, root: Path = Path("/"), kernel: Kernel | None = None) -> byte
     """
     path = root / FOLDER / "keys" / "_sgx_mrenclave"
     with reported("Gramine's sealing key"):
-        key = read_file(kernel or Linux(), path, SEALING_KEY_BYTES)
+        key = read_secret(kernel or Linux(), path, SEALING_KEY_BYTES)
     if not key:
         raise NotFound("Gramine has no sealing key here")
     if len(key) != SEALING_KEY_BYTES or not any(key):

@@ -152,9 +152,26 @@ def read_file(kernel: Kernel, path: Path, limit: int) -> bytearray:
             with memoryview(room) as view:
                 content += view[:count]
             if len(content) > limit:
-                wipe(content)
                 raise TooLarge(f"{path.name} has more than {limit} bytes")
+    return content
+
+
+def read_secret(kernel: Kernel, path: Path, limit: int) -> bytearray:
+    """All of a file that holds a secret, with no other copy of it. Raises as `read_file`."""
+    # Never grown, for a buffer that grows leaves a copy where it was before.
+    room, piece, filled = bytearray(limit + 1), bytearray(limit + 1), 0
+    with opened(kernel, path, os.O_RDONLY) as handle:
+        while filled <= limit and (count := kernel.readinto(handle, piece)):
+            count = min(count, len(room) - filled)
+            with memoryview(piece) as view:
+                room[filled : filled + count] = view[:count]
+            filled += count
+    content = room[:filled]
     wipe(room)
+    wipe(piece)
+    if filled > limit:
+        wipe(content)
+        raise TooLarge(f"{path.name} has more than {limit} bytes")
     return content
 
 
@@ -171,4 +188,14 @@ def wipe(secret: bytearray) -> None:
     secret[:] = bytes(len(secret))
 
 
-__all__ = ["Buffer", "Kernel", "Linux", "opened", "read_file", "reported", "wipe", "write_file"]
+__all__ = [
+    "Buffer",
+    "Kernel",
+    "Linux",
+    "opened",
+    "read_file",
+    "read_secret",
+    "reported",
+    "wipe",
+    "write_file",
+]

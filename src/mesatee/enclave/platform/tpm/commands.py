@@ -126,9 +126,7 @@ class Tpm:
             for attempt in range(ATTEMPTS):
                 if attempt:
                     time.sleep(WAIT_SECONDS * (1 << attempt - 1))
-                found = response(
-                    self._transport.transmit(bytearray(sent)), handle=makes, sessions=bool(auths)
-                )
+                found = response(self._transport.transmit(sent), handle=makes, sessions=bool(auths))
                 if found.code not in AGAIN:
                     return found
         finally:
@@ -270,14 +268,18 @@ class Tpm:
 
     def create_sealed(self, parent: int, template: bytes, secret: bytearray) -> tuple[bytes, bytes]:
         """Create a data object; returns TPM2B_PRIVATE's and TPM2B_PUBLIC's contents. `secret` is wiped."""
-        inner = bytearray(u16(0) + u16(len(secret))) + secret
-        params = bytearray(u16(len(inner))) + inner
-        params += sized(template) + sized(b"") + u32(0)
+        front = u16(4 + len(secret)) + u16(0) + u16(len(secret))
+        behind = sized(template) + sized(b"") + u32(0)
+        # Of its full size from the start: a buffer that grows leaves a copy where it was before.
+        params = bytearray(len(front) + len(secret) + len(behind))
+        params[: len(front)] = front
+        params[len(front) : -len(behind)] = secret
+        params[-len(behind) :] = behind
+        wipe(secret)
         try:
             found = self._do(Code.CREATE, [parent], params, [PASSWORD]).params
         finally:
-            for each in (secret, inner, params):
-                wipe(each)
+            wipe(params)
         return found.sized(), found.sized()
 
     def unseal(

@@ -14,7 +14,7 @@ import socket
 from pathlib import Path
 from typing import Final, Protocol
 
-from mesatee.enclave.platform.kernel import Kernel, Linux, reported
+from mesatee.enclave.platform.kernel import Kernel, Linux, reported, wipe
 from mesatee.enclave.platform.tpm.wire import HEADER_BYTES, MESSAGE_BYTES
 from mesatee.errors import Malformed, TimedOut, Unavailable
 
@@ -53,15 +53,17 @@ class DeviceTransport:
             room = bytearray(MESSAGE_BYTES)
             count = self._kernel.readinto(self._handle, room)
             # Older drivers give a response in pieces when it is longer than they like.
-            while HEADER_BYTES <= count < _announced(room):
+            while HEADER_BYTES <= count < min(_announced(room), MESSAGE_BYTES):
                 more = bytearray(MESSAGE_BYTES - count)
                 got = self._kernel.readinto(self._handle, more)
                 if got == 0:
                     break
                 room[count : count + got] = more[:got]
+                wipe(more)
                 count += got
-        del room[count:]
-        return room
+        found = room[:count]
+        wipe(room)
+        return found
 
     def close(self) -> None:
         """See `Transport.close`."""
@@ -92,26 +94,27 @@ class SocketTransport:
         """See `Transport.transmit`."""
         try:
             self._socket.sendall(command)
-            header = self._exactly(HEADER_BYTES)
+            header = bytearray(HEADER_BYTES)
+            self._fill(memoryview(header))
             size = _announced(header)
             if not HEADER_BYTES <= size <= MESSAGE_BYTES:
                 raise Malformed(f"a TPM response says that it has {size} bytes")
-            return header + self._exactly(size - HEADER_BYTES)
+            room = bytearray(size)
+            room[:HEADER_BYTES] = header
+            self._fill(memoryview(room)[HEADER_BYTES:])
+            return room
         except TimeoutError:
             raise TimedOut(f"the TPM at {self._name} does not answer") from None
         except OSError as error:
             raise Unavailable(f"the TPM's socket {self._name} failed: {error.strerror}") from None
 
-    def _exactly(self, count: int) -> bytearray:
-        room = bytearray(count)
+    def _fill(self, room: memoryview) -> None:
         filled = 0
-        with memoryview(room) as view:
-            while filled < count:
-                got = self._socket.recv_into(view[filled:])
-                if got == 0:
-                    raise Unavailable(f"the TPM at {self._name} closed the connection in the middle")
-                filled += got
-        return room
+        while filled < len(room):
+            got = self._socket.recv_into(room[filled:])
+            if got == 0:
+                raise Unavailable(f"the TPM at {self._name} closed the connection in the middle")
+            filled += got
 
     def close(self) -> None:
         """See `Transport.close`."""

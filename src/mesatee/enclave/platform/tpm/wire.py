@@ -208,9 +208,11 @@ def command(
     size = HEADER_BYTES + len(body) + len(params)
     if size > MESSAGE_BYTES:
         raise TooLarge(f"a TPM command of {size} bytes, the limit is {MESSAGE_BYTES}")
-    out = bytearray(u16(SESSIONS if auths else NO_SESSIONS) + u32(size) + u32(code))
-    out += body
-    out += params
+    head = u16(SESSIONS if auths else NO_SESSIONS) + u32(size) + u32(code) + body
+    # Of its full size from the start: a buffer that grows leaves a copy of what may be secret where it was before.
+    out = bytearray(size)
+    out[: len(head)] = head
+    out[len(head) :] = params
     return out
 
 

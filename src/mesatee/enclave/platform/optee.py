@@ -17,7 +17,6 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -31,7 +30,8 @@ from mesatee.errors import Malformed, NotFound, Unavailable
 
 DEVICE: Final = Path("dev/tee0")
 """The driver for clients, below the root of the file system."""
-PTA: Final = uuid.UUID("39800861-182a-4720-9b67-2bcd622bc0b5")
+PTA: Final = bytes.fromhex("39800861182a47209b672bcd622bc0b5")
+"""39800861-182a-4720-9b67-2bcd622bc0b5."""
 GET_PUBLIC_KEY: Final = 0
 HASH_TEE_MEMORY: Final = 3
 VERSION: Final = 0x800C_A400
@@ -93,7 +93,7 @@ class _Session:
 
     def __init__(self, kernel: Kernel, handle: int) -> None:
         self._kernel, self._handle = kernel, handle
-        opening = _OPEN.pack(PTA.bytes, bytes(16), 0, 0, 0, 0, 0, 0)
+        opening = _OPEN.pack(PTA, bytes(16), 0, 0, 0, 0, 0, 0)
         answer = _OPEN.unpack(self._call(OPEN_SESSION, opening)[: _OPEN.size])
         _refused("a session with OP-TEE's attestation", answer[5])
         self._id = answer[4]

@@ -7,7 +7,6 @@ spares the verifier the way to the manufacturer's server, and is verified like a
 
 from __future__ import annotations
 
-import uuid
 from typing import Final
 
 from mesatee.enclave.platform import spki
@@ -24,6 +23,20 @@ _GUIDS: Final = {
     "c0b406a4-a803-4952-9743-3fb6014cd0ae": "ark",
     "92f81bc3-5811-4d3d-97ff-d19f88dc67ea": "crl",
 }
+
+
+def _swapped(guid: bytes) -> bytes:
+    """EFI's order: the first three fields are little-endian."""
+    return guid[3::-1] + guid[5:3:-1] + guid[7:5:-1] + guid[8:]
+
+
+_NAMES: Final = {
+    order: name
+    for guid, name in _GUIDS.items()
+    for plain in (bytes.fromhex(guid.replace("-", "")),)
+    for order in (plain, _swapped(plain))
+}
+"""Both orders of each GUID. The standard library's `uuid` would load a C library into the gateway."""
 
 
 def parse(table: bytes) -> dict[str, bytes]:
@@ -43,8 +56,7 @@ def parse(table: bytes) -> dict[str, bytes]:
         start, size = int.from_bytes(entry[16:20], "little"), int.from_bytes(entry[20:], "little")
         if start < _ENTRY or start + size > len(table):
             raise Malformed("a certificate table names bytes outside of itself")
-        guid = entry[:16]
-        name = _GUIDS.get(str(uuid.UUID(bytes=guid))) or _GUIDS.get(str(uuid.UUID(bytes_le=guid)))
+        name = _NAMES.get(bytes(entry[:16]))
         if name is not None and size:
             if name in found:
                 raise Malformed(f"a certificate table names {name} twice")

@@ -23,6 +23,17 @@ def required(*tools: str) -> None:
         pytest.skip(reason)
 
 
+def captured(place: str) -> Path:
+    """A folder of captured evidence; skips, or fails where everything must run, without it."""
+    folder = Path(os.environ.get("MESATEE_SHARED", "../shared")) / "evidence" / place
+    if not folder.exists():
+        reason = f"no captured evidence at {folder}"
+        if os.environ.get("MESATEE_REQUIRE_ALL") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
+
+
 class SwTpm:
     """swtpm with its state in a folder."""
 

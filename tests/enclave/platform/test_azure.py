@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import struct
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
-from tests.enclave.platform.conftest import SwTpm
+from tests.enclave.platform.conftest import SwTpm, captured
 from tests.enclave.platform.tpm.test_quoting import quoted
 
 from mesatee.attestation.evidence import report_data
@@ -206,9 +204,7 @@ def test_a_captured_report(swtpm: SwTpm, service: Service, monkeypatch: pytest.M
 
     Its 2600 bytes are more than swtpm's NV memory takes, so they are put into the place of what is read there.
     """
-    folder = Path(os.environ.get("MESATEE_SHARED", "../shared")) / "evidence/azure-vtpm/az-snp-trustee-v2"
-    if not folder.exists():
-        pytest.skip(f"no captured evidence at {folder}")
+    folder = captured("azure-vtpm/az-snp-trustee-v2")
     report = (folder / "hcl_report.bin").read_bytes()
     nonce = quoted({"quote": (folder / "quote.msg").read_bytes()})[0]
     provision(swtpm.address, bytes(8))

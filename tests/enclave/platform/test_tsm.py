@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import errno
+import ssl
 
 import pytest
+from tests.enclave.platform.conftest import captured
 from tests.enclave.platform.fakes import ROOT, FakeKernel, TsmFolder, certificate_table
 
 from mesatee.enclave.platform import tsm
@@ -10,6 +12,7 @@ from mesatee.enclave.platform.tsm import TsmCollector
 from mesatee.errors import Malformed, MesateeError, NotFound, TooLarge, Unavailable, UnsupportedVersion
 
 DATA = bytes(range(64))
+END = "-----END CERTIFICATE-----\n"
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +62,27 @@ def test_the_certificate_table_goes_into_the_bundle() -> None:
     assert sorted(collector(TsmFolder(aux=None)).collect(DATA).files) == ["report"]
     with pytest.raises(Malformed):
         collector(TsmFolder(aux=table[:100])).collect(DATA)
+
+
+def test_a_captured_report_and_its_certificates() -> None:
+    """The bundle's pieces are what the captured case has under the same names."""
+    case = captured("snp/google-milan-v2")
+    report, vcek = (case / "report.bin").read_bytes(), (case / "vcek.der").read_bytes()
+    chain = (case / "chain.pem").read_bytes()
+    ask, ark = (ssl.PEM_cert_to_DER_cert(each + END) for each in chain.decode().split(END)[:2])
+    folder = TsmFolder(
+        aux=certificate_table(
+            {
+                "c0b406a4-a803-4952-9743-3fb6014cd0ae": ark,
+                "63da758d-e664-4564-adc5-f4b93be8accd": vcek,
+                "4ab7b379-bbac-4fe4-a02f-05aef327c782": ask,
+            }
+        )
+    )
+    folder.report = lambda entry: report  # type: ignore[method-assign]
+    files = collector(folder).collect(DATA).files
+    assert (files["report"], files["vcek"]) == (report, vcek)
+    assert files["ask_ark"].split() == chain.split()
 
 
 def test_privlevel_is_text_and_counts_as_a_write() -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
-from tests.enclave.platform.conftest import SwTpm
+from tests.enclave.platform.conftest import SwTpm, captured
 
 from mesatee.enclave.platform.tpm.commands import Tpm
 from mesatee.enclave.platform.tpm.quoting import EVENT_LOG, TpmCollector
 from mesatee.enclave.platform.tpm.transport import connect
 
-SHARED = Path(os.environ.get("MESATEE_SHARED", "../shared")) / "evidence" / "eventlog"
 CASES = ["google-rhel8-uefi", "google-ubuntu-1804-amd-sev", "google-cos-93-amd-sev"]
 _SIZES = {0x0004: 20, 0x000B: 32, 0x000C: 48, 0x000D: 64}
 _NO_ACTION = 3
@@ -41,12 +39,8 @@ def sha256_events(log: bytes) -> list[tuple[int, bytes]]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_replay(swtpm: SwTpm, tmp_path: Path, case: str) -> None:
-    if not (SHARED / case).exists():
-        reason = f"no captured event logs at {SHARED}"
-        if os.environ.get("MESATEE_REQUIRE_ALL") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    log = (SHARED / case / "eventlog.bin").read_bytes()
+    folder = captured(f"eventlog/{case}")
+    log = (folder / "eventlog.bin").read_bytes()
     path = tmp_path / EVENT_LOG
     path.parent.mkdir(parents=True)
     path.write_bytes(log)
@@ -55,8 +49,8 @@ def test_replay(swtpm: SwTpm, tmp_path: Path, case: str) -> None:
             tpm.pcr_extend(pcr, digest)
     files = TpmCollector(swtpm.address, root=tmp_path).collect(bytes(64)).files
     assert files["eventlog"] == log
-    captured = json.loads((SHARED / case / "pcrs.json").read_text())["sha256"]
+    expected = json.loads((folder / "pcrs.json").read_text())["sha256"]
     ours = json.loads(files["pcrs"])["sha256"]
-    extended = {str(pcr) for pcr, _ in sha256_events(log)} & set(captured)
+    extended = {str(pcr) for pcr, _ in sha256_events(log)} & set(expected)
     assert len(extended) >= 8
-    assert {pcr: ours[pcr] for pcr in extended} == {pcr: captured[pcr] for pcr in extended}
+    assert {pcr: ours[pcr] for pcr in extended} == {pcr: expected[pcr] for pcr in extended}

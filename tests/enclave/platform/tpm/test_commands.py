@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator
 
@@ -101,17 +102,26 @@ def test_sealed_objects(tpm: Tpm) -> None:
     assert policy == pcr_policy(tpm.pcr_read([0, 7])), "ours is the digest that the TPM computes"
     secret = bytearray(b"k" * 32)
     with tpm.primary(OWNER, storage_template()) as parent:
-        private, area = tpm.create_sealed(parent.handle, sealed_template(policy), secret)
+        made = tpm.create_sealed(parent.handle, sealed_template(policy), secret, [0, 7])
         assert secret == bytes(32), "it was wiped"
-        assert b"k" * 32 not in private + area
-        assert tpm.unseal(parent.handle, private, area, [0, 7]) == b"k" * 32
+        assert b"k" * 32 not in made.private + made.area
+        assert tpm.unseal(parent.handle, made, [0, 7]) == b"k" * 32
         with pytest.raises(KeyRefused, match="POLICY_FAIL"):
-            tpm.unseal(parent.handle, private, area, [0])
+            tpm.unseal(parent.handle, made, [0])
+        altered = dataclasses.replace(made, private=made.private[:-1] + b"!")
         with pytest.raises(KeyRefused, match="INTEGRITY"):
-            tpm.unseal(parent.handle, private[:-1] + b"!", area, [0, 7])
+            tpm.unseal(parent.handle, altered, [0, 7])
+        for field, value in (
+            ("creation", made.creation[:-1] + b"!"),
+            ("ticket", made.ticket[:-1] + b"!"),
+            ("ticket", b""),
+            ("ticket", b"!" + made.ticket[1:]),
+        ):
+            with pytest.raises(KeyRefused, match="did not make"):
+                tpm.unseal(parent.handle, dataclasses.replace(made, **{field: value}), [0, 7])
         tpm.pcr_extend(7, b"x" * 32)
         with pytest.raises(KeyRefused, match="POLICY_FAIL"):
-            tpm.unseal(parent.handle, private, area, [0, 7])
+            tpm.unseal(parent.handle, made, [0, 7])
 
 
 def test_nv_of_any_size(tpm: Tpm) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 
 import pytest
@@ -8,12 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.enclave.platform.conftest import SwTpm
 
-from mesatee.enclave.platform.tpm.commands import Tpm
-from mesatee.enclave.platform.tpm.sealing import FILE_BYTES, SealedObject, seal_new, unseal
+from mesatee.enclave.platform.tpm.commands import Created, Tpm
+from mesatee.enclave.platform.tpm.public import sealed_template, storage_template
+from mesatee.enclave.platform.tpm.sealing import FILE_BYTES, SealedObject, pcr_policy, seal_new, unseal
 from mesatee.enclave.platform.tpm.transport import connect
+from mesatee.enclave.platform.tpm.wire import OWNER
 from mesatee.errors import KeyRefused, Malformed, MesateeError, TooLarge
 
-EXAMPLE = SealedObject((0, 7), b"private", b"public").encode()
+OBJECT = SealedObject((0, 7), Created(b"private", b"area", b"creation", b"ticket"))
+EXAMPLE = OBJECT.encode()
 
 
 def same(one: object, other: object) -> bool:
@@ -55,10 +59,44 @@ def test_sealing_to_the_next_boot(swtpm: SwTpm) -> None:
         sealed = seal_new(tpm, [4, 7], {4: after})
         with pytest.raises(KeyRefused):
             unseal(tpm, sealed)
+        before = tpm.pcr_read([4, 7])
         tpm.pcr_extend(4, b"\1" * 32)
-        assert unseal(tpm, sealed)
+        with pytest.raises(KeyRefused, match="made under other PCRs"):
+            unseal(tpm, sealed)
+        assert unseal(tpm, sealed, [before])
         with pytest.raises(Malformed):
             seal_new(tpm, [4, 7], {5: after})
+
+
+def test_an_object_that_another_system_planted(swtpm: SwTpm) -> None:
+    """Whoever boots something else can seal a secret that he knows to the PCRs of our system."""
+    with Tpm(connect(swtpm.address)) as tpm:
+        ours = tpm.pcr_read([7])
+    swtpm.restart()
+    with Tpm(connect(swtpm.address)) as tpm:
+        tpm.pcr_extend(7, b"the attacker's system".ljust(32))
+        planted = seal_new(tpm, [7], ours)
+    swtpm.restart()
+    with Tpm(connect(swtpm.address)) as tpm:
+        with pytest.raises(KeyRefused, match="made under other PCRs"):
+            unseal(tpm, planted)
+        # Creation data that says otherwise is not what the TPM made a ticket for.
+        genuine = seal_new(tpm, [7])
+        mixed = dataclasses.replace(planted.made, creation=genuine.made.creation)
+        with pytest.raises(KeyRefused, match="did not make"):
+            unseal(tpm, SealedObject((7,), mixed))
+        mixed = dataclasses.replace(mixed, ticket=genuine.made.ticket)
+        with pytest.raises(KeyRefused, match="did not make"):
+            unseal(tpm, SealedObject((7,), mixed))
+
+
+def test_an_object_that_a_password_opens_too(swtpm: SwTpm) -> None:
+    with Tpm(connect(swtpm.address)) as tpm, tpm.primary(OWNER, storage_template()) as parent:
+        template = bytearray(sealed_template(pcr_policy(tpm.pcr_read([7]))))
+        template[7] |= 1 << 6  # userWithAuth
+        made = tpm.create_sealed(parent.handle, bytes(template), bytearray(32), [7])
+        with pytest.raises(KeyRefused, match="sealed otherwise"):
+            unseal(tpm, SealedObject((7,), made))
 
 
 def test_only_pcrs_that_nobody_can_reset(swtpm: SwTpm) -> None:
@@ -70,7 +108,7 @@ def test_only_pcrs_that_nobody_can_reset(swtpm: SwTpm) -> None:
 
 
 def test_the_file() -> None:
-    assert SealedObject.parse(EXAMPLE) == SealedObject((0, 7), b"private", b"public")
+    assert SealedObject.parse(EXAMPLE) == OBJECT
     for bad in (
         b"",
         b"[]",

@@ -8,6 +8,7 @@ the bus of a discrete TPM, or is the hypervisor of a virtual one, reads it.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -93,6 +94,20 @@ class Quoted:
     """TPMS_ATTEST."""
     signature: bytes
     """TPMT_SIGNATURE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A sealed object, and what proves when it was made. Nothing in it is secret."""
+
+    private: bytes
+    """TPM2B_PRIVATE's content: encrypted by the TPM."""
+    area: bytes
+    """TPMT_PUBLIC, with the policy's digest."""
+    creation: bytes
+    """TPMS_CREATION_DATA: with the PCRs of that moment."""
+    ticket: bytes
+    """TPMT_TK_CREATION: the TPM's word for it, which only this TPM can check."""
 
 
 class Tpm:
@@ -266,10 +281,12 @@ class Tpm:
             self._do(Code.POLICY_PCR, [session], sized(b"") + selection(pcrs, bank))
             return self._do(Code.POLICY_GET_DIGEST, [session]).params.sized(64)
 
-    def create_sealed(self, parent: int, template: bytes, secret: bytearray) -> tuple[bytes, bytes]:
-        """Create a data object; returns TPM2B_PRIVATE's and TPM2B_PUBLIC's contents. `secret` is wiped."""
+    def create_sealed(
+        self, parent: int, template: bytes, secret: bytearray, pcrs: Iterable[int], bank: int = SHA256
+    ) -> Created:
+        """Create a data object; its creation data names these PCRs as they are now. `secret` is wiped."""
         front = u16(4 + len(secret)) + u16(0) + u16(len(secret))
-        behind = sized(template) + sized(b"") + u32(0)
+        behind = sized(template) + sized(b"") + selection(pcrs, bank)
         # Of its full size from the start: a buffer that grows leaves a copy where it was before.
         params = bytearray(len(front) + len(secret) + len(behind))
         params[: len(front)] = front
@@ -280,23 +297,28 @@ class Tpm:
             found = self._do(Code.CREATE, [parent], params, [PASSWORD]).params
         finally:
             wipe(params)
-        return found.sized(), found.sized()
+        private, area, creation = found.sized(), found.sized(), found.sized()
+        found.sized(64)
+        return Created(private, area, creation, found.rest())
 
-    def unseal(
-        self, parent: int, private: bytes, area: bytes, pcrs: Iterable[int], bank: int = SHA256
-    ) -> bytearray:
-        """Load and unseal under a session of the PCRs as they are. Raises `KeyRefused` if they are others.
+    def unseal(self, parent: int, made: Created, pcrs: Iterable[int], bank: int = SHA256) -> bytearray:
+        """Load and unseal under a session of the PCRs as they are. Raises `KeyRefused` if they are others, or if
+        the creation data is not this object's.
 
         The caller wipes what is returned.
         """
-        loaded = self._try(Code.LOAD, [parent], sized(private) + sized(area), [PASSWORD], makes=True)
+        chosen = tuple(pcrs)
+        loaded = self._try(
+            Code.LOAD, [parent], sized(made.private) + sized(made.area), [PASSWORD], makes=True
+        )
         if base(loaded.code) in (Rc.INTEGRITY, Rc.SIZE, Rc.VALUE):
             raise KeyRefused(f"the sealed object is of another TPM or altered: {rc_text(loaded.code)}")
         with (
             self._loaded(_sound(Code.LOAD, loaded).handle) as item,
             self._session(_POLICY_SESSION) as session,
         ):
-            self._do(Code.POLICY_PCR, [session], sized(b"") + selection(pcrs, bank))
+            self._certify_creation(item, made)
+            self._do(Code.POLICY_PCR, [session], sized(b"") + selection(chosen, bank))
             found = self._try(Code.UNSEAL, [item], auths=[session])
             if base(found.code) in (Rc.POLICY_FAIL, Rc.PCR_CHANGED):
                 raise KeyRefused(
@@ -308,6 +330,15 @@ class Tpm:
             # `Reader` looks into the response itself, which must not keep the secret either.
             body.data[:] = bytes(len(body.data))
             return secret
+
+    def _certify_creation(self, item: int, made: Created) -> None:
+        """Have the TPM check its ticket. Nobody signs the answer: that it is given at all is what counts."""
+        digest = hashlib.sha256(made.creation).digest()
+        params = sized(b"") + sized(digest) + u16(NO_ALGORITHM) + made.ticket
+        found = self._try(Code.CERTIFY_CREATION, [NULL, item], params, [PASSWORD])
+        if base(found.code) in (Rc.TICKET, Rc.SIZE, Rc.VALUE, Rc.TAG, Rc.INSUFFICIENT):
+            raise KeyRefused(f"the TPM did not make the sealed object so: {rc_text(found.code)}")
+        _sound(Code.CERTIFY_CREATION, found)
 
     # -- NV ------------------------------------------------------------------------------------------
 
@@ -418,6 +449,7 @@ __all__ = [
     "NV_OWNER_READ",
     "NV_OWNER_WRITE",
     "NV_WRITTEN",
+    "Created",
     "Key",
     "NvIndex",
     "Quoted",

@@ -40,6 +40,7 @@ class Code(IntEnum):
     NV_INCREMENT = 0x134
     NV_WRITE = 0x137
     ACTIVATE_CREDENTIAL = 0x147
+    CERTIFY_CREATION = 0x14A
     NV_READ = 0x14E
     POLICY_SECRET = 0x151
     CREATE = 0x153
@@ -72,9 +73,12 @@ class Rc(IntEnum):
     SCHEME = 0x092
     SIZE = 0x095
     SYMMETRIC = 0x096
+    TAG = 0x097
+    INSUFFICIENT = 0x09A
     KEY = 0x09C
     POLICY_FAIL = 0x09D
     INTEGRITY = 0x09F
+    TICKET = 0x0A0
     BAD_AUTH = 0x0A2
     INITIALIZE = 0x100
     FAILURE = 0x101

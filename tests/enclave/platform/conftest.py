@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -55,8 +57,10 @@ class SwTpm:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        for _ in range(500):
-            if (self.folder / "socket").exists():
+        for _ in range(1000):
+            # Its name is there before anybody listens.
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(f"{self.folder}/socket")
                 return
             time.sleep(0.01)
         pytest.fail("swtpm does not start")

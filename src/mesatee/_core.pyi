@@ -12,6 +12,9 @@ class SecretKey:
     @staticmethod
     def generate() -> SecretKey: ...
     @staticmethod
+    def adopt(secret: bytearray) -> SecretKey:
+        """The key of these 32 bytes, which are overwritten with zeros. Raises `Malformed` for another length."""
+    @staticmethod
     def load(path: str) -> SecretKey:
         """Read a key file of mode 0600. Raises `NotFound`, `KeyRefused` (readable by others) or `Malformed`."""
     def save(self, path: str) -> None:

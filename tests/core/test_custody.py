@@ -258,7 +258,7 @@ def test_handles_have_no_method_that_gives_the_secret() -> None:
         for cls in [*KINDS, _core.FileKey]
     }
     assert surface == {
-        "SecretKey": ["derive", "generate", "load", "open", "save", "seal"],
+        "SecretKey": ["adopt", "derive", "generate", "load", "open", "save", "seal"],
         "SigningKey": ["export_sealed", "generate", "import_sealed", "load", "public", "save", "sign"],
         "HpkeKey": [
             *("export_sealed", "generate", "import_sealed", "load", "public", "save"),

@@ -2,12 +2,15 @@
 use crate::errors::{file_error, key_error, not_copied, raise};
 use mesatee_custody as custody;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyByteArray, PyBytes};
 use std::fmt::Write;
 use std::path::Path;
 
 /// How many bytes of a public key its `repr` shows.
 const SHOWN_BYTES: usize = 8;
+
+/// Length of a secret key in bytes.
+const KEY_BYTES: usize = 32;
 
 /// The front of a public key, to tell keys apart in a log.
 pub(crate) fn shown(class: &str, public: &[u8]) -> String {
@@ -28,6 +31,27 @@ impl SecretKey {
     #[staticmethod]
     fn generate(py: Python<'_>) -> PyResult<Self> {
         custody::SecretKey::generate()
+            .map(Self)
+            .map_err(|error| key_error(py, error))
+    }
+
+    /// Take a key over from a buffer, e.g. one that a TPM filled, and overwrite the buffer, whatever comes of it.
+    #[staticmethod]
+    fn adopt(py: Python<'_>, secret: &Bound<'_, PyByteArray>) -> PyResult<Self> {
+        let mut taken = custody::SecretBytes::zeroed(KEY_BYTES)
+            .ok_or_else(|| key_error(py, custody::KeyError::System))?;
+        let len = secret.len();
+        for index in 0..len {
+            // Byte by byte, for no copy outside of our own pages is made on the way.
+            if let Some(room) = taken.as_mut().get_mut(index) {
+                *room = secret.get_item(index)?.extract()?;
+            }
+            secret.set_item(index, 0)?;
+        }
+        if len != KEY_BYTES {
+            return Err(key_error(py, custody::KeyError::Malformed));
+        }
+        custody::SecretKey::from_bytes(taken)
             .map(Self)
             .map_err(|error| key_error(py, error))
     }

@@ -6,6 +6,9 @@
 """
 
 from mesatee.enclave.platform.base import Attester
+from mesatee.enclave.platform.collect import Collector, CompositeCollector, PlatformAttester
+from mesatee.enclave.platform.detect import Candidate, best, detect
+from mesatee.enclave.platform.keys import FileKey, PlatformKey, SgxKey, SnpKey, TpmKey
 from mesatee.enclave.platform.measure import Measurement, environment_digest
 from mesatee.enclave.platform.none import NoAttester
 from mesatee.enclave.platform.sealing import Sealing
@@ -13,10 +16,21 @@ from mesatee.enclave.platform.software import SoftwareAttester, installation_key
 
 __all__ = [
     "Attester",
+    "Candidate",
+    "Collector",
+    "CompositeCollector",
+    "FileKey",
     "Measurement",
     "NoAttester",
+    "PlatformAttester",
+    "PlatformKey",
     "Sealing",
+    "SgxKey",
+    "SnpKey",
     "SoftwareAttester",
+    "TpmKey",
+    "best",
+    "detect",
     "environment_digest",
     "installation_key",
 ]

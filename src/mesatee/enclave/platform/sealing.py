@@ -5,7 +5,7 @@ is useless, a sealed key cannot be renamed into another's place, altered or carr
 and a process with other code does not open it by mistake. What it does not: the platform key is a file of
 mode 0600 on the same machine. Its operator, or malware of the same user, can read it and name any
 measurement, because no hardware compares the context with what really runs. From level 3 on the platform key
-comes from hardware, and then the measurement binds.
+comes from hardware (`keys`), and what that compares binds: a TPM the boot, SNP and SGX the code itself.
 
 File format: one line ``mesatee sealed key v1 KIND MEASUREMENT`` and the bytes of `SecretKey.seal`, whose
 additional data is the canonical JSON of all that the key is bound to. The line only serves the error message.
@@ -13,20 +13,18 @@ additional data is the canonical JSON of all that the key is bound to. The line 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from mesatee import _core
 from mesatee.attestation.evidence import unhex
-from mesatee.errors import Conflict, KeyRefused, Malformed, NotFound, TooLarge
+from mesatee.enclave.platform.keys import PLATFORM_KEY, FileKey, PlatformKey, write
+from mesatee.errors import KeyRefused, Malformed, NotFound, TooLarge
 from mesatee.protocol import limits
 
-PLATFORM_KEY: Final = "platform.key"
 SEALED_KEY_BYTES: Final = 4 * limits.KIB
 """One sealed key file, in bytes: the largest key is 32 bytes of seed with some 130 bytes around it."""
 _MAGIC: Final = "mesatee sealed key v1"
@@ -43,17 +41,24 @@ _Key = TypeVar("_Key")
 class Sealing:
     """Seals and unseals keys in one folder, bound to one measurement and one installation."""
 
-    def __init__(self, folder: str | os.PathLike[str], measurement: str, installation: str) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        measurement: str,
+        installation: str,
+        platform_key: PlatformKey | None = None,
+    ) -> None:
         """Open the folder (made with mode 0700 if absent) and its platform key (made if absent).
 
-        `measurement` and `installation` (the installation key's fingerprint) are hex digests.
+        `measurement` and `installation` (the installation key's fingerprint) are hex digests. `platform_key`
+        says where that key comes from, by default a file; see `keys` for what the others raise.
         """
         unhex(measurement), unhex(installation)
         self._folder = Path(folder)
         self._measurement = measurement
         self._installation = installation
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._by = _platform_key(self._folder / PLATFORM_KEY)
+        self._by = (platform_key or FileKey()).open(self._folder)
 
     def has(self, name: str) -> bool:
         """Whether a sealed key of this name is there."""
@@ -106,7 +111,7 @@ class Sealing:
 
     def _seal(self, kind: str, name: str, key: _Sealable) -> None:
         sealed = key.export_sealed(self._by, self._context(kind, name))
-        _write(self._path(name), f"{_MAGIC} {kind} {self._measurement}\n".encode() + sealed)
+        write(self._path(name), f"{_MAGIC} {kind} {self._measurement}\n".encode() + sealed)
 
     def _unseal(self, kind: str, name: str, load: Callable[[bytes, _core.SecretKey, bytes], _Key]) -> _Key:
         found, measurement, sealed = _read(self._path(name))
@@ -118,18 +123,6 @@ class Sealing:
                 hint="the code, interpreter or libraries changed: start the former version, or reseal it",
             )
         return load(sealed, self._by, self._context(kind, name))
-
-
-def _platform_key(path: Path) -> _core.SecretKey:
-    try:
-        return _core.SecretKey.load(str(path))
-    except NotFound:
-        key = _core.SecretKey.generate()
-    try:
-        key.save(str(path))
-    except Conflict:
-        return _core.SecretKey.load(str(path))
-    return key
 
 
 def _read(path: Path) -> tuple[str, str, bytes]:
@@ -149,28 +142,6 @@ def _read(path: Path) -> tuple[str, str, bytes]:
         raise Malformed(f"sealed key {path.stem!r} is of an unknown kind")
     unhex(words[1])
     return words[0], words[1], sealed
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Replace a file of mode 0600 atomically and durably."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        # Whatever stopped us, no half-written file stays behind.
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 __all__ = ["PLATFORM_KEY", "SEALED_KEY_BYTES", "Sealing"]

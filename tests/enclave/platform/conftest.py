@@ -1,0 +1,119 @@
+"""A real software TPM, as a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def required(*tools: str) -> None:
+    """Skip, or fail where everything must run, unless these programs are installed."""
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    if missing:
+        reason = f"not installed: {', '.join(missing)} (Debian packages swtpm, swtpm-tools, tpm2-tools)"
+        if os.environ.get("MESATEE_REQUIRE_ALL") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+def captured(place: str) -> Path:
+    """A folder of captured evidence; skips, or fails where everything must run, without it."""
+    folder = Path(os.environ.get("MESATEE_SHARED", "../shared")) / "evidence" / place
+    if not folder.exists():
+        reason = f"no captured evidence at {folder}"
+        if os.environ.get("MESATEE_REQUIRE_ALL") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
+
+
+class SwTpm:
+    """swtpm with its state in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"unix:{self.folder}/socket"
+
+    def start(self) -> None:
+        """PCRs begin at zero, as after a reset of the machine."""
+        (self.folder / "socket").unlink(missing_ok=True)
+        server = f"type=unixio,path={self.folder}/socket"
+        command = ["swtpm", "socket", "--tpm2", "--tpmstate", f"dir={self.folder}", "--server", server]
+        self.process = subprocess.Popen(
+            [*command, "--flags", "not-need-init,startup-clear"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(1000):
+            # Its name is there before anybody listens.
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(f"{self.folder}/socket")
+                return
+            time.sleep(0.01)
+        pytest.fail("swtpm does not start")
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(10)
+            self.process = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+
+@pytest.fixture
+def swtpm() -> Iterator[SwTpm]:
+    """A fresh TPM. Its folder has a short name: a socket's path has at most 107 bytes."""
+    required("swtpm")
+    with tempfile.TemporaryDirectory(prefix="mt-") as folder:
+        tpm = SwTpm(Path(folder))
+        tpm.start()
+        try:
+            yield tpm
+        finally:
+            tpm.stop()
+
+
+@pytest.fixture(scope="module")
+def certified() -> Iterator[SwTpm]:
+    """A TPM whose endorsement keys a local authority has certified, as a manufacturer does."""
+    required("swtpm", "swtpm_setup", "swtpm_localca")
+    with tempfile.TemporaryDirectory(prefix="mt-") as name:
+        folder = Path(name)
+        ca = folder / "ca"
+        ca.mkdir()
+        (folder / "localca.conf").write_text(
+            f"statedir = {ca}\nsigningkey = {ca}/signkey.pem\n"
+            f"issuercert = {ca}/issuercert.pem\ncertserial = {ca}/certserial\n"
+        )
+        (folder / "localca.options").write_text("")
+        (folder / "setup.conf").write_text(
+            f"create_certs_tool = {shutil.which('swtpm_localca')}\n"
+            f"create_certs_tool_config = {folder}/localca.conf\n"
+            f"create_certs_tool_options = {folder}/localca.options\n"
+        )
+        command = ["swtpm_setup", "--tpm2", "--tpmstate", name, "--create-ek-cert", "--lock-nvram"]
+        subprocess.run(
+            [*command, "--config", f"{folder}/setup.conf"], check=True, capture_output=True, timeout=60
+        )
+        tpm = SwTpm(folder)
+        tpm.start()
+        try:
+            yield tpm
+        finally:
+            tpm.stop()

@@ -17,6 +17,7 @@ from tests.e2e.conftest import Lab, entries, until
 
 from mesatee.cli import up
 from mesatee.cli.demo import refusals, stage
+from mesatee.enclave.gateway.forks import FORKS_FILE
 from mesatee.errors import ForkDetected, HostFailed, LogCorrupt, MesateeError
 from mesatee.party import Session, data, tasks
 from mesatee.protocol import limits, records, statements, wire
@@ -138,6 +139,8 @@ def torn(tmp_path: Path, fresh: Callable[..., up.Service]) -> tuple[Path, Path, 
 
 def restored(home: Path, copy: Path) -> Path:
     host = home / "service" / "host"
+    # A fork of one copy is not to be remembered for the next.
+    (home / "service" / "enclave" / FORKS_FILE).unlink(missing_ok=True)
     shutil.rmtree(host)
     shutil.copytree(copy, host)
     return refusals.records_file(host)

@@ -310,16 +310,11 @@ def build(gateway: Gateway) -> Starlette:
             if not isinstance(peer, Peer):
                 raise KeyRefused("this connection has no verified peer")
             call = Call(gateway, request, peer)
-            monitor = gateway.monitor
             try:
-                monitor.serving()
-                if handler not in SHOWS_STATE:
-                    return await handler(call)
-                await monitor.settled()
-                response = await handler(call)
-                # What was decided while it was made is in it too.
-                await monitor.settled()
-                return response
+                gateway.monitor.serving()
+                if handler in SHOWS_STATE:
+                    return await gateway.settled(lambda: handler(call))
+                return await handler(call)
             except MesateeError as error:
                 return await refuse(call, handler, error)
 

@@ -8,9 +8,9 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ..._core import Listener, PeerCertificate, SecretKey, SigningKey, make_certificate, spki
 from ...attestation.evidence import Claims
@@ -35,10 +35,13 @@ from .peer import Peer
 from .state import State
 
 LOGGER = logging.getLogger("mesatee.gateway")
+T = TypeVar("T")
 SWEEP_SECONDS = 1.0
 """How often runs without a live ticket are looked for."""
 TICKET_AGAIN = 2 / 3
 """A run that still waits this part of a lease after its last ticket gets another: the queue may lose things."""
+RELOAD_SECONDS = 10.0
+"""How long a reader waits for the log to be read again after the host failed."""
 SNAPSHOT_EVERY, SNAPSHOT_SHARE = 5_000, 50
 """Log entries between two snapshots of the projection: at least so many, and a fiftieth of the log, because each holds
 the whole state."""
@@ -432,6 +435,32 @@ class Gateway:
 
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(grown(), wait)
+
+    async def settled(self, answer: Callable[[], Awaitable[T]]) -> T:
+        """An answer that shows nothing that may still be lost.
+
+        1. All that was decided before it was asked for is durable.
+        2. So is what was decided while it was made.
+        3. If the host failed meanwhile, the answer is made anew from the log, once that was read again.
+
+        Raises `HostFailed` if that takes too long, and what `answer` raises.
+        """
+        deadline = time.monotonic() + RELOAD_SECONDS
+        while True:
+            monitor = self.monitor
+            try:
+                await monitor.settled()
+                found = await answer()
+                await monitor.settled()
+            except HostFailed:
+                if self.log.failed is None and self.monitor is monitor:
+                    raise
+            else:
+                return found
+            while self.monitor is monitor:
+                if time.monotonic() > deadline:
+                    raise HostFailed("the log cannot be read again yet")
+                await asyncio.sleep(SWEEP_SECONDS / 10)
 
     async def _notify(self) -> None:
         async with self._changed:

@@ -24,6 +24,7 @@ from ...errors import (
     Denied,
     ForkDetected,
     Halted,
+    HostFailed,
     KeyRefused,
     Malformed,
     MesateeError,
@@ -137,9 +138,14 @@ class Monitor:
     async def settled(self) -> None:
         """Wait until all that was decided so far is durable: only then may anybody be told of the state.
 
-        Raises `HostFailed` when it will not be: then the state is one that never was.
+        Raises `HostFailed` when it will not be: then the state is one that never was. Only the beginning of an epoch
+        may be missing: it makes nobody fresh, and apart from it the state is the durable one.
         """
-        await self._durable(self._log.next_index - 1)
+        try:
+            await self._durable(self.state.size - 1)
+        except HostFailed:
+            if self.state.epoch_index < self._log.size or self.state.size > self._log.size + 1:
+                raise
 
     def _log_outcome(self, outcome: records.Outcome) -> asyncio.Future[int]:
         now = self.now()

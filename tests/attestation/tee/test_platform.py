@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.support import tokens
 
 from mesatee import _core
+from mesatee.attestation import corpus, reference
 from mesatee.attestation import evidence as ev
-from mesatee.attestation import reference
 from mesatee.attestation.appraisal import Answer, Status
 from mesatee.attestation.bundle import Bundle
 from mesatee.attestation.endorsements import NOTHING, Endorsement, Endorsements
@@ -196,13 +196,15 @@ def verdict(**changes):
     return Verdict(**wanted)
 
 
+NO_SMT = {"platform.smt": False}
 REFUSED, UNKNOWN = Answer.REFUSED, Answer.NOT_ESTABLISHED
 
 
 @pytest.mark.parametrize(
     ("changes", "allow", "why"),
     [
-        ({"claims": {"platform.smt": True}}, {"allow_smt": True}, "SMT"),
+        ({"claims": {"platform.smt": True}}, {"allow_smt": True}, "two threads share a core"),
+        ({"claims": {}}, {"allow_smt": True}, "nobody says whether two threads share a core"),
         ({"tcb": UNKNOWN, "tcb_status": None}, {"allow_tcb_unknown": True}, "endorsements are missing"),
         ({"revocation": UNKNOWN}, {"allow_revocation_unknown": True}, "revocation list"),
         (
@@ -219,10 +221,25 @@ REFUSED, UNKNOWN = Answer.REFUSED, Answer.NOT_ESTABLISHED
     ],
 )
 def test_what_a_policy_can_allow_is_refused_by_default(changes, allow, why):
+    changes = {**changes, "claims": changes.get("claims", NO_SMT)}
+    if "SMT" not in why and "share a core" not in why:
+        changes["claims"] = {**NO_SMT, **changes["claims"]}
     found = platform.objections("tdx", verdict(**changes), RoleTrust())
     assert len(found) == 1
     assert why in found[0]
     assert platform.objections("tdx", verdict(**changes), RoleTrust(**allow)) == ()
+
+
+@pytest.mark.parametrize(
+    ("tee", "name"),
+    [("snp", "microsoft-milan"), ("tdx", "phala-tdx-v4-b0c06f"), ("azure-vtpm", "az-snp-trustee-v1")],
+)
+def test_captured_machines_say_whether_two_threads_share_a_core(tee, name):
+    meta, files = tokens.case(tee, name)
+    found = corpus.check_folder({"tee": meta["tee"], "at": meta["at"]}, files)
+    assert found.claims["platform.smt"] in (True, False)
+    objections = platform.objections(tee, found, RoleTrust())
+    assert any("(SMT)" in line for line in objections) is found.claims["platform.smt"]
 
 
 @pytest.mark.parametrize("changes", [{"claims": {"debug": True}}, {"tier": Status.CONTRAINDICATED}])

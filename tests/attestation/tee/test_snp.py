@@ -354,7 +354,7 @@ def test_values_become_claims():
     claims = appraise(report, MILAN.vcek(), *chain()).claims
     want = {
         "debug": False,
-        "smt": False,
+        "platform.smt": False,
         "policy.smt": True,
         "policy.migration_agent": True,
         "policy.single_socket": False,

@@ -259,6 +259,7 @@ def _claims(quote: dcap_quote.Quote, found: dcap_verify.Findings) -> dict[str, S
     if found.pck is not None:
         claims |= {
             "platform.fmspc": found.pck.fmspc.hex(),
+            "platform.smt": found.pck.smt,
             "platform.pceid": found.pck.pceid.hex(),
             "platform.pcesvn": found.pck.pcesvn,
             "platform.cpusvn": found.pck.cpusvn.hex(),

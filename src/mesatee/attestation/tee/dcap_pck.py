@@ -29,6 +29,8 @@ class PckExtension:
     """2 bytes."""
     fmspc: bytes
     """6 bytes: family, model, stepping, platform type, custom SKU."""
+    smt: bool | None = None
+    """Whether two threads may share a core; None where the certificate does not say."""
 
 
 def _element(data: bytes, position: int) -> tuple[int, bytes, int]:
@@ -92,6 +94,21 @@ def _number(entries: dict[int, tuple[int, bytes]], arc: int, limit: int) -> int:
     return value
 
 
+def _smt(configuration: tuple[int, bytes] | None) -> bool | None:
+    """Whether two threads may share a core; None where the certificate, as a processor's, does not say."""
+    if configuration is None:
+        return None
+    tag, content = configuration
+    if tag != _SEQUENCE:
+        raise Malformed("the configuration in the SGX extension is not a sequence")
+    kind, flag = _pairs(content, _BASE + b"\x07").get(3, (0, b""))
+    if kind == 0:
+        return None
+    if kind != _BOOLEAN or len(flag) != 1:
+        raise Malformed("the SMT flag of the SGX extension is not a truth value")
+    return flag != b"\0"
+
+
 def parse(value: bytes) -> PckExtension:
     """Parse the extension's value. Raises `Malformed`."""
     match _elements(value):
@@ -109,6 +126,7 @@ def parse(value: bytes) -> PckExtension:
         cpusvn=_octets(tcb, 18, 16),
         pceid=_octets(entries, 3, 2),
         fmspc=_octets(entries, 4, 6),
+        smt=_smt(entries.get(7)),
     )
 
 

@@ -42,6 +42,8 @@ _REPORT_DATA: Final[Mapping[str, str]] = {
     "tpm": "tpm.nonce",
 }
 """The claim that holds what the attester was given to vouch for, where it is not ``report_data``."""
+_WITH_SMT: Final = frozenset({"azure-vtpm", "sgx", "snp", "tdx"})
+"""Classes of machines whose cores may run two threads at once, of which another's may be one."""
 _REPORT_BYTES: Final = 64
 _DIGEST_BYTES: Final = 32
 
@@ -133,8 +135,13 @@ def objections(tee: str, verdict: Verdict, trust: RoleTrust) -> tuple[str, ...]:
     claims = verdict.claims
     if claims.get("debug") is True:
         found.append("the machine is in debug mode")
-    if claims.get("platform.smt") is True and not trust.allow_smt:
-        found.append("two threads share a core (SMT), which the policy refuses")
+    if tee in _WITH_SMT and not trust.allow_smt and claims.get("platform.smt") is not False:
+        said = (
+            "two threads share a core"
+            if claims.get("platform.smt")
+            else "nobody says whether two threads share a core"
+        )
+        found.append(f"{said} (SMT), which the policy refuses")
     status = verdict.tcb_status
     if status is not None and status not in trust.tcb_statuses:
         found.append(f"its TCB is {status}, which the policy does not name")

@@ -96,7 +96,7 @@ class Report:
         found: dict[str, Scalar] = {
             "tee": "snp",
             "debug": self.debug,
-            "smt": bool(self.platform_info & 1),
+            "platform.smt": bool(self.platform_info & 1),
             "measurement.code": self.measurement.hex(),
             "measurement.author_key": self.author_key_digest.hex() if self.key_info & 1 else None,
             "measurement.id_key": self.id_key_digest.hex(),

@@ -46,8 +46,9 @@ class GatewayClient:
         now = int(time.time())
         self.key = SigningKey.generate()
         claims = Claims.of_key(spki(self.key.public), "worker", environments=self._environments)
+        self.evidence = self._attester.evidence(claims)
         certificate = make_certificate(
-            self.key, "mesatee worker", now - 60, now + CERTIFICATE_SECONDS, self._attester.evidence(claims)
+            self.key, "mesatee worker", now - 60, now + CERTIFICATE_SECONDS, self.evidence
         )
         transport = AttestedTransport(*self._where, certificate, self.key, self._appraise)
         self._http = httpx.Client(transport=transport, base_url="http://mesatee", timeout=TIMEOUT_SECONDS)

@@ -97,6 +97,11 @@ def facts(**changes: Any) -> statements.WorkerFacts:
     return statements.WorkerFacts(**{**fields, **changes})
 
 
+def appraisals(**changes: Any) -> statements.Appraisals:
+    fields = {"worker": {"level": 1}, "gateway": {"level": 2}, "gateway_certificate": A, "endorsements": B}
+    return statements.Appraisals(**{**fields, **changes})
+
+
 def receipt(**changes: Any) -> statements.ReceiptStatement:
     fields = {
         "origin": ORIGIN,
@@ -110,6 +115,7 @@ def receipt(**changes: Any) -> statements.ReceiptStatement:
         "approvals": {A: B},
         "policies": {"a": C, "platform": A},
         "worker": facts(),
+        "appraisals": appraisals(),
         "layers": ("seccomp",),
         "started": TIME,
         "finished": TIME,

@@ -123,6 +123,10 @@ CBOR_ITEMS: Final = 1_024
 """Data items in one such structure, counted over all levels."""
 CLAIMS_BYTES: Final = 8 * KIB
 """The claims beside evidence, in bytes."""
+APPRAISAL_BYTES: Final = 12 * KIB
+"""One appraisal in a receipt, in bytes of canonical JSON: two of them fit a statement beside everything else."""
+BUNDLE_ENDORSEMENTS_BYTES: Final = 4 * MIB
+"""The endorsements in a receipt bundle, in bytes: those of the service's own workers."""
 ENVIRONMENTS: Final = 16
 """Execution environments that one worker offers."""
 EXTRA_CLAIMS: Final = 16

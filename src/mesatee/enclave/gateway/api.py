@@ -312,6 +312,7 @@ def build(gateway: Gateway) -> Starlette:
             call = Call(gateway, request, peer)
             monitor = gateway.monitor
             try:
+                call.peer = gateway.current(peer)
                 monitor.serving()
                 if handler not in SHOWS_STATE:
                     return await handler(call)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..._core import FileKey, HpkeKey, SigningKey, age_open, age_seal, memfd, memfd_seal
+from ...attestation.appraisal import Appraisal
 from ...attestation.evidence import decode
 from ...errors import Corrupt, DigestMismatch, InputError, KeyRefused, MesateeError, SandboxFailed
 from ...protocol import envelope as dsse
@@ -57,6 +58,7 @@ class Attempt:
         key: HpkeKey,
         signer: SigningKey,
         evidence: bytes,
+        gateway: tuple[str, Appraisal],
         blobs: Blobs,
     ) -> None:
         said = statements.validate(statements.ServiceStatement, _predicate(service), "service")
@@ -67,6 +69,7 @@ class Attempt:
         self._key = key
         self._signer = signer
         self._evidence = evidence
+        self._gateway_certificate, self._gateway = gateway
         self._blobs = blobs
 
     def run(self, sandbox: Sandbox, worker: statements.WorkerFacts) -> Finished:
@@ -236,6 +239,12 @@ class Attempt:
                 "approvals": grant.approvals,
                 "policies": grant.policies,
                 "worker": worker,
+                "appraisals": {
+                    "worker": grant.appraisal,
+                    "gateway": self._gateway.as_dict(),
+                    "gateway_certificate": self._gateway_certificate,
+                    "endorsements": grant.endorsements,
+                },
                 "layers": layers,
                 "started": started,
                 "finished": max(started, int(time.time())),

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import httpx
 import pytest
 from tests.channel.conftest import DEADLINE, HOST, accept_anyone, stream, wait_for
 
@@ -28,7 +29,14 @@ from mesatee.attestation import (
     report_data,
 )
 from mesatee.attestation.tee import software
-from mesatee.channel import Listener, PeerCertificate, SigningKey, connect, make_certificate
+from mesatee.channel import (
+    AttestedTransport,
+    Listener,
+    PeerCertificate,
+    SigningKey,
+    connect,
+    make_certificate,
+)
 
 COMPONENTS = software.Components("0a" * 32, "0b" * 32, "0c" * 32)
 
@@ -178,3 +186,42 @@ def test_a_cached_appraisal_counts_for_one_policy(machine):
     cache.appraise(evidence, spki, machine.trust(), machine.now, "gateway")
     with pytest.raises(errors.MesateeError):
         cache.appraise(evidence, spki, TrustPolicy(), machine.now, "gateway")
+
+
+def test_a_request_starts_on_no_cached_appraisal_that_is_of_age(machine, client_identity):
+    """The appraisal of a new connection comes from the cache and has a second left: the next request asks again."""
+    key, cache = SigningKey.generate(), AppraisalCache()
+    listener = opened(machine.certificate(key, machine.evidence(key)), key)
+    trust, shift = machine.trust(60), [-58]
+    asked: list[Appraisal] = []
+
+    def judge(peer: PeerCertificate) -> Appraisal:
+        at = int(time.time()) + shift[0]
+        asked.append(cache.appraise(peer.evidence, peer.spki, trust, at, "gateway"))
+        return asked[-1]
+
+    def answer() -> None:
+        with suppress(errors.Unavailable):
+            while (accepted := listener.accept(DEADLINE)) is not None:
+                threading.Thread(target=echo_http, args=(stream(accepted),), daemon=True).start()
+
+    threading.Thread(target=answer, daemon=True).start()
+    transport = AttestedTransport(HOST, listener.port, *client_identity.pair, judge)
+    with httpx.Client(transport=transport, base_url="http://gateway") as http:
+        http.get("/")
+        assert len(asked) == 1
+        shift[0] = 0
+        http.get("/")
+        assert len(asked) == 1, "two seconds are left"
+        time.sleep(max(0.0, asked[0].expires - time.time()) + 0.1)
+        http.get("/")
+        assert len(asked) == 2
+        assert asked[1].at >= asked[0].expires
+    listener.close()
+
+
+def echo_http(end: socket.socket) -> None:
+    """Answers each request on a kept connection."""
+    with end, suppress(OSError):
+        while end.recv(1 << 16):
+            end.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")

@@ -414,6 +414,7 @@ class Gateway:
 
     async def finish(self, peer: Peer, fence: int, envelope: dsse.Envelope, wraps: dict[str, str]) -> int:
         """Accept a receipt, for which a bundle can be made later."""
+        self.monitor.holds(peer, fence)
         await asyncio.to_thread(self._kept, envelope)
         index = await self.monitor.finish(peer, fence, envelope, wraps, self._countersign)
         await self._notify()

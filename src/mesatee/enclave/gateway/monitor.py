@@ -394,6 +394,11 @@ class Monitor:
                 "no key or result leaves before they have compared the log with the newest that they knew"
             )
 
+    def holds(self, peer: Peer, fence: int) -> None:
+        """Whether `peer` was granted this attempt, of whatever state. Raises `NotFound`."""
+        self.serving()
+        self._attempt_of(peer, fence)
+
     def renew(self, peer: Peer, fence: int) -> Run:
         """Extend the lease of a live attempt. Raises `Conflict` when it no longer counts."""
         self.serving()

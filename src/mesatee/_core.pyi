@@ -342,11 +342,12 @@ class X509Crl:
 def sandbox_layers() -> dict[str, str]:
     """What this kernel offers: layer -> "yes" or the reason why not."""
 
-def enter_namespaces(read_paths: Sequence[str] = ()) -> list[str]:
+def enter_namespaces(read_paths: Sequence[str], late: str) -> tuple[list[str], int | None]:
     """Unshare user, mount, pid, network, IPC and UTS namespaces where they work; enter a root of `read_paths` only.
 
-    Returns the layers that are active. Root becomes nobody when everybody may read `read_paths`. The caller has one
-    thread and forks next. Raises `SandboxFailed` if it is left between two states.
+    Returns the layers that are active, and with a private root the descriptor by which the empty file `late` in it is
+    filled; by its path nobody can write it. Root becomes nobody when everybody may read `read_paths`. The caller has
+    one thread and forks next. Raises `SandboxFailed` if it is left between two states.
     """
 
 def prepare_sandbox(read_paths: Sequence[str], keep_fds: Sequence[int]) -> list[str]:

@@ -14,7 +14,7 @@ ALLOWED: dict[str, set[str]] = {
     "endorse": {"endorse", "attestation", "protocol"},
     "party": {"party", "channel", "attestation", "protocol", "table"},
     # Only functions and the executors, in the sandboxed child, use `table`: see the test of native libraries.
-    "enclave": {"enclave", "channel", "attestation", "protocol", "table"},
+    "enclave": {"enclave", "channel", "attestation", "function", "protocol", "table"},
     "host": {"host", "attestation", "protocol"},
 }
 """Place -> places that it may import, beside the package itself, `errors` and the Rust core."""

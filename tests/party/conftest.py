@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from mesatee import _core
-from mesatee.attestation import Claims, GatewayTrust, RoleTrust, TrustPolicy, report_data
+from mesatee.attestation import Appraisal, Claims, GatewayTrust, RoleTrust, TrustPolicy, appraise, report_data
+from mesatee.attestation.endorsements import NOTHING
 from mesatee.attestation.tee import software
 from mesatee.party import Identity
 from mesatee.protocol import checkpoint as cp
@@ -57,13 +58,13 @@ def machine(
 class World:
     """Keys, service statement, trust policy, and a log that one can append to."""
 
-    def __init__(self, now: int = NOW) -> None:
+    def __init__(self, now: int = NOW, trusted: RoleTrust | None = None) -> None:
         self.now = now
         self.log_key = _core.SigningKey.generate()
         self.installation = _core.SigningKey.generate()
         pins = {"tees": ("software",), "minimum_level": 2}
         keys = {"installation_keys": (software.fingerprint(self.installation.public),)}
-        worker = RoleTrust(**pins, **keys, measurements=(WORKER.measurement,))
+        worker = trusted or RoleTrust(**pins, **keys, measurements=(WORKER.measurement,))
         self.sealing = _core.HpkeKey.generate()
         said = statements.ServiceStatement(
             origin=ORIGIN,
@@ -115,8 +116,8 @@ class World:
 class Vector(World):
     """A complete valid receipt bundle: two owners, a joint output, one approval by policy."""
 
-    def __init__(self, home: Path, now: int = NOW) -> None:
-        super().__init__(now)
+    def __init__(self, home: Path, now: int = NOW, trusted: RoleTrust | None = None) -> None:
+        super().__init__(now, trusted)
         self.parties = {name: Identity.create(home, name) for name in ("alice", "bob", "carol")}
         alice, bob, carol = self.parties.values()
         self.function = self.author(carol.signing).write(
@@ -136,7 +137,9 @@ class Vector(World):
         self.right = self.dataset(bob, automatic)
         self.task = self.write_task()
         self.approvals = {who.id: self.approval(who, self.task.digest) for who in (alice, carol)}
-        self.receipt = self.write_receipt()
+        # Of a hardware worker its test makes one.
+        if trusted is None:
+            self.receipt = self.write_receipt()
 
     def dataset(self, owner: Identity, policy: str) -> statements.Statement:
         return self.author(owner.signing).write(
@@ -177,6 +180,23 @@ class Vector(World):
     def introduction(self, who: Identity) -> statements.Statement:
         return self.author(who.signing).write(statements.PartyStatement, keys=who.keys())
 
+    def appraisal(self, which: Machine, role: Any, trust: TrustPolicy | None = None) -> Appraisal:
+        peer = _core.parse_certificate(which.certificate)
+        return appraise(peer.evidence, peer.spki, trust or self.trust, self.now - 5, role)
+
+    def appraisals(self, **changes: Any) -> statements.Appraisals:
+        """What worker and gateway had concluded of each other."""
+        said = self.service.predicate
+        assert isinstance(said, statements.ServiceStatement)
+        theirs = TrustPolicy.from_toml(said.worker_trust)
+        fields: dict[str, Any] = {
+            "worker": self.appraisal(self.worker, "worker", theirs).as_dict(),
+            "gateway": self.appraisal(self.gateway, "gateway").as_dict(),
+            "gateway_certificate": sha256(self.gateway.certificate),
+            "endorsements": NOTHING.digest,
+        }
+        return statements.Appraisals(**(fields | changes))
+
     def write_receipt(self, **changes: Any) -> statements.ReceiptStatement:
         left, right = self.left.predicate, self.right.predicate
         assert isinstance(left, statements.DatasetStatement)
@@ -206,6 +226,7 @@ class Vector(World):
                 evidence=sha256(self.worker.evidence),
                 certificate=sha256(self.worker.certificate),
             ),
+            "appraisals": self.appraisals(),
             "layers": ("seccomp",),
             "started": self.now - 5,
             "finished": self.now,
@@ -262,6 +283,7 @@ class Vector(World):
             },
             "worker_certificate": b64encode(self.worker.certificate),
             "gateway_certificate": b64encode(self.gateway.certificate),
+            "endorsements": b64encode(NOTHING.encode()),
         }
         return wire.Bundle(**(made | changes))
 

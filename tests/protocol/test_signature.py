@@ -186,6 +186,7 @@ def test_hostile_statements_raise_only_our_errors(name, value):
         [],
         {},
         {**VALID, "more": 1},
+        {name: item for name, item in VALID.items() if name != "attestation"},
         {**VALID, "returns": []},
         {**VALID, "open_inputs": []},
         {**VALID, "entry": "a b"},
@@ -194,3 +195,35 @@ def test_hostile_statements_raise_only_our_errors(name, value):
 def test_other_statements_are_refused(value):
     with pytest.raises(Malformed):
         from_dict(value)
+
+
+def test_a_function_asks_where_it_runs():
+    found = derive("def f(a: bytes, *, n: int, where: mesatee.function.Attestation) -> dict: ...", "f")
+    assert found.attestation == "where"
+    assert [item.name for item in found.arguments] == ["n"]
+    assert from_dict(found.as_dict()) == found
+    # It is the worker's to fill: to a task it is no argument at all.
+    assert found.bind({"n": 1}) == {"n": 1}
+    with pytest.raises(Malformed):
+        found.bind({"n": 1, "where": {"level": 5}})
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "*, a: Attestation, b: Attestation",
+        "*, a: Attestation = None",
+        "a: Attestation",
+        "*, a: Attestation | None",
+        "*, a: list[Attestation]",
+    ],
+)
+def test_it_asks_once_and_by_a_keyword_alone(head):
+    with pytest.raises(Malformed):
+        derive(f"def f({head}) -> dict: ...", "f")
+
+
+@pytest.mark.parametrize("value", [7, "a b", "a", "n", [], ""])
+def test_what_a_statement_may_not_say_of_it(value):
+    with pytest.raises(Malformed):
+        from_dict({**VALID, "attestation": value})

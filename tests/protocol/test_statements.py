@@ -97,6 +97,11 @@ def facts(**changes: Any) -> statements.WorkerFacts:
     return statements.WorkerFacts(**{**fields, **changes})
 
 
+def appraisals(**changes: Any) -> statements.Appraisals:
+    fields = {"worker": {"level": 1}, "gateway": {"level": 2}, "gateway_certificate": A, "endorsements": B}
+    return statements.Appraisals(**{**fields, **changes})
+
+
 def receipt(**changes: Any) -> statements.ReceiptStatement:
     fields = {
         "origin": ORIGIN,
@@ -110,6 +115,7 @@ def receipt(**changes: Any) -> statements.ReceiptStatement:
         "approvals": {A: B},
         "policies": {"a": C, "platform": A},
         "worker": facts(),
+        "appraisals": appraisals(),
         "layers": ("seccomp",),
         "started": TIME,
         "finished": TIME,
@@ -499,3 +505,16 @@ def test_any_json_is_refused_with_our_errors(value: dict[str, Any]) -> None:
     for model in (statements.TaskStatement, statements.ReceiptStatement, statements.PartyStatement):
         with pytest.raises(MesateeError):
             statements.validate(model, value, "x")
+
+
+def test_an_appraisal_in_a_receipt_is_bounded() -> None:
+    room = limits.APPRAISAL_BYTES - len('{"a":""}')
+    receipt(appraisals=appraisals(worker={"a": "x" * room}))
+    for side in ("worker", "gateway"):
+        with pytest.raises(ValueError, match="an appraisal has at most"):
+            appraisals(**{side: {"a": "x" * (room + 1)}})
+
+
+def test_a_receipt_with_the_largest_appraisals_is_a_statement() -> None:
+    full = {"a": "x" * (limits.APPRAISAL_BYTES - len('{"a":""}'))}
+    statements.sign(receipt(appraisals=appraisals(worker=full, gateway=full)), KEY)

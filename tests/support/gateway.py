@@ -25,6 +25,7 @@ from mesatee._core import (
     age_seal,
     memfd,
 )
+from mesatee.attestation.endorsements import NOTHING
 from mesatee.attestation.trust import TrustPolicy
 from mesatee.enclave.gateway.identity import ServiceKeys
 from mesatee.enclave.gateway.keyring import Keyring
@@ -246,6 +247,22 @@ class UnitWorker:
         self.peer = Peer("worker", self.facts.key, b"", None)
 
 
+def appraised(facts: statements.WorkerFacts) -> statements.Appraisals:
+    """As much of the two appraisals as a gateway reads."""
+    return statements.Appraisals(
+        worker={
+            "evidence_digest": facts.evidence,
+            "measurement": facts.measurement,
+            "level": facts.level,
+            "tee": facts.tee,
+            "simulated": facts.simulated,
+        },
+        gateway={},
+        gateway_certificate="cc" * 32,
+        endorsements=NOTHING.digest,
+    )
+
+
 def granted_facts(granted: Granted) -> dict[str, Any]:
     """What a receipt must say of a grant."""
     task = granted.task.predicate
@@ -259,6 +276,7 @@ def granted_facts(granted: Granted) -> dict[str, Any]:
         "approvals": dict(granted.grant.approvals),
         "policies": dict(granted.grant.policies),
         "worker": granted.grant.worker,
+        "appraisals": appraised(granted.grant.worker),
     }
 
 

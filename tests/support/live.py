@@ -333,6 +333,13 @@ class Flow:
             for name in ("run", "task", "function", "environment", "fence", "approvals", "policies", "worker")
         }
         facts["inputs"] = grant.datasets
+        certificate, gateway = self.worker.seen()
+        facts["appraisals"] = statements.Appraisals(
+            worker=grant.appraisal,
+            gateway=gateway.as_dict(),
+            gateway_certificate=certificate,
+            endorsements=grant.endorsements,
+        )
         handed = receipt(self.live.desk, facts, self.worker.key, {"result": b"id\n2\n"})
         self.worker.finish(grant.fence, handed.envelope, handed.wraps)
         # Once more, as a worker does that has lost the answer.

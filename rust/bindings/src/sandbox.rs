@@ -14,9 +14,12 @@ fn sandbox_layers(py: Python<'_>) -> BTreeMap<&'static str, String> {
 }
 
 #[pyfunction]
-#[pyo3(signature = (read_paths=Vec::new()))]
-fn enter_namespaces(py: Python<'_>, read_paths: Vec<String>) -> PyResult<Vec<&'static str>> {
-    sandbox::enter_namespaces(&read_paths).map_err(|error| failed(py, &error))
+fn enter_namespaces(
+    py: Python<'_>,
+    read_paths: Vec<String>,
+    late: &str,
+) -> PyResult<(Vec<&'static str>, Option<i32>)> {
+    sandbox::enter_namespaces(&read_paths, late).map_err(|error| failed(py, &error))
 }
 
 #[pyfunction]

@@ -3,6 +3,7 @@ use crate::layers::layer;
 use crate::root;
 use crate::sys::{self, Result, SandboxError};
 use std::fs;
+use std::os::fd::RawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -25,7 +26,8 @@ const KINDS: [(&str, i32); 5] = [
     (layer::UTS, libc::CLONE_NEWUTS),
 ];
 
-/// Unshare all namespaces that work; returns the active layers. The caller has one thread and forks next.
+/// Unshare all namespaces that work; returns the active layers, and with a private root the descriptor that fills
+/// the file `late` in it. The caller has one thread and forks next.
 ///
 /// 1. The process dies with its parent.
 /// 2. Root unshares directly; others, and root without capabilities, unshare a user namespace first.
@@ -33,7 +35,10 @@ const KINDS: [(&str, i32); 5] = [
 /// 4. Root becomes nobody, in a user namespace of its own.
 ///
 /// Fails only when the process is left between two states.
-pub fn enter_namespaces(read_paths: &[String]) -> Result<Vec<&'static str>> {
+pub fn enter_namespaces(
+    read_paths: &[String],
+    late: &str,
+) -> Result<(Vec<&'static str>, Option<RawFd>)> {
     // 1.
     sys::prctl(
         "PR_SET_PDEATHSIG",
@@ -60,7 +65,11 @@ pub fn enter_namespaces(read_paths: &[String]) -> Result<Vec<&'static str>> {
         }
     }
     // 3.
-    if active.contains(&layer::MOUNT) && root::enter(read_paths)? {
+    let mut filled = None;
+    if active.contains(&layer::MOUNT) {
+        filled = root::enter(read_paths, late)?;
+    }
+    if filled.is_some() {
         active.push(layer::ROOT);
     }
     // 4.
@@ -78,7 +87,7 @@ pub fn enter_namespaces(read_paths: &[String]) -> Result<Vec<&'static str>> {
         libc::SIGKILL as u64,
     )?;
     sys::prctl("PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, 0)?;
-    Ok(active)
+    Ok((active, filled))
 }
 
 /// Others can enter the folder (or read the file) once it is reachable.

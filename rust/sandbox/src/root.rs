@@ -2,28 +2,31 @@
 use crate::sys::{self, Result};
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::fd::{IntoRawFd, RawFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 /// Where the old root stands for a moment.
 const OLD: &str = "/.mesatee-old-root";
 /// Folders over one of which the new root is first mounted; which one does not matter, it must exist.
 const CANDIDATES: [&str; 4] = ["/tmp", "/mnt", "/run", "/var"];
-const ROOT_OPTIONS: &str = "size=64k,nr_inodes=512,mode=0755";
+const ROOT_OPTIONS: &str = "size=256k,nr_inodes=512,mode=0755";
 
-/// Make the new root and enter it. `false` when this kernel does not let us; then nothing has changed.
+/// Make the new root and enter it. `None` when this kernel does not let us; then nothing has changed. Otherwise
+/// the descriptor by which the empty file `late` is filled, once and by whoever holds it: for everybody else the
+/// file is read-only like the rest.
 ///
 /// 1. No mount event of ours leaves the namespace.
 /// 2. A small tmpfs becomes the root; the old root hangs below it.
 /// 3. Each readable path is bound at its own place, read-only, without set-user-id and devices.
-/// 4. The old root goes, and the new one becomes read-only.
+/// 4. The old root goes, `late` is opened, and the new root becomes read-only.
 ///
 /// No `/proc`: nothing that a function needs is there, and without it no process can be looked at.
-pub(crate) fn enter(read_paths: &[String]) -> Result<bool> {
+pub(crate) fn enter(read_paths: &[String], late: &str) -> Result<Option<RawFd>> {
     // Symbolic links are followed now: once the root has changed, absolute ones would point elsewhere.
     let bound: Vec<(String, String)> = places(read_paths);
     let Some(spot) = CANDIDATES.into_iter().find(|path| Path::new(path).is_dir()) else {
-        return Ok(false);
+        return Ok(None);
     };
     // 1.
     let slash = sys::path("/")?;
@@ -37,11 +40,11 @@ pub(crate) fn enter(read_paths: &[String]) -> Result<bool> {
     )
     .is_err()
     {
-        return Ok(false);
+        return Ok(None);
     }
     // 2.
     if pivot(spot).is_err() {
-        return Ok(false);
+        return Ok(None);
     }
     // 3.
     for (source, target) in &bound {
@@ -51,12 +54,38 @@ pub(crate) fn enter(read_paths: &[String]) -> Result<bool> {
     std::env::set_current_dir("/").map_err(|error| sys::SandboxError::new("chdir", error))?;
     sys::detach("detach old root", &sys::path(OLD)?)?;
     fs::remove_dir(OLD).map_err(|error| sys::SandboxError::new("remove old root", error))?;
+    let filled = open_late(late)?;
     sys::mount_attributes(
         "read-only root",
         &slash,
         libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
     )?;
-    Ok(true)
+    Ok(Some(filled))
+}
+
+/// An empty file in the root, and a descriptor that writes it.
+///
+/// A mount with an open writer cannot become read-only. So the file is opened by way of a mount of its own, which
+/// then goes: the descriptor keeps that mount alive, and no path leads to it.
+fn open_late(late: &str) -> Result<RawFd> {
+    let failed = |error| sys::SandboxError::new("file that is filled later", error);
+    fs::write(late, []).map_err(failed)?;
+    let target = sys::path(late)?;
+    sys::mount(
+        "bind a file",
+        Some(&target),
+        &target,
+        None,
+        libc::MS_BIND,
+        None,
+    )?;
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(late)
+        .map_err(failed)?;
+    sys::detach("detach a file", &target)?;
+    fs::set_permissions(late, fs::Permissions::from_mode(0o444)).map_err(failed)?;
+    Ok(file.into_raw_fd())
 }
 
 fn pivot(spot: &str) -> Result<()> {

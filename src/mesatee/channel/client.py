@@ -29,6 +29,7 @@ import httpcore
 import httpx
 
 from mesatee._core import Connection, PeerCertificate, SigningKey, connect
+from mesatee.attestation.appraisal import Appraisal
 from mesatee.errors import Malformed, TimedOut, Unavailable
 from mesatee.protocol import limits
 
@@ -99,6 +100,10 @@ class _End:
         self._connection = connection
         self._end = end
         self._book = book
+        appraisal = connection.appraisal
+        if isinstance(appraisal, Appraisal):
+            # It may have come from a cache, and be older than the connection.
+            max_age = min(max_age, appraisal.expires - time.time())
         self._old_at = time.monotonic() + max_age
         book.add(connection)
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
 from .. import _core
-from ..attestation.appraisal import Appraisal
+from ..attestation.appraisal import Answer, Appraisal
+from ..attestation.endorsements import Endorsements
 from ..attestation.trust import TrustPolicy
 from ..attestation.verify import appraise
 from ..errors import MesateeError, ReceiptInvalid
@@ -30,6 +31,21 @@ AUTOMATIC: Final = "approve_automatically"
 
 PLATFORM: Final = "platform"
 """The platform's place among the policies of a receipt; datasets stand under their digests."""
+
+FACTS: Final = (
+    "role",
+    "service",
+    "tee",
+    "level",
+    "simulated",
+    "hardware",
+    "measurement",
+    "signature",
+    "environments",
+    "evidence_digest",
+    "spki_hash",
+)
+"""What two appraisals of the same evidence must agree on, whatever the policies of those who made them."""
 
 S = TypeVar("S", bound=statements.Common)
 T = TypeVar("T")
@@ -151,11 +167,12 @@ def verify_bundle(bundle: wire.Bundle, trust: TrustPolicy, at: int) -> VerifiedR
     2. Receipt: signed by exactly the worker's key and the log key; for this service and log.
     3. Checkpoint: signed by the log key, and not from the future (C2SP tlog-checkpoint).
     4. Record: exactly this receipt stands in the tree that the checkpoint signs (RFC 9162, section 2.1.3).
-    5. Gateway: its evidence, appraised with the trust policy at the checkpoint's time, vouches for the
-    service.
-    6. Worker: the certificate is the receipt's; its evidence, appraised at log time with the worker trust of
-    the
-       service statement *and* of the trust policy, says what the receipt says of it.
+    5. Gateway: the certificate is the receipt's; its evidence, appraised with the trust policy at log time,
+       vouches for the service and says what the worker's appraisal in the receipt says.
+    6. Worker: the certificate is the receipt's; its evidence, appraised with the worker trust of the service
+       statement, gives exactly the appraisal in the receipt; appraised at log time with the trust policy, too,
+       it says what the receipt says of it. The bundle's endorsements are those that the receipt names; they
+       are believed no more than the evidence, for their issuers signed them.
     7. Task: the receipt's, signed, for this service; it accepts this worker; function, inputs and environment
     agree.
     8. Function: the task's, signed.
@@ -178,11 +195,11 @@ def verify_bundle(bundle: wire.Bundle, trust: TrustPolicy, at: int) -> VerifiedR
     with _step(4, "log record"):
         record = _record(bundle, head, envelope, receipt)
     with _step(5, "gateway"):
-        gateway = _machine(b64decode(bundle.gateway_certificate, max_bytes=limits.CERTIFICATE_BYTES))
-        appraised = appraise(gateway.evidence, gateway.spki, trust, head.time, "gateway")
+        endorsements = _endorsements(bundle, receipt)
+        appraised = _gateway(bundle, receipt, trust, record.time, endorsements)
         _must(appraised.service == service.digest, "its evidence vouches for another service statement")
     with _step(6, "worker"):
-        worker = _worker(bundle, receipt, service, trust, record.time)
+        worker = _worker(bundle, receipt, service, trust, record.time, endorsements)
     with _step(7, "task"):
         author, task = _signed(bundle.task, receipt.task, statements.TaskStatement, service)
         _task(task, receipt)
@@ -270,12 +287,43 @@ def _machine(der: bytes) -> _core.PeerCertificate:
     return _core.parse_certificate(der)
 
 
+def _endorsements(bundle: wire.Bundle, receipt: statements.ReceiptStatement) -> Endorsements:
+    data = b64decode(bundle.endorsements, max_bytes=limits.BUNDLE_ENDORSEMENTS_BYTES)
+    # By the bytes, not by what they say once they are parsed: the receipt names a blob.
+    _must(sha256(data) == receipt.appraisals.endorsements, "the endorsements are not the receipt's")
+    return Endorsements.parse(data)
+
+
+def _gateway(
+    bundle: wire.Bundle,
+    receipt: statements.ReceiptStatement,
+    trust: TrustPolicy,
+    at: int,
+    endorsements: Endorsements,
+) -> Appraisal:
+    der = b64decode(bundle.gateway_certificate, max_bytes=limits.CERTIFICATE_BYTES)
+    said = receipt.appraisals
+    _must(sha256(der) == said.gateway_certificate, "the certificate is not the one that the worker saw")
+    gateway = _machine(der)
+    found = appraise(gateway.evidence, gateway.spki, trust, at, "gateway", endorsements)
+    # The worker decided by a policy of its own, which the bundle does not hold: only facts can be compared.
+    embedded = Appraisal.from_dict(said.gateway)
+    for name in FACTS:
+        _must(
+            getattr(embedded, name) == getattr(found, name),
+            f"{name} in the worker's appraisal is not what the evidence proves",
+        )
+    _must(embedded.policy is Answer.AFFIRMED, "the worker's appraisal does not accept the gateway")
+    return found
+
+
 def _worker(
     bundle: wire.Bundle,
     receipt: statements.ReceiptStatement,
     service: Service,
     trust: TrustPolicy,
     at: int,
+    endorsements: Endorsements,
 ) -> Appraisal:
     der = b64decode(bundle.worker_certificate, max_bytes=limits.CERTIFICATE_BYTES)
     said = receipt.worker
@@ -284,8 +332,20 @@ def _worker(
     _must(certificate.public.hex() == said.key, "the certificate is for another key")
     # The service's own rule is what the gateway applied; the owner's own trust policy decides for the owner.
     theirs = TrustPolicy.from_toml(service.said.worker_trust)
-    appraise(certificate.evidence, certificate.spki, theirs, at, "worker")
-    found = appraise(certificate.evidence, certificate.spki, trust, at, "worker")
+    embedded = Appraisal.from_dict(receipt.appraisals.worker)
+    again = appraise(certificate.evidence, certificate.spki, theirs, embedded.at, "worker", endorsements)
+    _must(again == embedded, "the appraisal in the receipt is not what the evidence gives")
+    _must(
+        embedded.at - limits.CLOCK_SKEW_SECONDS
+        <= receipt.started
+        < embedded.expires + limits.CLOCK_SKEW_SECONDS,
+        "the appraisal in the receipt did not count when the run started",
+    )
+    _must(
+        embedded.at <= at + limits.CLOCK_SKEW_SECONDS,
+        "the appraisal in the receipt is newer than the receipt",
+    )
+    found = appraise(certificate.evidence, certificate.spki, trust, at, "worker", endorsements)
     proven = (found.measurement or "none", found.level, found.tee, found.simulated, found.evidence_digest)
     _must(
         proven == (said.measurement, said.level, said.tee, said.simulated, said.evidence),

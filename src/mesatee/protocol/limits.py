@@ -106,6 +106,9 @@ CHILD_REPORT_BYTES: Final = 64 * KIB
 """What a sandboxed child may tell its supervisor beside its outputs, in bytes."""
 JOB_BYTES: Final = 64 * KIB
 """A job as the supervisor hands it to the zygote, in bytes: arguments and 64 names with their formats."""
+ATTESTATION_BYTES: Final = 128 * KIB
+"""What a function is told of where it runs, in bytes: evidence and claims in base64, and some digests. The private
+root has room for this file."""
 DIAGNOSTICS_BYTES: Final = 64 * KIB
 """Kept of stdout, stderr and a traceback, in bytes."""
 RUN_SECONDS: Final = 24 * 3_600
@@ -120,6 +123,10 @@ CBOR_ITEMS: Final = 1_024
 """Data items in one such structure, counted over all levels."""
 CLAIMS_BYTES: Final = 8 * KIB
 """The claims beside evidence, in bytes."""
+APPRAISAL_BYTES: Final = 12 * KIB
+"""One appraisal in a receipt, in bytes of canonical JSON: two of them fit a statement beside everything else."""
+BUNDLE_ENDORSEMENTS_BYTES: Final = 4 * MIB
+"""The endorsements in a receipt bundle, in bytes: those of the service's own workers."""
 ENVIRONMENTS: Final = 16
 """Execution environments that one worker offers."""
 EXTRA_CLAIMS: Final = 16

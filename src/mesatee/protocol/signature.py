@@ -34,6 +34,9 @@ DEFAULT_OUTPUT: Final = "result"
 RESERVED_OUTPUT: Final = "diagnostics"
 """Message, traceback, stdout and stderr of a run: no function can return an output of this name."""
 
+ATTESTATION: Final = "Attestation"
+"""The annotation of the parameter in which a function is told where it runs, see `mesatee.function`."""
+
 _KINDS: Final[dict[str, Kind]] = {"Table": "table", "bytes": "bytes", "dict": "json", "list": "json"}
 _SCALARS: Final = frozenset({"str", "int", "float", "bool", "None", "Any"})
 _TYPE_DEPTH: Final = 8
@@ -74,6 +77,8 @@ class Signature:
     arguments: tuple[Argument, ...]
     outputs: tuple[Port, ...]
     returns: Returns
+    attestation: str | None = None
+    """The keyword-only parameter in which the worker says where the function runs; no task can give it."""
 
     def bind(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments with defaults filled in. Raises `Malformed` for unknown, missing or mistyped ones."""
@@ -124,6 +129,7 @@ class Signature:
             "arguments": [_argument_dict(argument) for argument in self.arguments],
             "outputs": [{"name": port.name, "kind": port.kind} for port in self.outputs],
             "returns": self.returns,
+            "attestation": self.attestation,
         }
 
 
@@ -134,7 +140,9 @@ def _argument_dict(argument: Argument) -> dict[str, Any]:
 
 def from_dict(value: Any) -> Signature:
     """The inverse of `Signature.as_dict` on hostile input. Raises `Malformed`."""
-    fields = _members(value, {"entry", "inputs", "open_inputs", "arguments", "outputs", "returns"})
+    fields = _members(
+        value, {"entry", "inputs", "open_inputs", "arguments", "outputs", "returns", "attestation"}
+    )
     open_inputs, returns = fields["open_inputs"], fields["returns"]
     if open_inputs is not None and (not isinstance(open_inputs, str) or open_inputs not in get_args(Kind)):
         raise Malformed("open_inputs is not a kind of input")
@@ -147,6 +155,7 @@ def from_dict(value: Any) -> Signature:
         arguments=tuple(_argument(item) for item in _items(fields["arguments"])),
         outputs=_ports(fields["outputs"]),
         returns=returns,  # type: ignore[arg-type]  # checked against the literal's values above
+        attestation=None if fields["attestation"] is None else _name(fields["attestation"]),
     )
     return _checked(signature)
 
@@ -215,7 +224,8 @@ def _derive(tree: ast.Module, entry: str) -> Signature:
         )
     inputs, open_inputs = _inputs(function)
     outputs, returns = _outputs(function, tree)
-    return _checked(Signature(entry, inputs, open_inputs, _arguments(function), outputs, returns))
+    arguments, attestation = _arguments(function)
+    return _checked(Signature(entry, inputs, open_inputs, arguments, outputs, returns, attestation))
 
 
 def _parse(source: str | bytes) -> ast.Module:
@@ -265,11 +275,18 @@ def _inputs(function: ast.FunctionDef) -> tuple[tuple[Port, ...], Kind | None]:
     return tuple(ports), None
 
 
-def _arguments(function: ast.FunctionDef) -> tuple[Argument, ...]:
+def _arguments(function: ast.FunctionDef) -> tuple[tuple[Argument, ...], str | None]:
     found = []
+    attestation = None
     for parameter, default in zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True):
         name = _name(parameter.arg)
-        kind = _type_of(_annotation(parameter.annotation, name))
+        annotation = _annotation(parameter.annotation, name)
+        if _head(annotation) == ATTESTATION:
+            if attestation is not None or default is not None:
+                raise Malformed(f"{function.name} asks once where it runs, without a default")
+            attestation = name
+            continue
+        kind = _type_of(annotation)
         if default is None:
             found.append(Argument(name, str(kind), required=True))
             continue
@@ -278,7 +295,7 @@ def _arguments(function: ast.FunctionDef) -> tuple[Argument, ...]:
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             raise Malformed(f"the default of {name} is not a constant") from None
         found.append(Argument(name, str(kind), required=False, default=_typed(value, kind, name)))
-    return tuple(found)
+    return tuple(found), attestation
 
 
 def _outputs(function: ast.FunctionDef, tree: ast.Module) -> tuple[tuple[Port, ...], Returns]:
@@ -487,7 +504,10 @@ def _checked(signature: Signature) -> Signature:
             raise Malformed(f"{signature.entry} has two inputs, outputs or arguments of one name")
     if signature.open_inputs is not None and signature.inputs:
         raise Malformed("a function with inputs of any name has no named ones")
-    if {port.name for port in signature.inputs} & {argument.name for argument in signature.arguments}:
+    taken = {argument.name for argument in signature.arguments}
+    if signature.attestation in taken:
+        raise Malformed(f"{signature.entry} has two arguments of one name")
+    if {port.name for port in signature.inputs} & (taken | {signature.attestation}):
         raise Malformed(f"{signature.entry} has an input and an argument of one name")
     if any(_name(port.name) == RESERVED_OUTPUT for port in signature.outputs):
         raise Malformed(f"the output name {RESERVED_OUTPUT} is reserved")
@@ -510,6 +530,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 __all__ = [
+    "ATTESTATION",
     "DEFAULT_OUTPUT",
     "RESERVED_OUTPUT",
     "Argument",

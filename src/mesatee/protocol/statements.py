@@ -340,6 +340,28 @@ class WorkerFacts(Model):
     certificate: Hex32
 
 
+class Appraisals(Model):
+    """What gateway and worker had concluded of each other when they exchanged keys, as `attestation.Appraisal.as_dict`.
+
+    Nobody has to believe them: a bundle holds the evidence, and its verifier comes to the same conclusions or refuses.
+    """
+
+    worker: dict[str, JsonValue]
+    """The gateway's, at key release, under the worker trust of the service statement."""
+    gateway: dict[str, JsonValue]
+    """The worker's, in the handshake of its channel, under its own trust policy."""
+    gateway_certificate: Hex32
+    """SHA-256 of the certificate that the gateway showed to the worker."""
+    endorsements: Hex32
+    """Digest of the endorsements by which the worker was appraised."""
+
+    @model_validator(mode="after")
+    def _small(self) -> Appraisals:
+        if max(len(canonical(item)) for item in (self.worker, self.gateway)) > limits.APPRAISAL_BYTES:
+            raise ValueError(f"an appraisal has at most {limits.APPRAISAL_BYTES} bytes")
+        return self
+
+
 class OutputFacts(Model):
     """A sealed output."""
 
@@ -382,6 +404,7 @@ class ReceiptStatement(Model):
     approvals: dict[Hex32, Hex32]
     policies: dict[str, Hex32]
     worker: WorkerFacts
+    appraisals: Appraisals
     layers: tuple[Name, ...]
     started: Time
     finished: Time

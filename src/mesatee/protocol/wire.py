@@ -66,7 +66,8 @@ class Bundle(Model):
     parties: dict[Hex32, dict[str, Any]]
     worker_certificate: Base64
     gateway_certificate: Base64
-    endorsements: tuple[Base64, ...] = ()
+    endorsements: Annotated[str, StringConstraints(max_length=2 * limits.BUNDLE_ENDORSEMENTS_BYTES)]
+    """Base64 of the collection by which the worker was appraised (`attestation.Endorsements.encode`)."""
 
 
 class GrantRequest(Model):
@@ -101,6 +102,9 @@ class GrantReply(Model):
     datasets: dict[Name, Hex32]
     inputs: dict[Name, GrantedBlob]
     worker: WorkerFacts
+    appraisal: dict[str, Any]
+    """The gateway's appraisal of this worker, for the receipt."""
+    endorsements: Hex32
     arguments: dict[str, Any]
     outputs: dict[Name, TableFormat]
     limits: RunLimits

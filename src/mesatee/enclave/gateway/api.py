@@ -311,6 +311,7 @@ def build(gateway: Gateway) -> Starlette:
                 raise KeyRefused("this connection has no verified peer")
             call = Call(gateway, request, peer)
             try:
+                call.peer = gateway.current(peer)
                 gateway.monitor.serving()
                 if handler in SHOWS_STATE:
                     return await gateway.settled(lambda: handler(call))

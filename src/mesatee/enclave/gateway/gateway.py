@@ -12,12 +12,30 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from ..._core import Listener, PeerCertificate, SecretKey, SigningKey, make_certificate, spki
+from ..._core import (
+    Listener,
+    PeerCertificate,
+    SecretKey,
+    SigningKey,
+    make_certificate,
+    parse_certificate,
+    spki,
+)
+from ...attestation.endorsements import NOTHING, Endorsements
 from ...attestation.evidence import Claims
 from ...attestation.trust import TrustPolicy
 from ...attestation.verify import AppraisalCache
-from ...channel.uvicorn_protocol import AttestedServer
-from ...errors import Denied, ForkDetected, HostFailed, KeyRefused, LogCorrupt, MesateeError, NotFound
+from ...channel.uvicorn_protocol import CONNECTION_AGE_SECONDS, AttestedServer
+from ...errors import (
+    Denied,
+    ForkDetected,
+    HostFailed,
+    KeyRefused,
+    LogCorrupt,
+    Malformed,
+    MesateeError,
+    NotFound,
+)
 from ...protocol import envelope as dsse
 from ...protocol import limits, records, statements, wire
 from ...protocol.digests import b64encode, sha256
@@ -61,6 +79,8 @@ class GatewayConfig:
     host: str = "127.0.0.1"
     port: int = 0
     lease_seconds: int = LEASE_SECONDS
+    endorsements: Endorsements = NOTHING
+    """What was collected about the workers' machines; those of no other, for receipt bundles carry it."""
 
 
 class Gateway:
@@ -182,6 +202,7 @@ class Gateway:
         """Serve until stopped. `ready` gets the port."""
         sys.setswitchinterval(SWITCH_SECONDS)
         await asyncio.to_thread(self._store_public, self._certificate)
+        await asyncio.to_thread(self._store_public, self.config.endorsements.encode())
         await self._begin_epoch()
         listener = Listener(
             self.config.host,
@@ -192,7 +213,9 @@ class Gateway:
             self._refused,
         )
         self.port = listener.port
-        server = AttestedServer(api.build(self), listener)
+        # A peer that was appraised too long ago makes a new connection; see `current` for the time in between.
+        age = min(CONNECTION_AGE_SECONDS, self._worker_trust.worker.max_age_seconds)
+        server = AttestedServer(api.build(self), listener, max_age_seconds=age)
         serving = asyncio.create_task(server.serve())
         sweeping = asyncio.create_task(self._sweep())
         try:
@@ -244,9 +267,23 @@ class Gateway:
             return Peer("party", key, certificate.der, None)
         at = int(self._clock())
         appraisal = self._appraisals.appraise(
-            certificate.evidence, certificate.spki, self._worker_trust, at, role="worker"
+            certificate.evidence,
+            certificate.spki,
+            self._worker_trust,
+            at,
+            role="worker",
+            endorsements=self.config.endorsements,
         )
         return Peer("worker", key, certificate.der, appraisal)
+
+    def current(self, peer: Peer) -> Peer:
+        """The peer of a connection as it is to be seen now: an appraisal of age is made again before it counts.
+
+        Raises what `appraise` raises: evidence that was good in the handshake may be so no more.
+        """
+        if peer.appraisal is None or int(self._clock()) < peer.appraisal.expires:
+            return peer
+        return self._appraise(parse_certificate(peer.certificate))
 
     def _refused(self, address: str, reason: str) -> None:
         LOGGER.warning(json.dumps({"event": "handshake_refused", "address": address, "reason": reason}))
@@ -330,9 +367,9 @@ class Gateway:
         await asyncio.to_thread(self._store_public, peer.certificate)
         granted = await self.monitor.grant(peer, facts, environments, ticket, key)
         await self._notify()
-        return self._grant_reply(granted)
+        return self._grant_reply(granted, peer)
 
-    def _grant_reply(self, granted: Granted) -> wire.GrantReply:
+    def _grant_reply(self, granted: Granted, peer: Peer) -> wire.GrantReply:
         state, task, function = self.monitor.state, granted.task.predicate, granted.function.predicate
         inputs = {}
         for name, digest in task.inputs.items():
@@ -364,6 +401,8 @@ class Gateway:
             datasets=dict(task.inputs),
             inputs=inputs,
             worker=granted.grant.worker,
+            appraisal=peer.appraisal.as_dict() if peer.appraisal else {},
+            endorsements=self.config.endorsements.digest,
             arguments={**defaults, **task.arguments},
             outputs={name: formats.get(name, "bytes") for name in task.outputs},
             limits=task.limits,
@@ -377,10 +416,21 @@ class Gateway:
         return wire.RenewReply(status="running", lease_seconds=run.grant.lease if run.grant else 0)
 
     async def finish(self, peer: Peer, fence: int, envelope: dsse.Envelope, wraps: dict[str, str]) -> int:
-        """Accept a receipt."""
+        """Accept a receipt, for which a bundle can be made later."""
+        self.monitor.holds(peer, fence)
+        await asyncio.to_thread(self._kept, envelope)
         index = await self.monitor.finish(peer, fence, envelope, wraps, self._countersign)
         await self._notify()
         return index
+
+    def _kept(self, envelope: dsse.Envelope) -> None:
+        receipt = statements.expect(statements.read(envelope, "receipt"), statements.ReceiptStatement)
+        for what, digest in (
+            ("certificate of the gateway", receipt.appraisals.gateway_certificate),
+            ("endorsements", receipt.appraisals.endorsements),
+        ):
+            if digest not in self._stored and self.blobs.size(digest) is None:
+                raise Malformed(f"the receipt names {what} that this service does not have")
 
     def envelope(self, index: int) -> dict[str, Any]:
         """The envelope of the statement at a log index."""
@@ -404,10 +454,14 @@ class Gateway:
         task = state.task(run.task)
         function = state.function(task.predicate.function)
         record = self.log.prove(run.receipt)
+        signed = record.read().body["envelope"]
+        receipt = statements.expect(
+            statements.read(dsse.from_dict(signed), "receipt"), statements.ReceiptStatement
+        )
         counted = set(grant.approvals.values())
         given = [state.approvals[item] for item in state.approvals_of.get(run.task, ())]
         return wire.Bundle(
-            receipt=record.read().body["envelope"],
+            receipt=signed,
             record=record,
             checkpoint=self._checkpoint_of(record.size),
             service=self._keys.service.envelope.as_dict(),
@@ -419,9 +473,13 @@ class Gateway:
             },
             approvals={item.digest: self.envelope(item.index) for item in given if item.digest in counted},
             parties={who: self.envelope(state.party(who).index) for who in state.concerned(task)},
-            worker_certificate=b64encode(b"".join(self.blobs.get(grant.worker.certificate))),
-            gateway_certificate=b64encode(self._certificate),
+            worker_certificate=self._blob(grant.worker.certificate),
+            gateway_certificate=self._blob(receipt.appraisals.gateway_certificate),
+            endorsements=self._blob(receipt.appraisals.endorsements),
         )
+
+    def _blob(self, digest: str) -> str:
+        return b64encode(b"".join(self.blobs.get(digest)))
 
     def _checkpoint_of(self, size: int) -> str:
         return self.log.checkpoint(self.monitor.now(), size).note

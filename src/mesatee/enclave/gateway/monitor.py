@@ -400,6 +400,11 @@ class Monitor:
                 "no key or result leaves before they have compared the log with the newest that they knew"
             )
 
+    def holds(self, peer: Peer, fence: int) -> None:
+        """Whether `peer` was granted this attempt, of whatever state. Raises `NotFound`."""
+        self.serving()
+        self._attempt_of(peer, fence)
+
     def renew(self, peer: Peer, fence: int) -> Run:
         """Extend the lease of a live attempt. Raises `Conflict` when it no longer counts."""
         self.serving()
@@ -485,6 +490,16 @@ class Monitor:
         for name, value in expected.items():
             if getattr(receipt, name) != value:
                 raise Malformed(f"the receipt's {name} is not what was granted")
+        said, held = receipt.appraisals.worker, grant.worker
+        proven = (said.get("evidence_digest"), said.get("measurement") or "none", said.get("level"))
+        if (*proven, said.get("tee"), said.get("simulated")) != (
+            held.evidence,
+            held.measurement,
+            held.level,
+            held.tee,
+            held.simulated,
+        ):
+            raise Malformed("the receipt's appraisal is not that of the worker that was granted the attempt")
         wanted = set(task.predicate.outputs)
         if receipt.failure is not None:
             wanted &= {"diagnostics"} & set(receipt.outputs)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from mesatee import _core
+from mesatee import _core, function
 from mesatee.enclave.sandbox.executors import EXECUTORS, execute, flush
 from mesatee.enclave.sandbox.executors.python import FILE, MODULE
 from mesatee.enclave.sandbox.protocol import Failure, Job, OutputSpec, last_line, ready_line, refused_line
@@ -30,8 +30,8 @@ _ARROW_THREADS: Final = 2
 """Arrow has one helper when it reads in the caller's thread, and two beside its pool."""
 _STREAMS: Final = 3
 """Descriptors 0, 1 and 2."""
-_FIXED_FDS: Final = 3
-"""A job's first descriptors: stdout and stderr, the report, the code."""
+_FIXED_FDS: Final = 4
+"""A job's first descriptors: stdout and stderr, the report, the code, the attestation."""
 _MOST_FDS: Final = _FIXED_FDS + 2 * limits.INPUTS
 _REPORT_INDEX: Final = 1
 _WARM: Final = Job(
@@ -55,6 +55,7 @@ class _Task:
     stdio: int
     report: int
     code: int
+    attestation: int
     inputs: dict[str, int]
     outputs: dict[str, int]
 
@@ -70,7 +71,7 @@ def outer(jobs: int, read_paths: list[str]) -> int:
     os.closerange(jobs + 1, os.sysconf("SC_OPEN_MAX"))
     try:
         space = _address_space()
-        layers = _core.enter_namespaces(read_paths)
+        layers, late = _core.enter_namespaces(read_paths, function.FILE)
         alive, held = os.pipe()
         pid = os.fork()
     except (MesateeError, OSError) as error:
@@ -79,32 +80,40 @@ def outer(jobs: int, read_paths: list[str]) -> int:
         code = 1
         try:
             os.close(held)
-            code = inner(jobs, read_paths, layers, space, alive)
+            code = inner(jobs, read_paths, layers, space, alive, late)
         finally:
             # Never back into the code of the outer child.
             os._exit(code)
-    os.close(alive)
-    os.close(jobs)
+    for fd in (alive, jobs, *_present(late)):
+        os.close(fd)
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 
-def inner(jobs: int, read_paths: list[str], layers: list[str], space: int, alive: int) -> int:
+def inner(
+    jobs: int, read_paths: list[str], layers: list[str], space: int, alive: int, late: int | None
+) -> int:
     """Lock this process in as far as possible, take one job, lock it in for good, run the job, report.
 
     1. A clean environment, and the part of the sandbox that no job can change.
     2. Leave if the outer child went away before our parent-death signal was set.
     3. Touch the memory that a run uses.
     4. Wait for the job; no job comes when the supervisor goes.
-    5. Fresh seeds, its limits, seccomp; the descriptors of this job are the only ones that stay.
+    5. Fresh seeds, the file that says where it runs, its limits, seccomp; the descriptors of this job are the
+       only ones that stay.
     6. Refuse when a required layer is missing.
     7. Run, report.
+
+    `late` is the descriptor that fills `function.FILE` in the private root; None without one.
     """
     # 1.
     os.environ.clear()
     try:
-        layers += _core.prepare_sandbox(read_paths, [*range(_STREAMS), jobs, alive])
+        # Without a private root the machine's own file of this name is none of the function's business.
+        readable = read_paths if late is None else [*read_paths, function.FILE]
+        kept = [*range(_STREAMS), jobs, alive, *_present(late)]
+        layers += _core.prepare_sandbox(readable, kept)
     except MesateeError as error:
         return _refuse(jobs, f"sandbox: {error}")
     # 2.
@@ -120,8 +129,11 @@ def inner(jobs: int, read_paths: list[str], layers: list[str], space: int, alive
     # 5.
     _seed()
     try:
+        where = _read_whole(task.attestation, limits.ATTESTATION_BYTES)
+        if late is not None:
+            _fill(late, where)
         layers += _lock_in(task, space)
-    except MesateeError as error:
+    except (MesateeError, OSError) as error:
         _say(task.report, refused_line(f"sandbox: {error}"))
         return 1
     # 6.
@@ -131,9 +143,9 @@ def inner(jobs: int, read_paths: list[str], layers: list[str], space: int, alive
         return 1
     _say(task.report, ready_line(layers))
     # 7.
-    source = os.pread(task.code, limits.CODE_BYTES, 0)
-    os.close(task.code)
-    failure = _run(dataclasses.replace(task.job, code=source), task.inputs, task.outputs)
+    source = _read_whole(task.code, limits.CODE_BYTES)
+    job = dataclasses.replace(task.job, code=source, attestation=where)
+    failure = _run(job, task.inputs, task.outputs)
     _say(task.report, last_line(failure, () if failure else task.outputs))
     return 0
 
@@ -173,10 +185,29 @@ def _task(job: Job, fds: Sequence[int]) -> _Task:
     first = _FIXED_FDS + len(job.inputs)
     if len(fds) != first + len(job.outputs):
         raise Malformed("the descriptors are not those of the job")
-    stdio, report, code = fds[:_FIXED_FDS]
+    stdio, report, code, attestation = fds[:_FIXED_FDS]
     inputs = dict(zip(job.inputs, fds[_FIXED_FDS:first], strict=True))
     outputs = dict(zip(job.outputs, fds[first:], strict=True))
-    return _Task(job, stdio, report, code, inputs, outputs)
+    return _Task(job, stdio, report, code, attestation, inputs, outputs)
+
+
+def _present(fd: int | None) -> list[int]:
+    return [] if fd is None else [fd]
+
+
+def _read_whole(fd: int, most: int) -> bytes:
+    """A small memory file, which is closed."""
+    data = os.pread(fd, most, 0)
+    os.close(fd)
+    return data
+
+
+def _fill(late: int, data: bytes) -> None:
+    """Write the file of the private root, and let go of the only way to write it."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(late, rest) :]
+    os.close(late)
 
 
 def _lock_in(task: _Task, space: int) -> list[str]:

@@ -94,7 +94,10 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class Job:
-    """One run. `code` crosses by memory file, everything else in the message."""
+    """One run. `code` and `attestation` cross by memory file, everything else in the message.
+
+    `attestation` is the JSON that the child finds at `mesatee.function.FILE`.
+    """
 
     executor: Executor
     entry: str
@@ -104,11 +107,16 @@ class Job:
     outputs: Mapping[str, OutputSpec] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     require: frozenset[str] = frozenset()
+    attestation: bytes = b""
 
     def __post_init__(self) -> None:
         _one_of("the executor", self.executor, get_args(Executor))
         if len(self.code) > limits.CODE_BYTES:
             raise TooLarge(f"the code has {len(self.code)} bytes, the limit is {limits.CODE_BYTES}")
+        if len(self.attestation) > limits.ATTESTATION_BYTES:
+            raise TooLarge(
+                f"the attestation has {len(self.attestation)} bytes, the limit is {limits.ATTESTATION_BYTES}"
+            )
         for name in (self.entry, *self.inputs, *self.outputs):
             _name(name)
         for group in (self.inputs, self.outputs):
@@ -133,7 +141,7 @@ class Job:
         return min(largest, self.limits.output_bytes)
 
     def encode(self) -> bytes:
-        """JSON without the code. Raises `TooLarge`."""
+        """JSON without code and attestation. Raises `TooLarge`."""
         message = _dump(
             {
                 "executor": self.executor,
@@ -151,7 +159,7 @@ class Job:
 
     @classmethod
     def decode(cls, message: bytes) -> Job:
-        """The inverse of `encode`; the code stays empty. Raises `Malformed` or `TooLarge`."""
+        """The inverse of `encode`; code and attestation stay empty. Raises `Malformed` or `TooLarge`."""
         fields = _object(message, limits.JOB_BYTES, _JOB_NAMES)
         inputs = {_name(name): format for name, format in _rows(fields["inputs"], 2)}
         outputs = {

@@ -281,6 +281,7 @@ class _Run:
             theirs.append(report_end)
             os.set_blocking(report_end, True)
             theirs.append(sealed_memfd("code", job.code))
+            theirs.append(sealed_memfd("attestation", job.attestation))
             outputs = {name: self._own(_core.memfd(name)) for name in job.outputs}
             passed = [*theirs, *(inputs[name] for name in job.inputs), *outputs.values()]
             self._give(job.encode(), passed)

@@ -13,11 +13,11 @@ from ...attestation.appraisal import Appraisal
 from ...attestation.evidence import Claims
 from ...attestation.trust import TrustPolicy
 from ...attestation.verify import appraise
-from ...channel import AttestedTransport
-from ...errors import HostFailed, TooLarge, from_dict
+from ...channel import CONNECTION_AGE_SECONDS, AttestedTransport
+from ...errors import HostFailed, TooLarge, Unavailable, from_dict
 from ...protocol import envelope as dsse
 from ...protocol import limits, statements, wire
-from ...protocol.digests import b64encode
+from ...protocol.digests import b64encode, sha256
 from ...protocol.jsonstrict import canonical, parse_object
 from ..platform.base import Attester
 
@@ -46,11 +46,17 @@ class GatewayClient:
         now = int(time.time())
         self.key = SigningKey.generate()
         claims = Claims.of_key(spki(self.key.public), "worker", environments=self._environments)
+        self.evidence = self._attester.evidence(claims)
         certificate = make_certificate(
-            self.key, "mesatee worker", now - 60, now + CERTIFICATE_SECONDS, self._attester.evidence(claims)
+            self.key, "mesatee worker", now - 60, now + CERTIFICATE_SECONDS, self.evidence
         )
-        transport = AttestedTransport(*self._where, certificate, self.key, self._appraise)
-        self._http = httpx.Client(transport=transport, base_url="http://mesatee", timeout=TIMEOUT_SECONDS)
+        age = min(CONNECTION_AGE_SECONDS, self._trust.gateway.max_age_seconds)
+        self._transport = AttestedTransport(
+            *self._where, certificate, self.key, self._appraise, max_age_seconds=age
+        )
+        self._http = httpx.Client(
+            transport=self._transport, base_url="http://mesatee", timeout=TIMEOUT_SECONDS
+        )
         self._renew_at = time.monotonic() + CERTIFICATE_SECONDS / 2
 
     def refresh(self) -> None:
@@ -61,6 +67,16 @@ class GatewayClient:
 
     def _appraise(self, certificate: PeerCertificate) -> Appraisal:
         return appraise(certificate.evidence, certificate.spki, self._trust, int(time.time()), "gateway")
+
+    def seen(self) -> tuple[str, Appraisal]:
+        """SHA-256 of the certificate of the gateway of the newest connection, and the appraisal that let it in.
+
+        Raises `Unavailable` before there was a connection.
+        """
+        last = self._transport.last
+        if last is None:
+            raise Unavailable("there was no connection to the gateway yet")
+        return sha256(last.peer.der), last.appraisal
 
     def close(self) -> None:
         """Close all connections."""

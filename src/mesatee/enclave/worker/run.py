@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..._core import FileKey, HpkeKey, SigningKey, age_open, age_seal, memfd, memfd_seal
+from ...attestation.appraisal import Appraisal
+from ...attestation.evidence import decode
 from ...errors import Corrupt, DigestMismatch, InputError, KeyRefused, MesateeError, SandboxFailed
 from ...protocol import envelope as dsse
 from ...protocol import limits, statements, wire, wraps
 from ...protocol.digests import WRAP_BYTES, b64decode, b64encode
 from ...protocol.doors import Blobs
+from ...protocol.jsonstrict import canonical
 from .. import faults
 from ..sandbox.protocol import Job, Limits, OutputSpec
 from ..sandbox.supervisor import Outcome
@@ -54,6 +57,8 @@ class Attempt:
         grant: wire.GrantReply,
         key: HpkeKey,
         signer: SigningKey,
+        evidence: bytes,
+        gateway: tuple[str, Appraisal],
         blobs: Blobs,
     ) -> None:
         said = statements.validate(statements.ServiceStatement, _predicate(service), "service")
@@ -63,6 +68,8 @@ class Attempt:
         self._grant = grant
         self._key = key
         self._signer = signer
+        self._evidence = evidence
+        self._gateway_certificate, self._gateway = gateway
         self._blobs = blobs
 
     def run(self, sandbox: Sandbox, worker: statements.WorkerFacts) -> Finished:
@@ -77,10 +84,11 @@ class Attempt:
         layers: tuple[str, ...] = ()
         outputs: dict[str, statements.OutputFacts] = {}
         wrapped: dict[str, str] = {}
+        where = attestation(self._grant, self._evidence)
         with ExitStack() as stack:
             try:
                 inputs = {name: self._input(stack, name, blob) for name, blob in self._grant.inputs.items()}
-                job = self._job(stack)
+                job = self._job(stack, where)
             except (Corrupt, InputError, KeyRefused):
                 failure: str | None = "input_corrupt"
             else:
@@ -165,7 +173,7 @@ class Attempt:
             raise DigestMismatch("the host's code is not that of the function")
         return data
 
-    def _job(self, stack: ExitStack) -> Job:
+    def _job(self, stack: ExitStack, where: bytes) -> Job:
         grant, bounds = self._grant, self._grant.limits
         return Job(
             executor=grant.executor,
@@ -185,6 +193,7 @@ class Attempt:
                 output_bytes=bounds.output_bytes,
                 threads=bounds.threads,
             ),
+            attestation=where,
         )
 
     # -- outputs ----------------------------------------------------------------------------------
@@ -230,6 +239,12 @@ class Attempt:
                 "approvals": grant.approvals,
                 "policies": grant.policies,
                 "worker": worker,
+                "appraisals": {
+                    "worker": grant.appraisal,
+                    "gateway": self._gateway.as_dict(),
+                    "gateway_certificate": self._gateway_certificate,
+                    "endorsements": grant.endorsements,
+                },
                 "layers": layers,
                 "started": started,
                 "finished": max(started, int(time.time())),
@@ -238,6 +253,37 @@ class Attempt:
             }
         )
         return statements.sign(receipt, self._signer).envelope
+
+
+def attestation(grant: wire.GrantReply, evidence: bytes) -> bytes:
+    """What the function finds in `mesatee.function.FILE`, as JSON: see there what it says, and what it proves.
+
+    `evidence` is the extension of the worker's certificate. Raises `Malformed` or `TooLarge`.
+    """
+    claims = decode(evidence).claims
+    worker = grant.worker
+    return canonical(
+        {
+            "version": 1,
+            "run": grant.run,
+            "task": grant.task,
+            "function": grant.function,
+            "environment": grant.environment,
+            "fence": grant.fence,
+            "attempt": grant.attempt,
+            "tee": worker.tee,
+            "level": worker.level,
+            "simulated": worker.simulated,
+            "measurement": worker.measurement,
+            "key": worker.key,
+            "evidence": b64encode(evidence),
+            "claims": {
+                "pubkey_hash": claims.pubkey_hash.hex(),
+                "role": claims.role,
+                "environments": dict(claims.environments),
+            },
+        }
+    )
 
 
 def _run(sandbox: Sandbox, job: Job, inputs: Mapping[str, int]) -> Outcome:
@@ -265,4 +311,4 @@ def _chunks(fd: int, size: int) -> Iterator[bytes]:
         yield piece
 
 
-__all__ = ["Attempt", "Finished"]
+__all__ = ["Attempt", "Finished", "attestation"]

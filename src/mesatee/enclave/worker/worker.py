@@ -112,7 +112,8 @@ class Worker:
         keeper = threading.Thread(target=self._keep, args=(grant, over), name="keep-lease", daemon=True)
         keeper.start()
         try:
-            attempt = Attempt(service, grant, key, self._client.key, self._blobs)
+            client = self._client
+            attempt = Attempt(service, grant, key, client.key, client.evidence, client.seen(), self._blobs)
             finished = attempt.run(self._supervisor, grant.worker)
             faults.point("receipt.signed")
             self._hand_in(grant, finished.receipt, finished.wraps)

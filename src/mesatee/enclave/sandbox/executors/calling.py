@@ -60,7 +60,7 @@ def execute(job: Job, load: Load, inputs: Mapping[str, int], outputs: Mapping[st
         call = load(job)
         # 2.
         with _failing("bad_argument", InputError):
-            arguments = call.signature.bind(job.args)
+            arguments = call.signature.bind(job.args) | _where(job, call.signature)
         with _failing("bad_input", InputError):
             call.signature.check_inputs(inputs)
         values = _read_inputs(job, call.signature, inputs)
@@ -77,6 +77,15 @@ def execute(job: Job, load: Load, inputs: Mapping[str, int], outputs: Mapping[st
         explain("not enough memory")
         return "out_of_memory"
     return None
+
+
+def _where(job: Job, signature: Signature) -> dict[str, Any]:
+    """The argument by which the function asks where it runs, if it does. The bytes are the worker's own."""
+    if signature.attestation is None:
+        return {}
+    if not job.attestation:
+        raise InputError(f"{signature.entry} asks where it runs, and this machine does not say")
+    return {signature.attestation: json.loads(job.attestation)}
 
 
 @contextmanager

@@ -36,12 +36,14 @@ CASES = [
 ]
 
 pytestmark = pytest.mark.skipif(not CASES, reason="captured evidence is not here (MESATEE_SHARED)")
-every_case = pytest.mark.parametrize("folder", CASES, ids=lambda folder: f"{folder.parent.name}/{folder.name}")
+every_case = pytest.mark.parametrize(
+    "folder", CASES, ids=lambda folder: f"{folder.parent.name}/{folder.name}"
+)
 
 
 @dataclass(frozen=True)
 class Set:
-    """Files that are enough for the tier of their case."""
+    """Files of a case that are enough for its verdict."""
 
     files: Mapping[str, bytes]
     whole: Verdict
@@ -57,7 +59,7 @@ class Case:
         return tokens.appraise(self.tee, files, self.at)
 
     def smaller(self, order: list[str]) -> Set:
-        """The files without those that the tier does not need, tried in this order.
+        """The files without those that the verdict does not need, tried in this order.
 
         Where evidence comes twice, as a maker's JSON and as its parts, a flip of one copy is made good by the other.
         """
@@ -65,7 +67,7 @@ class Case:
         for role in order:
             fewer = {name: data for name, data in found.files.items() if name != role}
             verdict = self.verdict(fewer) if fewer else None
-            if verdict is not None and verdict.tier is found.whole.tier:
+            if verdict is not None and says(verdict) == says(found.whole):
                 found = Set(fewer, verdict)
         return found
 
@@ -106,21 +108,29 @@ def says(verdict: Verdict) -> tuple[Any, ...]:
     )
 
 
+def same(case: Case, chosen: Set, role: str, found: Verdict) -> bool:
+    want = chosen.whole
+    if says(found) == says(want):
+        return True
+    # A name in a maker's JSON is signed by nobody: with a wrong bit, what stood under it is as if it had not come. That
+    # may cost claims and levels, where only this file has the piece; it never changes what is said of the rest.
+    loose = len(chosen.files) < len(case.files) and not SIGNED.fullmatch(role)
+    fewer = found.claims.items() <= want.claims.items() and found.level <= want.level
+    return loose and fewer and (found.tier, found.measurement) == (want.tier, want.measurement)
+
+
 def flip(case: Case, chosen: Set, role: str, bits: range | list[int]) -> None:
-    want = says(chosen.whole)
     for bit in bits:
         changed = bytearray(chosen.files[role])
         changed[bit // 8] ^= 1 << bit % 8
         verdict = case.verdict({**chosen.files, role: bytes(changed)})
         if verdict is not None and verdict.tier in GOOD:
-            assert says(verdict) == want, f"bit {bit} of {role}, beside {sorted(chosen.files)}"
+            assert same(case, chosen, role, verdict), f"bit {bit} of {role}, beside {sorted(chosen.files)}"
 
 
 def plan(sets: list[Set], count: int, skip: re.Pattern[str] | None = None) -> Iterator[tuple[Set, str, int]]:
     """Shares `count` flips among the files of all sets; what a small file cannot use goes to the larger ones."""
-    files = [
-        (each, role) for each in sets for role in each.files if skip is None or not skip.fullmatch(role)
-    ]
+    files = [(each, role) for each in sets for role in each.files if skip is None or not skip.fullmatch(role)]
     files.sort(key=lambda item: len(item[0].files[item[1]]))
     for left, (each, role) in zip(range(len(files), 0, -1), files, strict=True):
         share = min(8 * len(each.files[role]), -(-count // left))
@@ -140,38 +150,42 @@ def test_flipped_bits_never_say_other_things(folder: Path) -> None:
 
 
 def test_the_ordinary_suite_flips_enough() -> None:
-    shares = [
-        share for folder in CASES for _, _, share in plan(load(folder).sets, -(-FLIPS // len(CASES)))
-    ]
+    shares = [share for folder in CASES for _, _, share in plan(load(folder).sets, -(-FLIPS // len(CASES)))]
     assert sum(shares) >= FLIPS
     assert min(shares) >= 20
 
 
-def test_most_flips_are_noticed() -> None:
-    """Control: in what a machine signs, and nothing but its signature holds together, hardly a bit is left over."""
+def signed(case: Case) -> Iterator[tuple[Set, str]]:
+    """What the machine signed, where no other copy stands in for it; the makers' JSON, where it is nowhere else."""
+    every = Set(case.files, whole(case, case.files))
+    found = [role for role in case.files if SIGNED.fullmatch(role)]
+    if not any(role in case.parts.files for role in found):
+        found = list(case.parts.files)
+    for role in found:
+        yield (case.parts if role in case.parts.files else every), role
+
+
+def test_a_flip_of_what_is_signed_is_noticed() -> None:
+    """Control: these files are what the verdict comes from."""
     for folder in CASES:
         case = load(folder)
-        data = case.parts.files
-        signed = [role for role in data if SIGNED.fullmatch(role)]
-        assert signed, folder.name
-        for role in signed:
+        for chosen, role in signed(case):
             noticed = 0
-            for bit in some(folder, role, len(data[role]), 20):
-                changed = bytearray(data[role])
+            for bit in some(folder, role, len(chosen.files[role]), 20):
+                changed = bytearray(chosen.files[role])
                 changed[bit // 8] ^= 1 << bit % 8
-                verdict = case.verdict({**data, role: bytes(changed)})
+                verdict = case.verdict({**chosen.files, role: bytes(changed)})
                 noticed += verdict is None or verdict.tier not in GOOD
-            # Quotes of Intel's carry certificates that collateral has too, and padding.
-            assert noticed >= (6 if case.tee in ("sgx", "tdx") else 20), (folder.name, role)
+            # Intel's quotes carry certificates that collateral has too, and padding.
+            assert noticed >= (6 if case.tee in ("sgx", "tdx") else 15), (folder.name, role)
 
 
 @pytest.mark.slow
 @every_case
 def test_no_bit_of_signed_evidence_says_other_things(folder: Path) -> None:
     case = load(folder)
-    for role, data in case.parts.files.items():
-        if SIGNED.fullmatch(role):
-            flip(case, case.parts, role, range(8 * len(data)))
+    for chosen, role in signed(case):
+        flip(case, chosen, role, range(8 * len(chosen.files[role])))
 
 
 @pytest.mark.slow

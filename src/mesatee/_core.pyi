@@ -240,6 +240,14 @@ def verify_signature(algorithm: str, spki: bytes, signature: bytes, message: byt
     curve, RSA of fewer than 2048 or more than 8192 bits), `Malformed` or `TooLarge`.
     """
 
+def verify_lasting_signature(algorithm: str, spki: bytes, signature: bytes, message: bytes) -> None:
+    """As `verify_signature`, for signatures that come again and again: those of certificates, of revocation lists and
+    of collateral. That one held is remembered by the SHA-256 of all four inputs, up to `limits.SIGNATURES_CACHED`.
+    """
+
+def forget_signatures() -> None:
+    """Verify all lasting signatures anew from now on."""
+
 def spki_from_point(curve: str, point: bytes) -> bytes:
     """DER SubjectPublicKeyInfo of `04 || x || y` or `x || y` on "p256", "p384" or "p521".
 
@@ -325,6 +333,8 @@ class X509Crl:
         """Unix time."""
     @property
     def next_update(self) -> int | None: ...
+    def revokes(self, serial: bytes) -> bool:
+        """Whether `serial`, in the form of `X509.serial`, is in `revoked`."""
     @property
     def revoked(self) -> frozenset[bytes]:
         """Serial numbers in the form of `X509.serial`."""

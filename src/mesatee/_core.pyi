@@ -226,6 +226,17 @@ def connect(
     (no connection), `TimedOut`.
     """
 
+# -- merkle (rust/merkle) ----------------------------------------------------------------------------
+
+def merkle_leaves(entries: Sequence[bytes]) -> bytes:
+    """The leaf hashes of all entries, one after the other (RFC 6962, section 2.1)."""
+
+def merkle_nodes(pairs: bytes) -> bytes:
+    """The hashes of the nodes above neighbours. Raises `Malformed` unless `pairs` are whole pairs of 64 bytes."""
+
+def first_altered_body(entries: Sequence[bytes], bodies: Sequence[bytes]) -> int | None:
+    """Place of the first body that does not have the SHA-256 with which its entry ends, or that has no entry."""
+
 # -- evidence (rust/evidence) ------------------------------------------------------------------------
 
 def verify_signature(algorithm: str, spki: bytes, signature: bytes, message: bytes) -> None:

@@ -48,6 +48,8 @@ PURE: dict[str, set[str]] = {
 PURE_CORE = {
     "X509",
     "X509Crl",
+    "merkle_leaves",
+    "merkle_nodes",
     "parse_json",
     "pem_certificates",
     "spki_from_point",

@@ -28,9 +28,10 @@ pub fn leaves<T: AsRef<[u8]>>(entries: &[T]) -> Vec<u8> {
 
 /// The hashes of the nodes above neighbours (RFC 6962, section 2.1). None for bytes that are not whole pairs.
 pub fn nodes(pairs: &[u8]) -> Option<Vec<u8>> {
-    let (pairs, []) = pairs.as_chunks::<{ 2 * HASH }>() else {
+    let pairs = pairs.chunks_exact(2 * HASH);
+    if !pairs.remainder().is_empty() {
         return None;
-    };
+    }
     let mut out = Vec::with_capacity(pairs.len() * HASH);
     for pair in pairs {
         tagged(NODE, pair, &mut out);

@@ -226,6 +226,17 @@ def connect(
     (no connection), `TimedOut`.
     """
 
+# -- merkle (rust/merkle) ----------------------------------------------------------------------------
+
+def merkle_leaves(entries: Sequence[bytes]) -> bytes:
+    """The leaf hashes of all entries, one after the other (RFC 6962, section 2.1)."""
+
+def merkle_nodes(pairs: bytes) -> bytes:
+    """The hashes of the nodes above neighbours. Raises `Malformed` unless `pairs` are whole pairs of 64 bytes."""
+
+def first_altered_body(entries: Sequence[bytes], bodies: Sequence[bytes]) -> int | None:
+    """Place of the first body that does not have the SHA-256 with which its entry ends, or that has no entry."""
+
 # -- evidence (rust/evidence) ------------------------------------------------------------------------
 
 def verify_signature(algorithm: str, spki: bytes, signature: bytes, message: bytes) -> None:
@@ -239,6 +250,14 @@ def verify_signature(algorithm: str, spki: bytes, signature: bytes, message: byt
     Raises `SignatureInvalid` (also when the key is of another kind), `UnsupportedVersion` (another algorithm or
     curve, RSA of fewer than 2048 or more than 8192 bits), `Malformed` or `TooLarge`.
     """
+
+def verify_lasting_signature(algorithm: str, spki: bytes, signature: bytes, message: bytes) -> None:
+    """As `verify_signature`, for signatures that come again and again: those of certificates, of revocation lists and
+    of collateral. That one held is remembered by the SHA-256 of all four inputs, up to `limits.SIGNATURES_CACHED`.
+    """
+
+def forget_signatures() -> None:
+    """Verify all lasting signatures anew from now on."""
 
 def spki_from_point(curve: str, point: bytes) -> bytes:
     """DER SubjectPublicKeyInfo of `04 || x || y` or `x || y` on "p256", "p384" or "p521".
@@ -325,6 +344,8 @@ class X509Crl:
         """Unix time."""
     @property
     def next_update(self) -> int | None: ...
+    def revokes(self, serial: bytes) -> bool:
+        """Whether `serial`, in the form of `X509.serial`, is in `revoked`."""
     @property
     def revoked(self) -> frozenset[bytes]:
         """Serial numbers in the form of `X509.serial`."""

@@ -48,14 +48,18 @@ PURE: dict[str, set[str]] = {
 PURE_CORE = {
     "X509",
     "X509Crl",
+    "merkle_leaves",
+    "merkle_nodes",
     "parse_json",
     "pem_certificates",
     "spki_from_point",
     "spki_from_rsa",
     "verify_ed25519",
+    "verify_lasting_signature",
     "verify_signature",
+    "forget_signatures",
 }
-"""What of the Rust core is a function of its arguments alone."""
+"""What of the Rust core is a function of its arguments alone; what it remembers changes no answer, only its cost."""
 PURE_GATEWAY = ["permit", "policies", "policy", "rules", "state", "peer", "openapi"]
 """Modules of the gateway's core that decide: time, chance and transport are their arguments."""
 

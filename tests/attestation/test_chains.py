@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesatee.attestation.appraisal import Answer
-from mesatee.attestation.chains import verify_chain
+from mesatee.attestation.chains import forget, verify_chain
 from mesatee.protocol import limits
 
 NOW = 1_800_000_000
@@ -218,3 +218,16 @@ def test_a_flipped_bit_is_never_affirmed(which: int, data: st.DataObject):
 def test_nothing_is_raised(certificates: list[bytes], crls: list[bytes]):
     assert verify_chain(certificates, [PIN], NOW, crls).chain is not Answer.AFFIRMED
     assert verify_chain([*CHAIN, *certificates], [PIN], NOW, crls).chain is Answer.AFFIRMED
+
+
+def test_time_and_revocation_are_looked_at_anew_where_signatures_are_remembered():
+    certificates, lists = [LEAF.der, MIDDLE.der], [crl(MIDDLE), crl(ROOT)]
+    forget()
+    for _ in range(2):
+        good = verify_chain(certificates, [ROOT.der], NOW, lists)
+        assert (good.chain, good.revocation) == (Answer.AFFIRMED, Answer.AFFIRMED)
+        late = verify_chain(certificates, [ROOT.der], NOW + 2 * DAY, lists)
+        assert (late.chain, late.revocation) == (Answer.REFUSED, Answer.NOT_ESTABLISHED)
+        assert verify_chain([*certificates, ROOT.der], [bytes(32)], NOW, lists).chain is Answer.REFUSED
+        revoked = verify_chain(certificates, [ROOT.der], NOW, [crl(MIDDLE, LEAF.serial), crl(ROOT)])
+        assert revoked.revocation is Answer.REFUSED

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +44,28 @@ def refused_everywhere(name: str, public: bytes, signature: bytes) -> None:
             _core.verify_signature(name, public, bad, MESSAGE)
     with pytest.raises(SignatureInvalid):
         _core.verify_signature(name, public, signature, MESSAGE + b"!")
+    the_same_when_remembered(name, public, signature)
+
+
+def the_same_when_remembered(name: str, public: bytes, signature: bytes) -> None:
+    _core.forget_signatures()
+    for _ in range(2):
+        _core.verify_lasting_signature(name, public, signature, MESSAGE)
+        for bad in (signature[:-1], bytes([signature[0] ^ 1]) + signature[1:], signature + b"\0"):
+            with pytest.raises((SignatureInvalid, Malformed)):
+                _core.verify_lasting_signature(name, public, bad, MESSAGE)
+        for message in (MESSAGE + b"!", MESSAGE[:-1], b""):
+            with pytest.raises(SignatureInvalid):
+                _core.verify_lasting_signature(name, public, signature, message)
+        with pytest.raises(SignatureInvalid):
+            _core.verify_lasting_signature(
+                "ed25519" if "rsa" in name else "rsa-pss-sha256", public, signature, MESSAGE
+            )
+
+
+def test_the_limit_of_remembered_signatures_is_that_of_the_core():
+    source = (Path(__file__).parents[2] / "rust" / "evidence" / "src" / "remembered.rs").read_text("utf-8")
+    assert f"SIGNATURES_CACHED: usize = {limits.SIGNATURES_CACHED};" in source
 
 
 @pytest.mark.parametrize("curve", sorted(CURVES))

@@ -237,10 +237,20 @@ def test_many_leaves_at_once_make_the_same_tree(counts: list[int]) -> None:
         leaves = [merkle.leaf_hash(str(number + at).encode()) for at in range(count)]
         for leaf in leaves:
             one.append(leaf)
-        many.extend(leaves)
+        pieces = merkle.leaf_hashes([str(number + at).encode() for at in range(count)])
+        assert pieces == b"".join(leaves)
+        many.extend(leaves if count % 2 else [pieces])
         number += count
     assert many.size == one.size == number
     assert [many.root(size) for size in range(number + 1)] == [one.root(size) for size in range(number + 1)]
     one.append(bytes(32))
     many.append(bytes(32))
     assert many.root(number + 1) == one.root(number + 1)
+
+
+def test_what_is_no_hash_does_not_enter_the_tree() -> None:
+    tree = merkle.Tree()
+    tree.extend([bytes(32)])
+    with pytest.raises(Malformed):
+        tree.extend([bytes(32), bytes(31)])
+    assert tree.size == 1

@@ -26,6 +26,23 @@ fn verify_signature(
 }
 
 #[pyfunction]
+fn verify_lasting_signature(
+    py: Python<'_>,
+    algorithm: &str,
+    spki: &[u8],
+    signature: &[u8],
+    message: &[u8],
+) -> PyResult<()> {
+    py.detach(|| evidence::verify_lasting_signature(algorithm, spki, signature, message))
+        .map_err(|error| refusal(py, error))
+}
+
+#[pyfunction]
+fn forget_signatures() {
+    evidence::forget_signatures();
+}
+
+#[pyfunction]
 fn spki_from_point<'py>(
     py: Python<'py>,
     curve: &str,
@@ -196,6 +213,10 @@ impl X509Crl {
         self.0.next_update
     }
 
+    fn revokes(&self, serial: &[u8]) -> bool {
+        self.0.revoked.contains(serial)
+    }
+
     #[getter]
     fn revoked<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyFrozenSet>> {
         PyFrozenSet::new(
@@ -233,6 +254,8 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<X509>()?;
     module.add_class::<X509Crl>()?;
     module.add_function(wrap_pyfunction!(verify_signature, module)?)?;
+    module.add_function(wrap_pyfunction!(verify_lasting_signature, module)?)?;
+    module.add_function(wrap_pyfunction!(forget_signatures, module)?)?;
     module.add_function(wrap_pyfunction!(spki_from_point, module)?)?;
     module.add_function(wrap_pyfunction!(spki_from_rsa, module)?)?;
     module.add_function(wrap_pyfunction!(pem_certificates, module)?)

@@ -5,6 +5,7 @@ mod channel;
 mod errors;
 mod evidence;
 mod keys;
+mod merkle;
 mod sandbox;
 mod sealing;
 mod strictjson;
@@ -16,6 +17,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     sealing::register(module)?;
     strictjson::register(module)?;
     evidence::register(module)?;
+    merkle::register(module)?;
     channel::register(module)?;
     sandbox::register(module)
 }

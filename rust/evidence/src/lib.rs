@@ -10,12 +10,14 @@ mod key;
 mod keystone;
 mod name;
 mod pem;
+mod remembered;
 mod signature;
 mod x509;
 
 pub use crl::Crl;
 pub use key::{spki_from_point, spki_from_rsa};
 pub use pem::pem_certificates;
+pub use remembered::{forget_signatures, verify_lasting_signature, SIGNATURES_CACHED};
 pub use signature::verify_signature;
 pub use x509::{Certificate, Extension};
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
-from mesatee._core import X509, X509Crl, verify_signature
+from mesatee._core import X509, X509Crl, forget_signatures, verify_lasting_signature
 from mesatee.attestation.appraisal import Answer
 from mesatee.errors import InputError, MesateeError
 from mesatee.protocol import limits
@@ -41,6 +42,28 @@ class ChainResult:
     reasons: tuple[str, ...] = ()
     path: tuple[X509, ...] = ()
     """Leaf first, pinned certificate last; empty when none was reached."""
+
+
+@lru_cache(maxsize=limits.CERTIFICATES_CACHED)
+def read_certificate(der: bytes) -> X509:
+    """`X509.parse`, once for the same bytes: a certificate is a value that does not change.
+
+    Raises `Malformed`, `TooLarge` or `UnsupportedVersion`.
+    """
+    return X509.parse(der)
+
+
+@lru_cache(maxsize=limits.CRLS_CACHED)
+def read_crl(der: bytes) -> X509Crl:
+    """`X509Crl.parse`, once for the same bytes. Raises `Malformed`, `TooLarge` or `UnsupportedVersion`."""
+    return X509Crl.parse(der)
+
+
+def forget() -> None:
+    """Read certificates and revocation lists anew from now on, and verify them anew: for measuring."""
+    read_certificate.cache_clear()
+    read_crl.cache_clear()
+    forget_signatures()
 
 
 def verify_chain(
@@ -68,29 +91,29 @@ def verify_chain(
     if len(certificates) > limits.CHAIN_CERTIFICATES:
         return _refused(f"more than {limits.CHAIN_CERTIFICATES} certificates")
     reasons: list[str] = []
-    pool: list[X509] = []
+    pool: dict[bytes, X509] = {}
     pins, roots = _anchors(anchors, reasons)
     for index, certificate in enumerate([*certificates, *roots]):
         try:
-            read = certificate if isinstance(certificate, X509) else X509.parse(certificate)
+            read = certificate if isinstance(certificate, X509) else read_certificate(certificate)
         except InputError as error:
             if index == 0:
                 return _refused(f"the first certificate: {error.message}")
             reasons.append(f"certificate {index + 1} is passed over: {error.message}")
             continue
-        if all(read.der != other.der for other in pool):
-            pool.append(read)
+        pool.setdefault(read.der, read)
     # Step 2: the paths (RFC 5280, section 6.1), the first without objection, or else the first.
-    search = _Search(pool, pins)
+    candidates = list(pool.values())
+    search = _Search(candidates, pins)
     best: tuple[list[X509], list[str]] | None = None
-    for path in search.paths([pool[0]]):
+    for path in search.paths([candidates[0]]):
         objections = list(_objections(path, at, KNOWN | set(known)))
         if best is None or not objections:
             best = path, objections
         if not objections:
             break
     if best is None:
-        return _unanchored(search, pool, reasons)
+        return _unanchored(search, candidates, reasons)
     path, objections = best
     root = hashlib.sha256(path[-1].der).hexdigest()
     # Step 3: revocation (RFC 5280, section 6.3), for whoever wants to know even of a chain that is refused.
@@ -159,7 +182,9 @@ class _Search:
         pair = subject.der, issuer.der
         if pair not in self.links:
             try:
-                verify_signature(subject.signature_algorithm, issuer.spki, subject.signature, subject.tbs)
+                verify_lasting_signature(
+                    subject.signature_algorithm, issuer.spki, subject.signature, subject.tbs
+                )
                 self.links[pair] = None
             except MesateeError as error:
                 self.links[pair] = f"{_name(subject)} is not signed by {_name(issuer)}: {error.message}"
@@ -229,7 +254,7 @@ def _revocation(
     lists: list[X509Crl] = []
     for index, crl in enumerate(crls):
         try:
-            lists.append(X509Crl.parse(crl))
+            lists.append(read_crl(crl))
         except InputError as error:
             notes.append(f"revocation list {index + 1} is passed over: {error.message}")
     answers: list[Answer] = []
@@ -255,14 +280,14 @@ def _revoked(
     signed: list[X509Crl] = []
     for crl in matching:
         try:
-            verify_signature(crl.signature_algorithm, issuer.spki, crl.signature, crl.tbs)
+            verify_lasting_signature(crl.signature_algorithm, issuer.spki, crl.signature, crl.tbs)
             signed.append(crl)
         except MesateeError as error:
             notes.append(f"the revocation list of {_name(issuer)} is not signed by it: {error.message}")
     if not signed:
         return Answer.REFUSED, notes
     # A number that was ever revoked stays revoked: old and future lists speak against, though never for.
-    if any(certificate.serial in crl.revoked for crl in signed):
+    if any(crl.revokes(certificate.serial) for crl in signed):
         return Answer.REFUSED, [f"{name} is revoked"]
     notes = [note for crl in signed if (note := _unusable(crl, issuer, at, known))]
     if len(notes) < len(signed):
@@ -295,4 +320,13 @@ def _name(certificate: X509) -> str:
     return certificate.subject[:_SHOWN] or "a certificate without a name"
 
 
-__all__ = ["CRL_SIGN", "KEY_CERT_SIGN", "KNOWN", "ChainResult", "verify_chain"]
+__all__ = [
+    "CRL_SIGN",
+    "KEY_CERT_SIGN",
+    "KNOWN",
+    "ChainResult",
+    "forget",
+    "read_certificate",
+    "read_crl",
+    "verify_chain",
+]

@@ -8,7 +8,6 @@ A party's id is its Ed25519 public key in hex: it needs no directory and cannot 
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import re
@@ -34,7 +33,7 @@ def is_hex(text: str, length: int) -> bool:
 
 def b64encode(data: bytes) -> str:
     """Standard base64 with padding (RFC 4648, section 4)."""
-    return base64.b64encode(data).decode("ascii")
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
 
 
 def b64decode(text: str, *, max_bytes: int) -> bytes:
@@ -42,7 +41,7 @@ def b64decode(text: str, *, max_bytes: int) -> bytes:
     if len(text) > (max_bytes + 2) // 3 * 4:
         raise Malformed(f"base64 of more than {max_bytes} bytes")
     try:
-        data = base64.b64decode(text, validate=True)
+        data = binascii.a2b_base64(text, strict_mode=True)
     except (binascii.Error, ValueError) as error:
         raise Malformed("not standard base64 with padding") from error
     if len(data) > max_bytes:

@@ -27,6 +27,9 @@ INTEGER_MAX: Final = 2**63 - 1
 """The largest integer that is read and written."""
 
 
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def parse(data: bytes, *, limit: int = limits.REQUEST_BYTES) -> Any:
     """The value of a JSON text of at most `limit` bytes and `limits.JSON_DEPTH` levels.
 
@@ -59,8 +62,7 @@ def encode(value: Any) -> bytes:
     Raises `Malformed` for a surrogate that stands alone, or a number that is not finite.
     """
     try:
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        return text.encode()
+        return _ENCODER.encode(value).encode()
     except UnicodeEncodeError:
         raise Malformed("a string has a surrogate that stands alone") from None
     except ValueError:

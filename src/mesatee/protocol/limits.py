@@ -169,6 +169,12 @@ CRL_BYTES: Final = 4 * MIB
 """A certificate revocation list, in bytes."""
 CRLS: Final = 16
 """Revocation lists that come with one chain."""
+CERTIFICATES_CACHED: Final = 256
+"""Certificates, and extensions of platforms, that stay parsed: those of vendors and of a few hundred machines."""
+CRLS_CACHED: Final = 16
+"""Revocation lists that stay parsed: as many as can come with one chain."""
+SIGNATURES_CACHED: Final = 4_096
+"""Signatures of certificates, revocation lists and collateral that are remembered to hold."""
 SPKI_BYTES: Final = 2 * KIB
 """A SubjectPublicKeyInfo, in bytes: RSA with 8192 bits needs 1,062."""
 SIGNATURE_BYTES: Final = 1 * KIB
@@ -254,6 +260,8 @@ COLLATERAL_CERTIFICATES: Final = 32
 """Different certificates in one pool of Intel's collateral: a full one has six."""
 COLLATERAL_STATEMENTS: Final = 16
 """Signed statements of one kind in one pool of Intel's collateral."""
+COLLATERAL_CACHED: Final = 32
+"""Files of Intel's collateral that stay taken apart: four bundles of loose files."""
 STATEMENTS_CACHED: Final = 16
 """TCB infos, and QE identities, that stay parsed: one of each serves all machines of a kind."""
 TCB_LEVELS: Final = 256

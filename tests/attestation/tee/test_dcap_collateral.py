@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesatee.attestation.tee.dcap_collateral import Collateral, Signed, gather, strip_comments, unwrap
+from mesatee.attestation.tee.dcap_collateral import Collateral, Signed, forget, gather, strip_comments, unwrap
 from mesatee.protocol import limits
 
 SIGNATURE = bytes(range(64))
@@ -182,3 +182,16 @@ def test_wrappings_are_undone(text: bytes, data: bytes | None) -> None:
 def test_comments_are_stripped() -> None:
     assert strip_comments(b"# a\n# b\nc#\n") == b"c#\n"
     assert strip_comments(b"# a") == b""
+
+
+def test_files_that_came_before_are_not_taken_apart_anew_and_pools_are_apart():
+    files = {"x": TCB, "y": b'{"tcbLevels": []}'}
+    first = gather(files)
+    first.tcb_infos.clear()
+    first.note("another")
+    again = gather(files)
+    forget()
+    assert again == gather(files)
+    assert again.notes == gather({"y": files["y"]}).notes
+    # The same piece in two files is there once, as it always was.
+    assert gather({"x": TCB, "z": TCB}).tcb_infos == gather({"x": TCB}).tcb_infos

@@ -354,6 +354,29 @@ def test_a_host_that_stops_in_the_middle_is_found_out() -> None:
         Bench(store)
 
 
+@pytest.mark.parametrize("most", [1, 97, limits.LOG_BATCH])
+def test_a_host_that_answers_with_fewer_records_than_asked_is_read_whole(most: int) -> None:
+    bench = Bench()
+    bench.add(limits.LOG_BATCH + 40)
+    bench.log.close()
+    store = copied(bench.store)
+    whole = store.read
+    store.read = lambda start, limit: whole(start, min(limit, most))  # type: ignore[method-assign]
+    again = Bench(store)
+    assert [item.to_bytes() for item in again.seen] == [
+        record(number).to_bytes() for number in range(limits.LOG_BATCH + 40)
+    ]
+    again.log.close()
+
+
+def test_of_two_wrong_entries_the_first_is_named() -> None:
+    store = copied(STORE)
+    body_byte(store, 5)
+    resealed(store, 2)
+    with pytest.raises(LogCorrupt, match="entry 2"):
+        Bench(store)
+
+
 # -- permits -------------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from typing import Final
 from mesatee.attestation import detect
 from mesatee.attestation.appraisal import Answer, Scalar, Status
 from mesatee.attestation.corpus import CorpusPolicy
-from mesatee.attestation.tee import dcap_collateral, dcap_quote, dcap_verify
+from mesatee.attestation.tee import dcap_collateral, dcap_pck, dcap_quote, dcap_tcb, dcap_verify
 from mesatee.attestation.tee.dcap_events import report_data_in
 from mesatee.attestation.tee.dcap_tcb import TcbStatus
 from mesatee.attestation.verdict import Verdict
@@ -68,7 +68,11 @@ def open_case(files: Mapping[str, bytes]) -> Case:
         # Let the parser say what is wrong with it.
         quotes, used = [files["quote"]], {"quote"}
     others = {role: data for role, data in files.items() if role not in used}
-    return Case(quotes[0], tuple(texts), others, any(_core_of(q) != _core_of(quotes[0]) for q in quotes))
+    return Case(quotes[0], tuple(texts), others, _differ(quotes))
+
+
+def _differ(quotes: Sequence[bytes]) -> bool:
+    return len(quotes) > 1 and len({_core_of(quote) for quote in quotes}) > 1
 
 
 def _quote_in(data: bytes) -> bytes | None:
@@ -125,6 +129,14 @@ def _nothing(reason: str) -> Verdict:
         simulated=False,
         reasons=(reason,),
     )
+
+
+def forget() -> None:
+    """Parse all collateral anew from now on: for measuring. Signatures and certificates are remembered in `chains`."""
+    dcap_collateral.forget()
+    dcap_pck.parse.cache_clear()
+    dcap_tcb.parse_tcb_info.cache_clear()
+    dcap_tcb.parse_qe_identity.cache_clear()
 
 
 # -- binding --------------------------------------------------------------------------------------------
@@ -271,4 +283,4 @@ def _claims(quote: dcap_quote.Quote, found: dcap_verify.Findings) -> dict[str, S
     return claims
 
 
-__all__ = ["Case", "Values", "appraise", "bound", "holds", "open_case", "parse"]
+__all__ = ["Case", "Values", "appraise", "bound", "forget", "holds", "open_case", "parse"]

@@ -21,9 +21,11 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, TypeVar
 
 from mesatee import _core
+from mesatee.attestation.chains import read_certificate, read_crl
 from mesatee.errors import InputError, Malformed
 from mesatee.protocol import limits
 
@@ -87,6 +89,32 @@ class Collateral:
         if text not in self.notes and len(self.notes) < limits.CASE_FILES:
             self.notes.append(text)
 
+    def add(self, part: Collateral) -> None:
+        """Take over what `part` has, each piece once."""
+        _join(self.tcb_infos, part.tcb_infos, limits.COLLATERAL_STATEMENTS)
+        _join(self.identities, part.identities, limits.COLLATERAL_STATEMENTS)
+        _join(self.crls, part.crls, limits.CRLS)
+        for certificate in part.certificates:
+            self.add_certificate(certificate)
+        self.signer_chain |= part.signer_chain
+        for text in part.notes:
+            self.note(text)
+
+    def add_certificate(self, certificate: _core.X509) -> None:
+        """Put it into the pool, once, and not without a bound."""
+        if all(certificate.der != other.der for other in self.certificates):
+            if len(self.certificates) < limits.COLLATERAL_CERTIFICATES:
+                self.certificates.append(certificate)
+            else:
+                self.note(f"more than {limits.COLLATERAL_CERTIFICATES} certificates in the collateral")
+
+
+Item = TypeVar("Item", Signed, bytes)
+
+
+def _join(into: list[Item], items: list[Item], limit: int) -> None:
+    into += [item for item in items if item not in into][: max(0, limit - len(into))]
+
 
 def gather(files: Mapping[str, bytes]) -> Collateral:
     """Find the collateral in `files` (role -> bytes). Files that are something else are passed over.
@@ -95,8 +123,24 @@ def gather(files: Mapping[str, bytes]) -> Collateral:
     """
     found = Collateral()
     for role, data in files.items():
-        _add(found, role, data, limits.WRAPPINGS)
+        if len(data) > limits.COLLATERAL_BYTES:
+            found.note(f"{_short(role)} is too large for collateral")
+        else:
+            found.add(_taken_apart(role, data))
     return found
+
+
+@lru_cache(maxsize=limits.COLLATERAL_CACHED)
+def _taken_apart(role: str, data: bytes) -> Collateral:
+    """What one file has, which serves all machines of a kind. The value is shared: nobody may change it."""
+    found = Collateral()
+    _add(found, role, data, limits.WRAPPINGS)
+    return found
+
+
+def forget() -> None:
+    """Take all files apart anew from now on."""
+    _taken_apart.cache_clear()
 
 
 def _add(found: Collateral, label: str, data: bytes, depth: int) -> None:
@@ -183,7 +227,7 @@ def _add_der(found: Collateral, label: str, data: bytes) -> None:
     if size < len(data) and not any(data[size:]):
         data = data[:size]
     try:
-        _core.X509Crl.parse(data)
+        read_crl(data)
     except InputError:
         _add_certificate(found, label, data)
     else:
@@ -194,17 +238,13 @@ def _add_der(found: Collateral, label: str, data: bytes) -> None:
 def _add_certificate(found: Collateral, label: str, der: bytes) -> None:
     found.signer_chain |= bool(_SIGNER_LABEL.search(label.lower()))
     try:
-        certificate = _core.X509.parse(der)
+        certificate = read_certificate(der)
     except InputError as error:
         found.note(
             f"what {_short(label)} holds is neither a certificate nor a revocation list: {error.message}"
         )
         return
-    if all(certificate.der != other.der for other in found.certificates):
-        if len(found.certificates) < limits.COLLATERAL_CERTIFICATES:
-            found.certificates.append(certificate)
-        else:
-            found.note(f"more than {limits.COLLATERAL_CERTIFICATES} certificates in the collateral")
+    found.add_certificate(certificate)
 
 
 # -- binary containers --------------------------------------------------------------------------------
@@ -370,4 +410,4 @@ def _next(text: str, position: int) -> int:
     return _skip(text, position + 1) if text[position] == "," else position
 
 
-__all__ = ["Collateral", "Signed", "gather", "strip_comments", "unwrap"]
+__all__ = ["Collateral", "Signed", "forget", "gather", "strip_comments", "unwrap"]

@@ -7,9 +7,11 @@ Spec: Intel SGX PCK Certificate and Certificate Revocation List Profile, section
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from mesatee.errors import Malformed
+from mesatee.protocol import limits
 
 SGX_EXTENSION: Final = "1.2.840.113741.1.13.1"
 _BASE: Final = bytes.fromhex("2a864886f84d010d01")
@@ -109,8 +111,9 @@ def _smt(configuration: tuple[int, bytes] | None) -> bool | None:
     return flag != b"\0"
 
 
+@lru_cache(maxsize=limits.CERTIFICATES_CACHED)
 def parse(value: bytes) -> PckExtension:
-    """Parse the extension's value. Raises `Malformed`."""
+    """Parse the extension's value, once for the same bytes. Raises `Malformed`."""
     match _elements(value):
         case [(0x30, content)]:
             entries = _pairs(content, _BASE)

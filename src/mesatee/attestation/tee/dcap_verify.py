@@ -16,7 +16,7 @@ from typing import Final, Generic, TypeVar
 
 from mesatee import _core
 from mesatee.attestation.appraisal import Answer
-from mesatee.attestation.chains import ChainResult, verify_chain
+from mesatee.attestation.chains import ChainResult, read_certificate, verify_chain
 from mesatee.attestation.tee import dcap_pck, dcap_tcb
 from mesatee.attestation.tee.dcap_collateral import Collateral, Signed
 from mesatee.attestation.tee.dcap_quote import TEE_SGX, Quote
@@ -34,6 +34,7 @@ _PCK_LEAF: Final = 4
 _PCK_CHAIN: Final = 5
 _YES, _NO, _UNKNOWN = Answer.AFFIRMED, Answer.REFUSED, Answer.NOT_ESTABLISHED
 
+Verify = Callable[[str, bytes, bytes, bytes], None]
 Statement = TypeVar("Statement", dcap_tcb.TcbInfo, dcap_tcb.QeIdentity)
 
 
@@ -126,7 +127,7 @@ class _PckKey:
             return cls((signers or given)[0], ())
         try:
             ders = _certificates(quote.certification_data)
-            parsed = [_core.X509.parse(der) for der in ders]
+            parsed = [read_certificate(der) for der in ders]
         except InputError as error:
             found.signature = found.chain = _NO
             found.say(f"the PCK certificates in the quote: {error.message}")
@@ -154,10 +155,12 @@ def _certificates(data: bytes) -> list[bytes]:
     return found
 
 
-def _objection(spki: bytes, signature: bytes, message: bytes) -> str | None:
+def _objection(
+    spki: bytes, signature: bytes, message: bytes, verify: Verify = _core.verify_signature
+) -> str | None:
     """Why `signature` (r || s on P-256) does not hold; None if it does."""
     try:
-        _core.verify_signature(_ES256, spki, signature, message)
+        verify(_ES256, spki, signature, message)
     except MesateeError as error:
         return error.message
     return None
@@ -275,7 +278,8 @@ class _Signers:
         best: tuple[Answer, Answer, tuple[str, ...]] | None = None
         # Intel renewed the certificate of this key: one that is valid at this time is enough.
         for signer in signers:
-            if _objection(signer.spki, item.signature, item.text):
+            # The same statement comes with every quote of a kind of machine; quotes themselves are never remembered.
+            if _objection(signer.spki, item.signature, item.text, _core.verify_lasting_signature):
                 continue
             chain = self._chain(signer)
             if chain.chain is _YES and chain.revocation is _YES:

@@ -8,15 +8,17 @@ every body against its entry, every entry against the signed root.
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import os
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ..._core import SecretKey, SigningKey
+from ..._core import SecretKey, SigningKey, first_altered_body
 from ...errors import Conflict, HostFailed, LogCorrupt, Malformed, MesateeError, TooLarge
 from ...protocol import checkpoint as cp
 from ...protocol import limits, merkle, records
@@ -25,8 +27,8 @@ from ...protocol.doors import Record, Records
 from ...protocol.jsonstrict import canonical, parse_object
 from .permit import Action, Permit
 
-READ_BATCH = 1024
-"""Records asked of the host at once during replay."""
+READ_AHEAD = 2
+"""Reads that the host has been asked for during replay while a batch is looked at: it never waits for the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,15 @@ class Log:
 
         Raises `LogCorrupt`, naming the first entry that is wrong, and what `restore` raises.
         """
+        with _without_collections():
+            self._load(apply, restore, from_snapshot)
+
+    def _load(
+        self,
+        apply: Callable[[int, records.LogRecord], None],
+        restore: Callable[[SnapshotRef, bytes], None],
+        from_snapshot: bool,
+    ) -> None:
         size, head = self._store.head()
         tree = merkle.Tree()
         signed, snapshot = self._check_head(size, head) if size else (None, None)
@@ -197,11 +208,15 @@ class Log:
             snapshot = None
         later: list[tuple[int, bytes]] = []
         for start, batch in self._batches(size):
-            tree.extend([merkle.leaf_hash(record.entry) for record in batch])
-            for index, record in enumerate(batch, start):
-                _check_body(index, record)
-                if snapshot is None or index >= snapshot.size:
-                    later.append((index, self._verified(index, record)))
+            entries, bodies = [record.entry for record in batch], [record.body for record in batch]
+            tree.extend([merkle.leaf_hashes(entries)])
+            altered = first_altered_body(entries, bodies)
+            covered = snapshot.size if snapshot is not None else 0
+            if altered is not None:
+                # An entry before it may not open: the first one that is wrong is named.
+                self._verify_later(start, batch[:altered], covered)
+                raise _altered(start + altered)
+            later += self._verify_later(start, batch, covered)
         if signed is not None and tree.root(size) != signed.root:
             self._name_altered(size)
             raise LogCorrupt(
@@ -236,19 +251,36 @@ class Log:
 
     def _batches(self, size: int) -> Iterator[tuple[int, list[Record]]]:
         """Everything that the host has, and where each batch begins; the next is on its way while one is looked at."""
-        with ThreadPoolExecutor(1, thread_name_prefix="replay") as ahead:
-            index, coming = 0, ahead.submit(self._store.read, 0, min(READ_BATCH, size))
+        with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="replay") as ahead:
+            coming: deque[Future[list[Record]]] = deque()
+            index = asked = 0
             while index < size:
-                batch = coming.result()[: size - index]
+                while len(coming) < READ_AHEAD and asked < size:
+                    coming.append(ahead.submit(self._store.read, asked, min(limits.LOG_BATCH, size - asked)))
+                    asked += min(limits.LOG_BATCH, size - asked)
+                wanted = min(limits.LOG_BATCH, size - index)
+                batch = coming.popleft().result()[:wanted]
                 if not batch:
                     raise LogCorrupt(f"the host stores no entry {index}")
-                after = index + len(batch)
-                coming = ahead.submit(self._store.read, after, min(READ_BATCH, size - after))
                 for number, record in enumerate(batch, index):
                     if len(record.entry) != limits.LOG_ENTRY_BYTES:
                         raise LogCorrupt(f"log entry {number} does not have {limits.LOG_ENTRY_BYTES} bytes")
                 yield index, batch
-                index = after
+                index += len(batch)
+                if len(batch) < wanted:
+                    # Records as large as these fill a frame early: what was asked for next begins too late.
+                    for answer in coming:
+                        answer.cancel()
+                    coming.clear()
+                    asked = index
+
+    def _verify_later(self, start: int, batch: list[Record], covered: int) -> list[tuple[int, bytes]]:
+        """Index and plaintext of what no snapshot covers."""
+        first = max(start, covered)
+        return [
+            (index, self._verified(index, record))
+            for index, record in enumerate(batch[first - start :], first)
+        ]
 
     def _name_altered(self, size: int) -> None:
         """Raises for the first entry that was not written at its index; those under a snapshot were not opened yet."""
@@ -376,6 +408,18 @@ class Log:
                 item.done.set_exception(HostFailed(f"the log cannot be written: {self._failed.message}"))
 
 
+@contextlib.contextmanager
+def _without_collections() -> Iterator[None]:
+    """A replay makes millions of objects that stay: to look for garbage among them again and again finds none."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def seal_record(key: SecretKey, origin: str, index: int, plain: bytes) -> Record:
     """A record's bytes as they are stored at `index`: sealed for this place in this log, under a fresh salt."""
     salt = os.urandom(records.SALT_BYTES)
@@ -389,7 +433,11 @@ def _aad(origin: str, index: int) -> bytes:
 
 def _check_body(index: int, record: Record) -> None:
     if hashlib.sha256(record.body).digest() != record.entry[32:]:
-        raise LogCorrupt(f"the body of log entry {index} was altered")
+        raise _altered(index)
+
+
+def _altered(index: int) -> LogCorrupt:
+    return LogCorrupt(f"the body of log entry {index} was altered")
 
 
 __all__ = ["Log", "SnapshotRef", "seal_record"]

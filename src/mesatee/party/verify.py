@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from .. import _core
 from ..attestation.appraisal import Appraisal
+from ..attestation.endorsements import NOTHING, Endorsements
 from ..attestation.trust import TrustPolicy
 from ..attestation.verify import appraise
 from ..errors import MesateeError, ReceiptInvalid
@@ -144,7 +145,9 @@ def _of(kind: type[T], value: object) -> T:
     return value
 
 
-def verify_bundle(bundle: wire.Bundle, trust: TrustPolicy, at: int) -> VerifiedReceipt:
+def verify_bundle(
+    bundle: wire.Bundle, trust: TrustPolicy, at: int, endorsements: Endorsements = NOTHING
+) -> VerifiedReceipt:
     """Verify a receipt bundle with nothing but a trust policy, at `at` (Unix seconds).
 
     1. Service: the statement is signed by its log key and pinned by the trust policy.
@@ -179,10 +182,10 @@ def verify_bundle(bundle: wire.Bundle, trust: TrustPolicy, at: int) -> VerifiedR
         record = _record(bundle, head, envelope, receipt)
     with _step(5, "gateway"):
         gateway = _machine(b64decode(bundle.gateway_certificate, max_bytes=limits.CERTIFICATE_BYTES))
-        appraised = appraise(gateway.evidence, gateway.spki, trust, head.time, "gateway")
+        appraised = appraise(gateway.evidence, gateway.spki, trust, head.time, "gateway", endorsements)
         _must(appraised.service == service.digest, "its evidence vouches for another service statement")
     with _step(6, "worker"):
-        worker = _worker(bundle, receipt, service, trust, record.time)
+        worker = _worker(bundle, receipt, service, trust, record.time, endorsements)
     with _step(7, "task"):
         author, task = _signed(bundle.task, receipt.task, statements.TaskStatement, service)
         _task(task, receipt)
@@ -276,6 +279,7 @@ def _worker(
     service: Service,
     trust: TrustPolicy,
     at: int,
+    endorsements: Endorsements,
 ) -> Appraisal:
     der = b64decode(bundle.worker_certificate, max_bytes=limits.CERTIFICATE_BYTES)
     said = receipt.worker
@@ -284,8 +288,8 @@ def _worker(
     _must(certificate.public.hex() == said.key, "the certificate is for another key")
     # The service's own rule is what the gateway applied; the owner's own trust policy decides for the owner.
     theirs = TrustPolicy.from_toml(service.said.worker_trust)
-    appraise(certificate.evidence, certificate.spki, theirs, at, "worker")
-    found = appraise(certificate.evidence, certificate.spki, trust, at, "worker")
+    appraise(certificate.evidence, certificate.spki, theirs, at, "worker", endorsements)
+    found = appraise(certificate.evidence, certificate.spki, trust, at, "worker", endorsements)
     proven = (found.measurement or "none", found.level, found.tee, found.simulated, found.evidence_digest)
     _must(
         proven == (said.measurement, said.level, said.tee, said.simulated, said.evidence),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..._core import Listener, PeerCertificate, SecretKey, SigningKey, make_certificate, spki
+from ...attestation.endorsements import Source, nothing
 from ...attestation.evidence import Claims
 from ...attestation.trust import TrustPolicy
 from ...attestation.verify import AppraisalCache
@@ -73,8 +74,10 @@ class Gateway:
         blobs: Blobs,
         forks: ForkProofs,
         clock: Callable[[], float] = time.time,
+        endorsements: Source = nothing,
     ) -> None:
         self.config = config
+        self._endorsements = endorsements
         self._forks = forks
         self.blobs = blobs
         self._queue = queue
@@ -241,7 +244,12 @@ class Gateway:
             return Peer("party", key, certificate.der, None)
         at = int(self._clock())
         appraisal = self._appraisals.appraise(
-            certificate.evidence, certificate.spki, self._worker_trust, at, role="worker"
+            certificate.evidence,
+            certificate.spki,
+            self._worker_trust,
+            at,
+            role="worker",
+            endorsements=self._endorsements(),
         )
         return Peer("worker", key, certificate.der, appraisal)
 

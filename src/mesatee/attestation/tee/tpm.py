@@ -39,8 +39,8 @@ GOOGLE_ROOT: Final = bytes.fromhex("594759594b9b61524f6c8ef668f7177f7b9066bc0674
 LEVEL: Final = 3
 SIMULATORS: Final = frozenset({0x2019_1023_0016_3636, 0x2024_0125_0012_0000})
 """firmwareVersion of libtpms 0.9 and 0.10, the library in swtpm and in emulators' virtual TPMs, as it stands in quotes
-of keys of the endorsement hierarchy; of others a TPM obfuscates it. Such a TPM is a program of whoever runs the machine.
-That a quote has another version proves no hardware: for that the attestation key is pinned, or certified."""
+of keys of the endorsement hierarchy; of others a TPM obfuscates it. Such a TPM is a program of whoever runs the
+machine. That a quote has another version proves no hardware: for that the attestation key is pinned, or certified."""
 BOOT_PCRS: Final = frozenset(range(8))
 """What the firmware and what it starts are measured into (PFP 3.3.4)."""
 _STRENGTH: Final = ("sha1", "sha256", "sha384", "sha512")

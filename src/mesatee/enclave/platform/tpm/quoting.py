@@ -104,8 +104,9 @@ class TpmCollector:
         self._connect: Callable[[], Tpm] = lambda: Tpm(connect(where, root, self._kernel))
         self._algorithm: Algorithm = algorithm
         self._pcrs = tuple(sorted(set(pcrs)))
-        # The kernel's log is of the machine's own TPM: no simulator's quote leads to it.
-        self._log = None if where.startswith(("unix:", "tcp:")) else root / EVENT_LOG
+        # This machine's log is of its own TPM: no simulator's quote leads to it.
+        foreign = where.startswith(("unix:", "tcp:")) and root == Path("/")
+        self._log = None if foreign else root / EVENT_LOG
         selection(self._pcrs)
 
     @property

@@ -145,7 +145,7 @@ def _explained(
         answer = getattr(proof, name)
         if answer is Answer.REFUSED:
             refused.append(f"{_NAMES[name]} is refused")
-        elif answer is Answer.NOT_ESTABLISHED and name in _NEEDED and proof.level > 1:
+        elif answer is Answer.NOT_ESTABLISHED and name in _NEEDED and max(proof.level, minimum) > 1:
             refused.append(f"{_NAMES[name]} is not established")
     if proof.level < minimum:
         refused.append(f"{too_low(proof.level, minimum)}: {proof.level_reason}")

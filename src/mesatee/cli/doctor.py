@@ -84,7 +84,8 @@ def interfaces(found: Sequence[Candidate]) -> list[Check]:
 
 def _state(item: Candidate) -> str:
     if not item.present:
-        return f"not here, it could prove level {item.level} ({item.tee}): {item.reason}"
+        reason = item.reason.removeprefix(f"{item.interface}: ")
+        return f"not here, it could prove level {item.level} ({item.tee}): {reason}"
     if not usable(item):
         return f"here, but this version judges no evidence of class {item.tee}: {item.reason}"
     return f"here, for level {item.level} ({item.tee}): {item.reason}"
@@ -102,15 +103,20 @@ def why_not_higher(found: Sequence[Candidate]) -> list[str]:
     """Why the machine proves no more than it does, level by level."""
     reasons = []
     for number in range(level(found)[0] + 1, max(LEVELS) + 1):
-        said = [f"{item.interface}: {_why_not(item)}" for item in found if item.level == number]
+        said = [_why_not(item) for item in found if item.level == number]
         reasons.append(f"level {number} ({LEVELS[number]}): {'; '.join(said) or 'nothing here can prove it'}")
     return reasons
 
 
 def _why_not(item: Candidate) -> str:
     if item.present and not usable(item):
-        return f"this version judges no evidence of class {item.tee}"
-    return item.reason
+        return f"{item.interface}: this version judges no evidence of class {item.tee}"
+    return _reason(item)
+
+
+def _reason(item: Candidate) -> str:
+    """With the interface's name, once."""
+    return item.reason if item.reason.startswith(item.interface) else f"{item.interface}: {item.reason}"
 
 
 def identity(home: Path) -> Check:
@@ -340,7 +346,7 @@ def lines(checks: Iterable[Check], candidates: Sequence[Candidate]) -> list[str]
         if item.next_step:
             found.append(f"        -> {item.next_step}")
     proven, _ = level(candidates)
-    found.append(f"This machine proves level {proven} ({LEVELS[proven]}).")
+    found.append(f"This machine can prove level {proven} ({LEVELS[proven]}).")
     if proven > SOFTWARE_LEVEL:
         found.append(f"`mesatee up` proves level {SOFTWARE_LEVEL} unless you add `--attester auto`.")
     if reasons := why_not_higher(candidates):

@@ -4,46 +4,68 @@ from __future__ import annotations
 
 import fcntl
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import typer
+from tests.enclave.platform.conftest import SwTpm, swtpm_running
+from tests.enclave.platform.fakes import ROOT, FakeKernel, TsmFolder
 
 from mesatee import _core
 from mesatee.attestation.tee import software
 from mesatee.cli import doctor
+from mesatee.enclave.platform import detect
 from mesatee.protocol import limits
 
 
-def machine(root: Path, *paths: str) -> Path:
-    for path in paths:
-        file = root / path.lstrip("/")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    return root
+@pytest.fixture
+def swtpm() -> Iterator[SwTpm]:
+    with swtpm_running() as tpm:
+        yield tpm
 
 
-def test_nothing_is_found_on_a_bare_machine(tmp_path: Path) -> None:
-    assert [item.status for item in doctor.interfaces(tmp_path)] == ["info"] * len(doctor.INTERFACES)
-    assert all("not found" in item.found for item in doctor.interfaces(tmp_path))
-    assert [reason[:7] for reason in doctor.why_not_higher(tmp_path)] == ["level 3", "level 4", "level 5"]
+def test_an_ordinary_machine_says_why_for_each_interface(tmp_path: Path) -> None:
+    found = detect(tmp_path)
+    shown = doctor.interfaces(found)
+    assert [(item.status, item.name) for item in shown] == [("info", each.interface) for each in found]
+    assert all(item.found.startswith("not here") and not item.next_step for item in shown)
+    assert all(
+        each.reason.removeprefix(f"{each.interface}: ") in item.found
+        for item, each in zip(shown, found, strict=True)
+    )
+    reasons = doctor.why_not_higher(found)
+    assert [reason[:7] for reason in reasons] == ["level 3", "level 4", "level 5"]
+    assert "/dev/tpmrm0" in reasons[0]
+    assert "configfs-tsm" in reasons[1]
+    assert doctor.level(found)[0] == doctor.SOFTWARE_LEVEL == 2
 
 
-@pytest.mark.parametrize("interface", doctor.INTERFACES, ids=lambda item: item.name)
-def test_each_path_of_an_interface_is_probed(interface: doctor.Interface, tmp_path: Path) -> None:
-    for number, path in enumerate(interface.paths):
-        root = machine(tmp_path / str(number), path)
-        assert doctor.probe(interface, root) == path
-        [found] = [item for item in doctor.interfaces(root) if item.found == f"found at {path}"]
-        assert f"level {interface.level}" in found.next_step
-        assert any(f"{interface.name} is here" in reason for reason in doctor.why_not_higher(root))
+def test_an_interface_that_is_there_raises_the_level() -> None:
+    kernel = FakeKernel()
+    kernel.folders.append(TsmFolder())
+    found = detect(ROOT, kernel)
+    assert doctor.level(found)[0] == 4
+    assert [reason[:7] for reason in doctor.why_not_higher(found)] == ["level 5"]
+    [shown] = [item for item in doctor.interfaces(found) if item.name == "configfs-tsm"]
+    assert "for level 4 (snp)" in shown.found
+    assert "--attester snp" in shown.next_step
+    assert any("--attester auto" in text for text in doctor.lines([], found))
 
 
-def test_no_hardware_interface_raises_the_level(tmp_path: Path) -> None:
-    # Only attesters of this version do, and there is none above level 2.
-    machine(tmp_path, *(path for item in doctor.INTERFACES for path in item.paths))
-    assert doctor.level()[0] == doctor.BEST_LEVEL == 2
-    assert len(doctor.why_not_higher(tmp_path)) == 3
+def test_a_simulator_and_a_class_without_verifier_raise_nothing(swtpm: SwTpm) -> None:
+    kernel = FakeKernel()
+    found = detect(ROOT, kernel, swtpm.address)
+    assert doctor.level(found)[0] == 2
+    assert "simulator" in doctor.why_not_higher(found)[0]
+    [shown] = [item for item in doctor.interfaces(found) if item.name == swtpm.address]
+    assert "simulated" in shown.next_step
+    kernel.folders.append(TsmFolder("tdx_guest"))
+    both = detect(ROOT, kernel, swtpm.address)
+    assert both[0].tee == "tdx+tpm"
+    assert doctor.level(both)[0] == 4
+    [reason] = doctor.why_not_higher(both)
+    assert "judges no evidence of class tdx+tpm" in reason
 
 
 def test_the_installation_key_shows_its_fingerprint(tmp_path: Path) -> None:
@@ -121,7 +143,7 @@ def test_the_json_form(tmp_path: Path) -> None:
 
 def test_the_text_form(tmp_path: Path) -> None:
     text, _ = run(tmp_path, False)
-    assert "A service started here proves level 2 (software trust)" in text
+    assert "This machine can prove level 2 (software trust)" in text
     assert "sandbox:" in text
 
 

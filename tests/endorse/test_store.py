@@ -15,7 +15,7 @@ import pytest
 from mesatee import _core
 from mesatee.attestation import reference
 from mesatee.attestation.endorsements import NOTHING, Endorsement, Endorsements
-from mesatee.endorse import Store
+from mesatee.endorse import Current, Store
 from mesatee.endorse.store import FILE, LOCK
 from mesatee.errors import Corrupt, Expired, InputError, Malformed, TimedOut, TooLarge, UnsupportedVersion
 from mesatee.protocol import limits
@@ -262,3 +262,50 @@ def test_what_is_over_is_dropped_and_told(tmp_path: Path):
     assert [found.role for found in store.drop_expired(NOW - 1)] == []
     assert [found.role for found in store.drop_expired(NOW)] == ["crl"]
     assert [found.role for found in store.load().items] == ["ask_ark", "vcek"]
+
+
+def test_what_counts_now_follows_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    store = Store(tmp_path / "home")
+    current = Current(store)
+    assert current() is NOTHING
+    kept = store.add([item("vcek")])
+    assert current() == kept
+    # Unchanged, it is not read again: the very same object comes back.
+    assert current() is current()
+    newer = store.add([item("crl")])
+    assert current() == newer
+    assert current().digest != kept.digest
+    good = store.path.read_bytes()
+    store.path.write_bytes(good[:-5])
+    assert current() == newer
+    assert "still count" in caplog.text
+    store.path.write_bytes(good + b" ")
+    assert current() == newer
+    store.path.unlink()
+    assert current() is NOTHING
+
+
+def test_a_damaged_store_is_said_at_the_start(tmp_path: Path):
+    (tmp_path / FILE).write_bytes(b"{")
+    with pytest.raises(Corrupt):
+        Current(Store(tmp_path))
+
+
+def test_threads_share_what_counts_now(tmp_path: Path):
+    store = Store(tmp_path)
+    current = Current(store)
+    seen: list[int] = []
+
+    def look() -> None:
+        for _ in range(200):
+            seen.append(len(current().items))
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(5):
+        store.add([item(f"role{number}")])
+    for thread in threads:
+        thread.join()
+    assert set(seen) <= set(range(6))
+    assert len(current().items) == 5

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from mesatee.attestation import TrustPolicy
+from mesatee import _core
+from mesatee.attestation import TrustPolicy, reference
+from mesatee.attestation.endorsements import NOTHING, Endorsements
 from mesatee.errors import (
     EvidenceRefused,
     Expired,
@@ -126,6 +129,23 @@ def test_nothing_is_sent_to_a_gateway_that_is_not_trusted(fake: Any, alice: Iden
         with pytest.raises(error), Session(fake.url, alice, trust, timeout=5):
             pass
     assert fake.requests == []
+
+
+def test_the_gateway_is_judged_by_the_endorsements_that_count_now(fake: Any, alice: Identity) -> None:
+    auditor = _core.SigningKey.generate()
+    pinned = fake.trust.gateway.measurements
+    gateway = dataclasses.replace(fake.trust.gateway, measurements=(), auditors=(auditor.public.hex(),))
+    trust = TrustPolicy(gateway, fake.trust.worker)
+    now = int(time.time())
+    said = reference.ReferenceValues("software", dict.fromkeys(pinned, "ours"), now - 10, now + 600)
+    kept = [NOTHING]
+    session = Session(fake.url, alice, trust, timeout=5, endorsements=lambda: kept[0])
+    with pytest.raises(EvidenceRefused, match="measurement"), session:
+        pass
+    assert fake.requests == []
+    kept[0] = Endorsements(references=(reference.sign(said, [auditor]),))
+    with Session(fake.url, alice, trust, timeout=5, endorsements=lambda: kept[0]) as session:
+        assert session.appraisal.measurement in pinned
 
 
 def test_another_service_statement_is_refused(fake: Any, alice: Identity) -> None:

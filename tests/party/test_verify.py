@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mesatee import _core
-from mesatee.attestation import TrustPolicy
+from mesatee.attestation import TrustPolicy, reference
+from mesatee.attestation.endorsements import Endorsements
 from mesatee.errors import ReceiptInvalid
 from mesatee.party import verify_bundle
 from mesatee.protocol import statements, wire
@@ -337,3 +338,17 @@ def _changed(value: Any, path: tuple[Any, ...]) -> Any:
     if isinstance(value, dict):
         return {key: _changed(item, tuple(rest)) if key == head else item for key, item in value.items()}
     return [_changed(item, tuple(rest)) if key == head else item for key, item in enumerate(value)]
+
+
+def test_an_auditors_word_counts_offline_too(vector: Any) -> None:
+    auditor = _core.SigningKey.generate()
+    pins = {"measurements": (), "auditors": (auditor.public.hex(),)}
+    trust = TrustPolicy(
+        dataclasses.replace(vector.trust.gateway, **pins), dataclasses.replace(vector.trust.worker, **pins)
+    )
+    known = {*vector.trust.gateway.measurements, *vector.trust.worker.measurements}
+    said = reference.ReferenceValues("software", dict.fromkeys(known, "ours"), NOW - 900, NOW + 900)
+    with pytest.raises(ReceiptInvalid, match="step 5"):
+        verify_bundle(vector.bundle(), trust, NOW)
+    kept = Endorsements(references=(reference.sign(said, [auditor]),))
+    assert verify_bundle(vector.bundle(), trust, NOW, kept).level == 2

@@ -34,6 +34,7 @@ from mesatee._core import (
     connect,
     make_certificate,
 )
+from mesatee.attestation.endorsements import Source, nothing
 from mesatee.attestation.tee.software import Components
 from mesatee.attestation.trust import GatewayTrust, RoleTrust, TrustPolicy
 from mesatee.attestation.verify import appraise
@@ -122,8 +123,11 @@ class LiveMember(Member):
 class Live:
     """The host's server on a Unix socket and a gateway on a thread."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, endorsements: Source = nothing, auditors: tuple[str, ...] = ()) -> None:
+        """With `auditors` gateway and worker are pinned by them, and by no measurement."""
         self.folder = folder
+        self.endorsements = endorsements
+        self.auditors = auditors
         for name in ("host", "enclave"):
             (folder / name).mkdir(mode=0o700)
         self.socket = folder / "host.sock"
@@ -146,7 +150,8 @@ class Live:
         pins = RoleTrust(
             tees=("software",),
             minimum_level=2,
-            measurements=(self.worker_attester.measurement,),
+            measurements=() if self.auditors else (self.worker_attester.measurement,),
+            auditors=self.auditors,
             installation_keys=(fingerprint,),
         )
         trust = TrustPolicy(worker=pins).to_toml()
@@ -165,6 +170,7 @@ class Live:
                 self.doors.queue,
                 self.doors.blobs,
                 ForkProofs(self.folder / "enclave"),
+                endorsements=self.endorsements,
             )
             self._loop = asyncio.get_running_loop()
             await self.gateway.run(lambda port: ready.set())
@@ -255,7 +261,14 @@ class Live:
     def worker(self) -> GatewayClient:
         """A worker's client with evidence by this installation's key."""
         attester = self.worker_attester
-        client = GatewayClient("127.0.0.1", self.gateway.port, attester, self.trust, attester.environments)
+        client = GatewayClient(
+            "127.0.0.1",
+            self.gateway.port,
+            attester,
+            self.trust,
+            attester.environments,
+            self.endorsements,
+        )
         self._clients.append(client)
         return client
 

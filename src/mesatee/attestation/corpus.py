@@ -92,6 +92,7 @@ _MODULES: Final[Mapping[str, str]] = MappingProxyType(
         "keystone": "keystone",
         "nitro": "nitro",
         "nvidia-gpu": "nvidia",
+        "optee": "optee",
         "psa": "psa",
         "ratls": "ratls",
         "sgx": "sgx",

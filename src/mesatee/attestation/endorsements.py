@@ -12,9 +12,9 @@ True
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from mesatee.attestation.evidence import PLATFORM_TEES
 from mesatee.errors import Malformed, TooLarge, UnsupportedVersion
@@ -171,5 +171,13 @@ def _item(value: Any) -> Endorsement:
 
 NOTHING: Final = Endorsements()
 """No endorsement: evidence has to bring what it needs."""
+Source: TypeAlias = Callable[[], Endorsements]
+"""Gives the collection that counts now: whoever appraises asks it each time, for endorsements are replaced."""
 
-__all__ = ["NOTHING", "Endorsement", "Endorsements"]
+
+def nothing() -> Endorsements:
+    """The source of no endorsement."""
+    return NOTHING
+
+
+__all__ = ["NOTHING", "Endorsement", "Endorsements", "Source", "nothing"]

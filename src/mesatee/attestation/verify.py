@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+from mesatee.attestation import corpus, reference
 from mesatee.attestation import evidence as ev
-from mesatee.attestation import reference
 from mesatee.attestation.appraisal import LEVELS, Answer, Appraisal, Status, tier
 from mesatee.attestation.endorsements import NOTHING, Endorsements
 from mesatee.attestation.tee import none, platform, software
 from mesatee.attestation.tee.base import Proof, Tee
 from mesatee.attestation.trust import ANY, GatewayTrust, RoleTrust, TrustPolicy
-from mesatee.errors import EvidenceRefused, LevelTooLow
+from mesatee.errors import EvidenceRefused, LevelTooLow, MesateeError
 from mesatee.protocol import limits
 
 TEE_MODULES: Final[Mapping[int, Tee[Any]]] = MappingProxyType(
@@ -75,12 +75,12 @@ def examine(
     if proof.report_data != ev.report_data(found.claims_bytes):
         raise EvidenceRefused("the report does not vouch for the claims beside it")
     # 7. Policy.
-    objections = _objections(found.tee, proof, found.claims, trust, endorsements, at) + tee.validate(
+    objections = policy_objections(found.tee, proof, found.claims, trust, endorsements, at) + tee.validate(
         proof, found.claims, trust
     )
     # 8. Level and status.
     if proof.level < trust.minimum_level:
-        objections += (_too_low(proof.level, trust.minimum_level),)
+        objections += (too_low(proof.level, trust.minimum_level),)
     expires = at + trust.max_age_seconds
     return Appraisal(
         status=_status(proof, bool(objections)),
@@ -109,6 +109,26 @@ def examine(
     )
 
 
+def relevant(extension: bytes, endorsements: Endorsements) -> Endorsements:
+    """The part of a collection that can matter to this evidence; nothing for what cannot be decoded."""
+    try:
+        found = ev.decode(extension)
+        subject = (
+            ""
+            if found.tag != ev.TAG_PLATFORM
+            else corpus.subject(found.tee, platform.parse(found.body).files)
+        )
+        bundles = tuple(
+            bundle for bundle in endorsements.references if reference.parse(bundle).tee == found.tee
+        )
+    except MesateeError:
+        return NOTHING
+    items = tuple(
+        item for item in endorsements.items if item.tee == found.tee and item.subject in ("", subject)
+    )
+    return Endorsements(items, bundles)
+
+
 def appraise(
     extension: bytes | None,
     spki: bytes,
@@ -131,30 +151,41 @@ def appraise(
     # 1. Examine.
     appraisal = examine(extension, spki, policy, at, role, endorsements)
     trust = policy.role(role)
-    too_low = appraisal.level < trust.minimum_level
+    below = appraisal.level < trust.minimum_level
     # 2. and 3. Proof.
     proven = (appraisal.signature, appraisal.chain)
     refused = Answer.REFUSED in (*proven, appraisal.tcb, appraisal.freshness)
     if refused or (appraisal.level > 1 and Answer.NOT_ESTABLISHED in proven):
         raise EvidenceRefused(f"evidence of the {role} refused: " + "; ".join(appraisal.reasons))
     # 4. Level: said first, because another machine is needed, whatever else the policy objects to.
-    if too_low:
-        raise LevelTooLow(f"{_too_low(appraisal.level, trust.minimum_level)}: {appraisal.level_reason}")
+    if below:
+        raise LevelTooLow(f"{too_low(appraisal.level, trust.minimum_level)}: {appraisal.level_reason}")
     if appraisal.policy is not Answer.AFFIRMED:
         raise EvidenceRefused(f"evidence of the {role} refused: " + "; ".join(appraisal.reasons))
     return appraisal
 
 
-def _too_low(level: int, minimum: int) -> str:
+def too_low(level: int, minimum: int) -> str:
+    """In words."""
     return (
         f"level {level} ({LEVELS[level]}) is below {minimum} ({LEVELS[minimum]}), which the policy asks for"
     )
 
 
-def _objections(
+def policy_objections(
     tee: str, proof: Proof, claims: ev.Claims, trust: RoleTrust, endorsements: Endorsements, at: int
 ) -> tuple[str, ...]:
     """What the policy has against the proven values, of any TEE."""
+    found = list(platform_objections(tee, proof, trust, endorsements, at))
+    if isinstance(trust, GatewayTrust) and trust.service != ANY and claims.service not in trust.service:
+        found.append(f"service statement {claims.service or '(none)'} is not one that the policy names")
+    return tuple(found)
+
+
+def platform_objections(
+    tee: str, proof: Proof, trust: RoleTrust, endorsements: Endorsements, at: int
+) -> tuple[str, ...]:
+    """Those that need no claims."""
     found: list[str] = []
     if tee not in trust.tees:
         found.append(f"TEE class {tee} is not one that the policy names")
@@ -162,8 +193,6 @@ def _objections(
         found.append("the hardware is simulated")
     if objection := reference.objection(proof.measurement, endorsements.references, trust, tee, at):
         found.append(objection)
-    if isinstance(trust, GatewayTrust) and trust.service != ANY and claims.service not in trust.service:
-        found.append(f"service statement {claims.service or '(none)'} is not one that the policy names")
     return tuple(found)
 
 
@@ -233,4 +262,12 @@ class AppraisalCache:
             return len(self._kept)
 
 
-__all__ = ["TEE_MODULES", "AppraisalCache", "appraise", "examine"]
+__all__ = [
+    "TEE_MODULES",
+    "AppraisalCache",
+    "appraise",
+    "examine",
+    "platform_objections",
+    "policy_objections",
+    "too_low",
+]

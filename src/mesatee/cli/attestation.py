@@ -17,11 +17,12 @@ from rich.console import Console
 from .. import attestation as _package
 from ..attestation import corpus, detect
 from ..attestation.appraisal import LEVELS, Status
+from ..attestation.evidence import PLATFORM_TEES
 from ..attestation.verdict import Verdict
 from ..errors import InputError, Malformed, NotFound, TooLarge
 from ..party import files
 from ..protocol import limits
-from .common import AsJson, emit, facts, line, table, verb
+from .common import AsJson, emit, facts, line, settings, table, verb
 
 META: Final = "meta.json"
 POLICY: Final = "evidence-corpus.toml"
@@ -189,13 +190,17 @@ def _show_cases(console: Console, value: Mapping[str, Any]) -> None:
 @app.command(name="verify")
 @verb
 def verify(
+    context: typer.Context,
     evidence: Annotated[Path, typer.Argument(help="Evidence as a file, in any format that `show` knows.")],
     at: Annotated[
         str | None, typer.Option(help="Judge at this time, ISO 8601 or Unix seconds [now].")
     ] = None,
     policy: PolicyFile = None,
     collateral: Annotated[
-        Path | None, typer.Option(help="Folder with certificates, revocation lists, TCB information, logs.")
+        Path | None,
+        typer.Option(
+            help="Folder with certificates, revocation lists, TCB information, logs [your endorsements]."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -203,7 +208,13 @@ def verify(
     rules = read_policy(policy)
     moment = int(time.time()) if at is None else corpus.parse_time(at)
     found = detect.detect(files.read(evidence, limits.CASE_FILE_BYTES, "evidence"))
-    given = {**_collateral(collateral, found.tee), **found.files}
+    given = {**found.files}
+    if collateral is not None:
+        given = {**_collateral(collateral, found.tee), **given}
+    elif found.tee in PLATFORM_TEES:
+        # Only what is about this machine, or about all of its class.
+        kept = settings(context).endorsements()()
+        given = {**kept.lookup(found.tee, corpus.subject(found.tee, found.files)), **given}
     judged = Judged(evidence.name, corpus.check(found.tee, given, moment, rules), None)
     value = {**case_dict(judged), "tee": found.tee, "kind": found.kind, "at": moment}
     emit(as_json, value, lambda console: _show_verdict(console, judged.verdict, found, given))
@@ -211,10 +222,8 @@ def verify(
         raise typer.Exit(1)
 
 
-def _collateral(folder: Path | None, tee: str) -> dict[str, bytes]:
+def _collateral(folder: Path, tee: str) -> dict[str, bytes]:
     """Each file of a folder under a role from its name. Raises `Malformed` when two have the same role."""
-    if folder is None:
-        return {}
     if not folder.is_dir():
         raise NotFound(f"{folder} is not a folder")
     found: dict[str, bytes] = {}

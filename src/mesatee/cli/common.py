@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..attestation.trust import TrustPolicy
+from ..endorse.store import Current, Store
 from ..errors import InputError, Malformed, MesateeError, NotFound
 from ..party import config
 from ..party.http import visible
@@ -87,7 +88,11 @@ class Settings:
 
     def session(self) -> Session:
         """A session that connects when it is entered."""
-        return Session(self.url(), self.identity(), self.trust())
+        return Session(self.url(), self.identity(), self.trust(), endorsements=self.endorsements())
+
+    def endorsements(self) -> Current:
+        """What this home folder keeps of what vendors say of machines. Raises as `Store.load`."""
+        return Current(Store(self.home))
 
 
 def settings(context: typer.Context) -> Settings:

@@ -16,7 +16,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -27,9 +27,11 @@ import typer
 from .. import _core
 from ..attestation.appraisal import LEVELS
 from ..attestation.tee import software
+from ..enclave.platform.detect import Candidate, detect
 from ..enclave.platform.measure import measure
 from ..errors import MesateeError
 from ..protocol import limits
+from .attesters import usable
 
 Status = Literal["pass", "info", "warn", "fail"]
 
@@ -40,8 +42,8 @@ PROTECTIONS: Final = ("not-dumpable", "no-core-file", "memory-locked")
 DISK_NEEDED: Final = 64 * limits.MIB
 DISK_WANTED: Final = limits.GIB
 PROBE_SECONDS: Final = 30.0
-BEST_LEVEL: Final = 2
-"""The highest level for which this version has an attester."""
+SOFTWARE_LEVEL: Final = 2
+"""What a service proves anywhere, and what `mesatee up` proves unless it is told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,85 +57,66 @@ class Check:
     next_step: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
-    """Where a kernel shows an attestation interface, for which level it could serve, and what it is."""
-
-    name: str
-    level: int
-    paths: tuple[str, ...]
-
-
-INTERFACES: Final[tuple[Interface, ...]] = (
-    Interface("TPM 2.0", 3, ("/dev/tpmrm0", "/dev/tpm0")),
-    Interface("event log of the boot", 3, ("/sys/kernel/security/tpm0/binary_bios_measurements",)),
-    Interface("OP-TEE (TrustZone)", 3, ("/dev/tee0",)),
-    Interface("AMD SEV-SNP guest", 4, ("/dev/sev-guest",)),
-    Interface("Intel TDX guest", 4, ("/dev/tdx_guest", "/dev/tdx-guest", "/dev/tdx-attest")),
-    Interface("Arm CCA guest", 4, ("/sys/devices/platform/arm-cca-dev",)),
-    Interface("confidential guest reports (configfs-tsm)", 4, ("/sys/kernel/config/tsm/report",)),
-    Interface("Intel SGX", 5, ("/dev/sgx_enclave", "/dev/sgx/enclave")),
-    Interface("Gramine", 5, ("/dev/attestation/attestation_type", "/dev/attestation/quote")),
-    Interface("AWS Nitro enclave", 5, ("/dev/nsm",)),
-    Interface("Keystone enclave", 5, ("/dev/keystone_enclave",)),
-)
-"""Interfaces of hardware attestation, by the paths at which kernels offer them."""
-
-
 # -- level ------------------------------------------------------------------------------------------
 
 
-def probe(interface: Interface, root: Path = Path("/")) -> str | None:
-    """The path at which this machine offers the interface, or None."""
-    for path in interface.paths:
-        if Path(root, path.lstrip("/")).exists():
-            return path
-    return None
-
-
-def level() -> tuple[int, str]:
-    """The level that a service started here would prove, and why that one."""
+def level(found: Sequence[Candidate]) -> tuple[int, str]:
+    """The highest level that this machine proves to others, and why that one."""
     try:
-        found = measure(())
+        mine = measure(())
     except (MesateeError, OSError) as error:
         return 1, f"this installation cannot be measured: {error}"
-    return BEST_LEVEL, f"this code and interpreter have the measurement {found.digest}"
+    best = _best(found)
+    if best is not None:
+        return best.level, f"{best.interface}: {best.reason}"
+    return SOFTWARE_LEVEL, f"this code and interpreter have the measurement {mine.digest}"
 
 
-def interfaces(root: Path = Path("/")) -> list[Check]:
+def _best(found: Sequence[Candidate]) -> Candidate | None:
+    """What `mesatee up --attester auto` takes: the first that others can judge, and that is no simulator."""
+    return next((item for item in found if usable(item) and not item.simulated), None)
+
+
+def interfaces(found: Sequence[Candidate]) -> list[Check]:
     """One line for each interface of hardware attestation."""
-    found = []
-    for item in INTERFACES:
-        path = probe(item, root)
-        if path is None:
-            paths = " nor ".join(item.paths)
-            found.append(Check("level", item.name, "info", f"not found: no {paths}"))
-        else:
-            found.append(
-                Check(
-                    "level",
-                    item.name,
-                    "info",
-                    f"found at {path}",
-                    f"it could serve level {item.level}; this version has no attester for it",
-                )
-            )
-    return found
+    return [Check("level", item.interface, "info", _state(item), _next(item)) for item in found]
 
 
-def why_not_higher(root: Path = Path("/")) -> list[str]:
+def _state(item: Candidate) -> str:
+    if not item.present:
+        reason = item.reason.removeprefix(f"{item.interface}: ")
+        return f"not here, it could prove level {item.level} ({item.tee}): {reason}"
+    if not usable(item):
+        return f"here, but this version judges no evidence of class {item.tee}: {item.reason}"
+    return f"here, for level {item.level} ({item.tee}): {item.reason}"
+
+
+def _next(item: Candidate) -> str:
+    if not usable(item):
+        return ""
+    if item.simulated:
+        return f"for a trial: `mesatee up --attester {item.tee}`, whose trust file says that it is simulated"
+    return f"`mesatee up --attester {item.tee}` uses it"
+
+
+def why_not_higher(found: Sequence[Candidate]) -> list[str]:
     """Why the machine proves no more than it does, level by level."""
     reasons = []
-    for number in range(BEST_LEVEL + 1, max(LEVELS) + 1):
-        there = [item.name for item in INTERFACES if item.level == number and probe(item, root)]
-        names = ", ".join(item.name for item in INTERFACES if item.level == number)
-        said = (
-            f"{', '.join(there)} is here, but this version has no attester for it"
-            if there
-            else f"none of its interfaces is here ({names})"
-        )
-        reasons.append(f"level {number} ({LEVELS[number]}): {said}")
+    for number in range(level(found)[0] + 1, max(LEVELS) + 1):
+        said = [_why_not(item) for item in found if item.level == number]
+        reasons.append(f"level {number} ({LEVELS[number]}): {'; '.join(said) or 'nothing here can prove it'}")
     return reasons
+
+
+def _why_not(item: Candidate) -> str:
+    if item.present and not usable(item):
+        return f"{item.interface}: this version judges no evidence of class {item.tee}"
+    return _reason(item)
+
+
+def _reason(item: Candidate) -> str:
+    """With the interface's name, once."""
+    return item.reason if item.reason.startswith(item.interface) else f"{item.interface}: {item.reason}"
 
 
 def identity(home: Path) -> Check:
@@ -310,10 +293,11 @@ def versions() -> list[Check]:
     return found
 
 
-def examine(home: Path) -> list[Check]:
-    """All probes."""
+def examine(home: Path, found: Sequence[Candidate] | None = None) -> list[Check]:
+    """All probes; `found` are the interfaces of attestation, by default those of this machine."""
     system = os.uname()
-    proven, why = level()
+    candidates = detect() if found is None else found
+    proven, why = level(candidates)
     core = Path(str(_core.__file__))
     return [
         *versions(),
@@ -321,9 +305,11 @@ def examine(home: Path) -> list[Check]:
         clock(time.time(), core.stat().st_mtime),
         disk(home),
         home_folder(home),
-        Check("level", "this machine", "pass" if proven == BEST_LEVEL else "fail", f"level {proven}: {why}"),
+        Check(
+            "level", "this machine", "pass" if proven >= SOFTWARE_LEVEL else "fail", f"level {proven}: {why}"
+        ),
         identity(home),
-        *interfaces(),
+        *interfaces(candidates),
         *sandbox(),
         *protection(),
         memory_lock(),
@@ -332,24 +318,24 @@ def examine(home: Path) -> list[Check]:
     ]
 
 
-def as_dict(checks: Iterable[Check]) -> dict[str, Any]:
+def as_dict(checks: Iterable[Check], found: Sequence[Candidate]) -> dict[str, Any]:
     """The JSON form."""
     checks = list(checks)
-    proven, why = level()
+    proven, why = level(found)
     return {
         "version": metadata.version("mesatee"),
         "level": {
             "proven": proven,
             "name": LEVELS[proven],
             "why": why,
-            "why_not_higher": why_not_higher(),
+            "why_not_higher": why_not_higher(found),
         },
         "ok": not any(item.status == "fail" for item in checks),
         "checks": [asdict(item) for item in checks],
     }
 
 
-def lines(checks: Iterable[Check]) -> list[str]:
+def lines(checks: Iterable[Check], candidates: Sequence[Candidate]) -> list[str]:
     """The answer for people."""
     found, topic = [], ""
     for item in checks:
@@ -359,18 +345,33 @@ def lines(checks: Iterable[Check]) -> list[str]:
         found.append(f"  {item.status:<4}  {item.name}: {item.found}")
         if item.next_step:
             found.append(f"        -> {item.next_step}")
-    proven, _ = level()
-    found.append(f"A service started here proves level {proven} ({LEVELS[proven]}). Not higher, because:")
-    found.extend(f"  {reason}" for reason in why_not_higher())
+    proven, _ = level(candidates)
+    found.append(f"This machine can prove level {proven} ({LEVELS[proven]}).")
+    if proven > SOFTWARE_LEVEL:
+        found.append(f"`mesatee up` proves level {SOFTWARE_LEVEL} unless you add `--attester auto`.")
+    if reasons := why_not_higher(candidates):
+        found.append("Not higher, because:")
+        found.extend(f"  {reason}" for reason in reasons)
     return found
 
 
 def run(home: Path, as_json: bool, out: Callable[[str], object] = sys.stdout.write) -> None:
     """`mesatee doctor`: exits with 1 only if something is missing that the service cannot do without."""
-    checks = examine(home)
-    out((json.dumps(as_dict(checks)) if as_json else "\n".join(lines(checks))) + "\n")
+    found = detect()
+    checks = examine(home, found)
+    out((json.dumps(as_dict(checks, found)) if as_json else "\n".join(lines(checks, found))) + "\n")
     if any(item.status == "fail" for item in checks):
         raise typer.Exit(1)
 
 
-__all__ = ["BEST_LEVEL", "INTERFACES", "Check", "Interface", "as_dict", "examine", "lines", "run"]
+__all__ = [
+    "SOFTWARE_LEVEL",
+    "Check",
+    "as_dict",
+    "examine",
+    "interfaces",
+    "level",
+    "lines",
+    "run",
+    "why_not_higher",
+]

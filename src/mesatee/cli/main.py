@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..party.config import default_home
-from . import attestation, data, endorsements, function, ids, log, service, task, trust
+from . import attestation, data, endorsements, explain, function, ids, log, service, task, trust
 from .common import Settings
 
 app = typer.Typer(
@@ -60,6 +60,7 @@ app.add_typer(attestation.app, name="attestation", help="Judge captured evidence
 app.add_typer(
     endorsements.app, name="endorsements", help="What vendors say of machines: fetch, keep, carry offline."
 )
+app.add_typer(explain.app, name="trust", help="Which machines you trust, and why not others.")
 app.command(name="attest")(trust.attest)
 app.command(name="verify")(trust.verify)
 service.register(app)

@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -31,17 +31,14 @@ from ..enclave.gateway.forks import ForkProofs
 from ..enclave.gateway.gateway import TICKET_AGAIN, Gateway, GatewayConfig
 from ..enclave.gateway.identity import open_service
 from ..enclave.gateway.monitor import LEASE_SECONDS
-from ..enclave.platform.base import Attester
-from ..enclave.platform.measure import environment_digest, measure
-from ..enclave.platform.none import NoAttester
-from ..enclave.platform.sealing import Sealing
-from ..enclave.platform.software import SoftwareAttester, installation_key
 from ..enclave.sandbox.supervisor import Supervisor
 from ..enclave.worker.client import GatewayClient
 from ..enclave.worker.worker import Worker
+from ..endorse.store import Current, Store
 from ..errors import Malformed, MesateeError
 from ..protocol import limits, statements
 from ..protocol.jsonstrict import parse_object
+from . import attesters
 
 ENVIRONMENT = "base"
 """The function environment that workers offer."""
@@ -61,20 +58,17 @@ class ProcessConfig(statements.Model):
     origin: str
     listen_host: str
     listen_port: int
-    level: Literal[1, 2]
+    attester: str
+    """``none``, ``software``, or the class of TEE of this machine; see `attesters`."""
+    tpm: str = ""
+    """Where the TPM is; empty for the machine's own."""
+    home: str
+    """Folder that keeps the endorsements of others."""
     platform_policy: str
     worker_trust: str
     gateway_trust: str
     lease_seconds: Annotated[int, Field(ge=1, le=limits.LEASE_SECONDS)] = LEASE_SECONDS
     """How long a worker holds a run without renewing."""
-
-
-def attester(config: ProcessConfig, environments: tuple[str, ...]) -> Attester:
-    """The attester of this machine's level."""
-    if config.level == 1:
-        return NoAttester({name: environment_digest(name) for name in environments})
-    key = installation_key(Path(config.folder) / "installation.key")
-    return SoftwareAttester(key, measure(environments))
 
 
 def _ready(**facts: Any) -> None:
@@ -116,10 +110,9 @@ class Lifeline:
 def gateway(config: ProcessConfig, lifeline: Lifeline) -> None:
     """Run a gateway."""
     doors = HostClient(config.host_socket)
-    mine = attester(config, ())
     folder = Path(config.folder)
-    fingerprint = mine.fingerprint if isinstance(mine, SoftwareAttester) else "0" * 64
-    sealing = Sealing(folder / "enclave", mine.measurement or "0" * 64, fingerprint)
+    mine = attesters.attester(config.attester, folder, (), config.tpm)
+    sealing = attesters.sealing(config.attester, folder, config.tpm)
     keys = open_service(
         folder / "enclave",
         sealing,
@@ -130,7 +123,10 @@ def gateway(config: ProcessConfig, lifeline: Lifeline) -> None:
     )
     where = GatewayConfig(config.listen_host, config.listen_port, config.lease_seconds)
     forks = ForkProofs(folder / "enclave")
-    asyncio.run(_serve(Gateway(where, keys, mine, *_three(doors), forks), lifeline))
+    service = Gateway(
+        where, keys, mine, *_three(doors), forks, endorsements=Current(Store(Path(config.home)))
+    )
+    asyncio.run(_serve(service, lifeline))
 
 
 def _three(doors: HostClient) -> tuple[Any, Any, Any]:
@@ -159,10 +155,11 @@ async def _serve(service: Gateway, lifeline: Lifeline) -> None:
 def worker(config: ProcessConfig, lifeline: Lifeline) -> None:
     """Run a worker."""
     doors = HostClient(config.host_socket)
-    mine = attester(config, (ENVIRONMENT,))
+    mine = attesters.attester(config.attester, Path(config.folder), (ENVIRONMENT,), config.tpm)
     environments = mine.environments
     trust = TrustPolicy.from_toml(config.gateway_trust)
-    client = GatewayClient(config.listen_host, config.listen_port, mine, trust, environments)
+    kept = Current(Store(Path(config.home)))
+    client = GatewayClient(config.listen_host, config.listen_port, mine, trust, environments, kept)
     # A ticket comes back to the queue before the run's lease ends, so that the next worker finds it at once.
     patience = config.lease_seconds * TICKET_AGAIN
     service = Worker(client, doors.queue, doors.blobs, Supervisor(), patience)

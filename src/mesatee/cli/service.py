@@ -26,7 +26,16 @@ def _module(name: str) -> ModuleType:
 @verb
 def up(
     context: typer.Context,
-    level: Annotated[int, typer.Option(help="1 (no attestation) or 2 (software trust).")] = 2,
+    level: Annotated[
+        int | None, typer.Option(help="The least level to prove, 1 to 5 [2, software trust].")
+    ] = None,
+    attester: Annotated[
+        str | None,
+        typer.Option(help="auto, none, software, or a TEE class such as tpm; see `mesatee doctor`."),
+    ] = None,
+    tpm: Annotated[
+        str, typer.Option(help="Where the TPM is: a device, or unix:PATH of a simulator [/dev/tpmrm0].")
+    ] = "",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on [any free one].")] = 0,
     platform_policy: Annotated[
         Path | None, typer.Option(help="A file with the platform's Cedar policy.")
@@ -35,7 +44,13 @@ def up(
 ) -> None:
     """Start a service on this machine: gateway, worker and storage. Stop it with Ctrl-C."""
     _module("up").run(
-        settings(context).home, level=level, port=port, platform_policy=platform_policy, as_json=as_json
+        settings(context).home,
+        level=level,
+        attester=attester,
+        tpm=tpm,
+        port=port,
+        platform_policy=platform_policy,
+        as_json=as_json,
     )
 
 

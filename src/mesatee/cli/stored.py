@@ -20,16 +20,11 @@ from ..enclave.doors import HostClient
 from ..enclave.gateway.audit import Audited, audit
 from ..enclave.gateway.identity import SERVICE_FILE, open_service
 from ..enclave.gateway.log import Log
-from ..enclave.platform.measure import measure
-from ..enclave.platform.sealing import Sealing
-from ..enclave.platform.software import SoftwareAttester, installation_key
 from ..errors import Conflict, NotFound
 from ..protocol import limits, statements
 from ..protocol.jsonstrict import parse_object
+from . import attesters
 from .up import Founded, Process
-
-NO_MEASUREMENT = "0" * 64
-"""What keys are sealed to at level 1."""
 
 
 def check(home: Path) -> Audited:
@@ -46,14 +41,10 @@ def check(home: Path) -> Audited:
         )
     data = path.read_bytes()[: limits.REQUEST_BYTES]
     founded = statements.validate(Founded, parse_object(data), path.name)
-    measurement = fingerprint = NO_MEASUREMENT
-    if founded.level > 1:
-        mine = SoftwareAttester(installation_key(folder / "installation.key"), measure(()))
-        measurement, fingerprint = mine.measurement, mine.fingerprint
     with _alone(folder), _host(folder) as doors:
         keys = open_service(
             folder / "enclave",
-            Sealing(folder / "enclave", measurement, fingerprint),
+            attesters.sealing(founded.chosen, folder, founded.tpm),
             founded.origin,
             founded.platform_policy,
             founded.worker_trust,

@@ -37,14 +37,15 @@ def attest(
     trust = chosen.trust()
     where = config.endpoint(url or chosen.url())
     now = int(time.time())
+    kept = chosen.endorsements()()
     shown: list[Appraisal] = []
     refusal: list[MesateeError] = []
 
     def judge(peer: _core.PeerCertificate) -> Appraisal:
         # Examining decides nothing; the connection carries no request, whatever the verdict is.
-        shown.append(examine(peer.evidence, peer.spki, trust, now, "gateway"))
+        shown.append(examine(peer.evidence, peer.spki, trust, now, "gateway", kept))
         try:
-            return appraise(peer.evidence, peer.spki, trust, now, "gateway")
+            return appraise(peer.evidence, peer.spki, trust, now, "gateway", kept)
         except MesateeError as error:
             refusal.append(error)
             raise
@@ -107,9 +108,11 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Verify a receipt bundle offline, with nothing but your trust file."""
-    trust = settings(context).trust()
+    chosen = settings(context)
+    trust = chosen.trust()
     value = parse_object(files.read(receipt, limits.RESPONSE_BYTES, "receipt"), limit=limits.RESPONSE_BYTES)
-    found = verify_bundle(validate(wire.Bundle, value, "receipt bundle"), trust, int(time.time()))
+    bundle = validate(wire.Bundle, value, "receipt bundle")
+    found = verify_bundle(bundle, trust, int(time.time()), chosen.endorsements()())
 
     def human(console: Console) -> None:
         line(console, "The receipt is valid.", "bold green")

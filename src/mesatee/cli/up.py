@@ -22,18 +22,23 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
+from pydantic import Field
+
+from ..attestation.appraisal import LEVELS
+from ..attestation.endorsements import Endorsements
 from ..attestation.trust import GatewayTrust, RoleTrust, TrustPolicy
 from ..enclave import faults
 from ..enclave.gateway.monitor import LEASE_SECONDS
-from ..enclave.platform.measure import environment_digest, measure
-from ..enclave.platform.software import SoftwareAttester, installation_key
+from ..enclave.platform.measure import environment_digest
+from ..endorse.store import Store
 from ..errors import Conflict, Malformed, MesateeError, TimedOut, Unavailable, from_dict
-from ..party.config import write_service_file
+from ..party.config import read_service_file, read_trust, write_service_file
 from ..protocol import limits, statements
 from ..protocol.jsonstrict import parse_object
 from ..protocol.policy_text import DEFAULT_PLATFORM_POLICY
+from . import attesters
 from .processes import ENVIRONMENT, ProcessConfig
 
 READY_SECONDS = 60.0
@@ -227,34 +232,54 @@ class Founded(statements.Model):
     """What an embedded service keeps of how it was founded."""
 
     origin: str
-    level: Literal[1, 2]
+    level: Annotated[int, Field(ge=1, le=5)]
+    attester: str = ""
+    """As in `attesters`; empty in what older versions wrote, which knew one for each of the levels 1 and 2."""
+    tpm: str = ""
     port: int
     platform_policy: str
     worker_trust: str
     environment: str
 
+    @property
+    def chosen(self) -> str:
+        """The attester's name."""
+        return self.attester or (attesters.NONE if self.level == 1 else attesters.SOFTWARE)
+
 
 def _founding(
-    folder: Path, level: Literal[1, 2], port: int, platform_policy: str | None, say: Callable[[str], None]
+    folder: Path,
+    choice: attesters.Choice,
+    tpm: str,
+    port: int,
+    platform_policy: str | None,
+    say: Callable[[str], None],
+    endorsements: Endorsements,
 ) -> Founded:
     path = folder / "founded.json"
     if path.exists():
         found = statements.validate(
             Founded, parse_object(path.read_bytes()[: limits.REQUEST_BYTES]), path.name
         )
-        if found.level != level or (platform_policy is not None and platform_policy != found.platform_policy):
+        same = (found.chosen, found.level) == (choice.name, choice.level)
+        if not same or (platform_policy is not None and platform_policy != found.platform_policy):
             raise Conflict(
-                "this service was founded with another level or platform policy",
+                f"this service was founded with another level or platform policy: attester {found.chosen}, "
+                f"level {found.level}",
                 hint="start it as it was, or found a new one: `mesatee --home DIR up`",
             )
-        return found
+        return found.model_copy(update={"tpm": tpm})
     say("measuring this installation")
     return Founded(
         origin=f"mesatee.local/{secrets.token_hex(8)}",
-        level=level,
+        level=choice.level,
+        attester=choice.name,
+        tpm=tpm,
         port=port,
         platform_policy=platform_policy or DEFAULT_PLATFORM_POLICY,
-        worker_trust=TrustPolicy(worker=_trust(level, folder, (ENVIRONMENT,))).to_toml(),
+        worker_trust=TrustPolicy(
+            worker=attesters.trust(choice.name, folder, (ENVIRONMENT,), tpm, endorsements)
+        ).to_toml(),
         environment=environment_digest(ENVIRONMENT),
     )
 
@@ -265,23 +290,12 @@ def _write(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _trust(level: Literal[1, 2], folder: Path, environments: tuple[str, ...]) -> RoleTrust:
-    """What a process of this installation proves: pinned to this code and this installation key."""
-    if level == 1:
-        return RoleTrust(tees=("none",), minimum_level=1, measurements="any")
-    mine = SoftwareAttester(installation_key(folder / "installation.key"), measure(environments))
-    return RoleTrust(
-        tees=("software",),
-        minimum_level=2,
-        measurements=(mine.measurement,),
-        installation_keys=(mine.fingerprint,),
-    )
-
-
 def start(
     home: Path,
     *,
-    level: Literal[1, 2] = 2,
+    level: int | None = None,
+    attester: str | None = None,
+    tpm: str = "",
     port: int = 0,
     platform_policy: str | None = None,
     environ: dict[str, str] | None = None,
@@ -291,8 +305,8 @@ def start(
 ) -> Service:
     """Start the embedded service in ``home/service`` and write ``trust.toml`` and ``service.toml`` to `home`.
 
-    `environ` is added to the environment of gateway and worker. Without a worker, tasks wait.
-    Raises `Conflict` if one runs there already.
+    `level`, `attester` and `tpm` as in `attesters.choose`. `environ` is added to the environment of gateway and worker.
+    Without a worker, tasks wait. Raises `Conflict` if one runs there already, and what `attesters` raises.
     """
     folder = home / "service"
     for path in (home, folder, folder / "host", folder / "enclave", folder / "log"):
@@ -301,10 +315,14 @@ def start(
     runtime = _new_runtime(folder)
     processes: list[Process] = []
     try:
-        founded = _founding(folder, level, port, platform_policy, say)
+        choice = attesters.choose(attester, level, tpm)
+        # Before anything is quoted: the software is part of what this machine's evidence is of.
+        attesters.record(choice.name, tpm, (ENVIRONMENT,))
+        endorsements = Store(home).load()
+        founded = _founding(folder, choice, tpm, port, platform_policy, say, endorsements)
         # Before the gateway founds its service on it: a start that is killed in between can then be repeated.
         _write(folder / "founded.json", founded.model_dump_json())
-        gateway_trust = _trust(level, folder, ())
+        gateway_trust = attesters.trust(choice.name, folder, (), tpm, endorsements)
         worker_trust = TrustPolicy.from_toml(founded.worker_trust).worker
         base = ProcessConfig(
             folder=str(folder),
@@ -312,7 +330,9 @@ def start(
             origin=founded.origin,
             listen_host=LISTEN_HOST,
             listen_port=port or founded.port,
-            level=level,
+            attester=choice.name,
+            tpm=tpm,
+            home=str(home),
             platform_policy=founded.platform_policy,
             worker_trust=founded.worker_trust,
             gateway_trust=TrustPolicy().to_toml(),
@@ -367,7 +387,7 @@ def start(
             workers=list(worker_trust.measurements) if worker_trust.measurements != "any" else ["none"],
             environment=founded.environment,
             tees=list(worker_trust.tees),
-            level=level,
+            level=choice.level,
         )
         if with_worker:
             say("starting the worker")
@@ -391,6 +411,8 @@ def _client_trust(gateway: RoleTrust, worker: RoleTrust, origin: str, facts: dic
             minimum_level=gateway.minimum_level,
             measurements=gateway.measurements,
             installation_keys=gateway.installation_keys,
+            anchors=gateway.anchors,
+            allow_simulated=gateway.allow_simulated,
             log_origin=origin,
             log_key=log_key,
             service=(service,),
@@ -420,12 +442,19 @@ def running(home: Path, **options: Any) -> Iterator[Service]:
         service.stop()
 
 
-def run(home: Path, *, level: int, port: int, platform_policy: Path | None, as_json: bool) -> None:
+def run(
+    home: Path,
+    *,
+    level: int | None,
+    attester: str | None,
+    tpm: str,
+    port: int,
+    platform_policy: Path | None,
+    as_json: bool,
+) -> None:
     """`mesatee up`: start, say where, and stay until Ctrl-C or SIGTERM."""
-    if level not in (1, 2):
-        raise Malformed(
-            "this machine can be run at level 1 or 2", hint="`mesatee doctor` says why not higher"
-        )
+    if level is not None and level not in LEVELS:
+        raise Malformed(f"a level is {min(LEVELS)} to {max(LEVELS)}")
     text = platform_policy.read_text() if platform_policy else None
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -434,14 +463,19 @@ def run(home: Path, *, level: int, port: int, platform_policy: Path | None, as_j
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    service = start(home, level=1 if level == 1 else 2, port=port, platform_policy=text, say=say)
+    service = start(home, level=level, attester=attester, tpm=tpm, port=port, platform_policy=text, say=say)
     try:
+        file = read_service_file(home)
+        proven = file.level if file is not None else 1
+        simulated = read_trust(home / "trust.toml").worker.allow_simulated
         facts = {
             "url": service.url,
             "trust": str(home / "trust.toml"),
             "service": service.process("gateway").facts["service"],
             "log_key": service.process("gateway").facts["log_key"],
-            "level": level,
+            "level": proven,
+            "tees": list(file.tees) if file is not None else [],
+            "simulated": simulated,
         }
         halted = service.process("gateway").facts.get("halted")
         if halted:
@@ -449,9 +483,9 @@ def run(home: Path, *, level: int, port: int, platform_policy: Path | None, as_j
         if as_json:
             print(json.dumps({"event": "ready", **facts, "halted": halted}), flush=True)
         else:
-            print(
-                f"MesaTEE serves at {service.url}, level {level} ({'software trust' if level == 2 else 'none'})."
-            )
+            print(f"MesaTEE serves at {service.url}, level {proven} ({LEVELS[proven]}).")
+            if simulated:
+                print("Its hardware is SIMULATED: it protects nothing, and the trust file says so.")
             print(f"Clients trust it by {home / 'trust.toml'}; give that file to them by a way you trust.")
             print("Stop with Ctrl-C.", flush=True)
         while not stopped.wait(0.5):

@@ -17,6 +17,6 @@ from __future__ import annotations
 
 from . import amd, azure, intel
 from .service import Service
-from .store import Store
+from .store import Current, Store
 
-__all__ = ["Service", "Store", "amd", "azure", "intel"]
+__all__ = ["Current", "Service", "Store", "amd", "azure", "intel"]

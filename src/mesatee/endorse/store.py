@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 from ..attestation.endorsements import NOTHING, Endorsement, Endorsements
-from ..errors import Corrupt, Expired, InputError, TimedOut, TooLarge, UnsupportedVersion
+from ..errors import Corrupt, Expired, InputError, MesateeError, TimedOut, TooLarge, UnsupportedVersion
 from ..protocol import limits
 
 FILE: Final = "endorsements.json"
@@ -26,6 +28,7 @@ MODE: Final = 0o600
 LOCK_SECONDS: Final = 10.0
 """How long a writer waits for another one, in seconds; no writer holds the lock while it waits for a network."""
 _POLL_SECONDS: Final = 0.05
+_LOGGER = logging.getLogger(__name__)
 
 
 class Store:
@@ -171,4 +174,40 @@ class Store:
                 temporary.unlink()
 
 
-__all__ = ["FILE", "LOCK", "LOCK_SECONDS", "MODE", "Store"]
+class Current:
+    """What a store keeps now: read when it is made, and again whenever the file is another one. Threads may share it.
+
+    Nothing in the file has to be believed, because verifiers check the signatures and times of all that is in it. So a
+    file that cannot be read later on costs no more than new endorsements: what was read before still counts.
+    """
+
+    def __init__(self, store: Store) -> None:
+        """Raises as `Store.load`: who starts with a damaged file should know."""
+        self._store = store
+        self._lock = threading.Lock()
+        self._seen = self._mark()
+        self._kept = store.load()
+
+    def __call__(self) -> Endorsements:
+        """The collection. Costs one look at the folder unless the file has changed."""
+        with self._lock:
+            mark = self._mark()
+            if mark != self._seen:
+                # Before the file is read: if it changes meanwhile, it is read again the next time.
+                self._seen = mark
+                try:
+                    self._kept = self._store.load()
+                except MesateeError as error:
+                    _LOGGER.warning("the endorsements that were read before still count: %s", error.message)
+            return self._kept
+
+    def _mark(self) -> tuple[int, int, int] | None:
+        """What changes with the file; None where there is none."""
+        try:
+            found = self._store.path.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+__all__ = ["FILE", "LOCK", "LOCK_SECONDS", "MODE", "Current", "Store"]

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Concatenate, Final, ParamSpec, TypeVar
 
 from .. import channel
 from ..attestation.appraisal import Appraisal
+from ..attestation.endorsements import Source, nothing
 from ..attestation.trust import TrustPolicy
 from ..attestation.verify import AppraisalCache
 from ..errors import (
@@ -88,13 +89,16 @@ class Session:
         clock: Callable[[], float] = time.time,
         timeout: float = TIMEOUT_SECONDS,
         register: bool = True,
+        endorsements: Source = nothing,
     ) -> None:
         """`timeout` in seconds is for each step of a request. Without `register` the session only looks.
+        `endorsements` is asked at each appraisal for what others say of machines.
 
         Raises `Malformed` for a URL that is none; connects in `__enter__`.
         """
         self.identity = identity
         self.trust = trust
+        self.endorsements = endorsements
         self._endpoint = endpoint(url)
         self._clock = clock
         self._register = register
@@ -140,7 +144,9 @@ class Session:
 
     def _appraise(self, peer: channel.PeerCertificate) -> Appraisal:
         """Inside each handshake: the gateway is appraised, and serves the same service as at first."""
-        found = self._appraisals.appraise(peer.evidence, peer.spki, self.trust, self.now(), "gateway")
+        found = self._appraisals.appraise(
+            peer.evidence, peer.spki, self.trust, self.now(), "gateway", self.endorsements()
+        )
         if found.service is None:
             raise EvidenceRefused("the gateway's evidence names no service statement")
         if self._appraisal is not None and found.service != self._appraisal.service:

@@ -336,7 +336,7 @@ def result(
         raise Malformed("the gateway released no result")
     released = posted.result
     # 2. Receipt.
-    receipt = verify_bundle(released.bundle, session.trust, session.now())
+    receipt = verify_bundle(released.bundle, session.trust, session.now(), session.endorsements())
     if receipt.run != chosen.digest or receipt.task != view.digest:
         raise ReceiptInvalid("the receipt is of another run")
     if receipt.service != session.service.digest:

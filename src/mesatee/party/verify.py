@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from .. import _core
 from ..attestation.appraisal import Answer, Appraisal
-from ..attestation.endorsements import Endorsements
+from ..attestation.endorsements import NOTHING, Endorsements
 from ..attestation.trust import TrustPolicy
 from ..attestation.verify import appraise
 from ..errors import MesateeError, ReceiptInvalid
@@ -160,7 +160,9 @@ def _of(kind: type[T], value: object) -> T:
     return value
 
 
-def verify_bundle(bundle: wire.Bundle, trust: TrustPolicy, at: int) -> VerifiedReceipt:
+def verify_bundle(
+    bundle: wire.Bundle, trust: TrustPolicy, at: int, endorsements: Endorsements = NOTHING
+) -> VerifiedReceipt:
     """Verify a receipt bundle with nothing but a trust policy, at `at` (Unix seconds).
 
     1. Service: the statement is signed by its log key and pinned by the trust policy.
@@ -195,11 +197,13 @@ def verify_bundle(bundle: wire.Bundle, trust: TrustPolicy, at: int) -> VerifiedR
     with _step(4, "log record"):
         record = _record(bundle, head, envelope, receipt)
     with _step(5, "gateway"):
-        endorsements = _endorsements(bundle, receipt)
-        appraised = _gateway(bundle, receipt, trust, record.time, endorsements)
+        inside = _endorsements(bundle, receipt)
+        # What the reader has collected counts, too, where it is newer.
+        theirs = inside.merged(endorsements.items)
+        appraised = _gateway(bundle, receipt, trust, record.time, theirs)
         _must(appraised.service == service.digest, "its evidence vouches for another service statement")
     with _step(6, "worker"):
-        worker = _worker(bundle, receipt, service, trust, record.time, endorsements)
+        worker = _worker(bundle, receipt, service, trust, record.time, (inside, theirs))
     with _step(7, "task"):
         author, task = _signed(bundle.task, receipt.task, statements.TaskStatement, service)
         _task(task, receipt)
@@ -323,8 +327,9 @@ def _worker(
     service: Service,
     trust: TrustPolicy,
     at: int,
-    endorsements: Endorsements,
+    endorsements: tuple[Endorsements, Endorsements],
 ) -> Appraisal:
+    inside, collected = endorsements
     der = b64decode(bundle.worker_certificate, max_bytes=limits.CERTIFICATE_BYTES)
     said = receipt.worker
     _must(hashlib.sha256(der).hexdigest() == said.certificate, "the certificate is not the receipt's")
@@ -333,7 +338,7 @@ def _worker(
     # The service's own rule is what the gateway applied; the owner's own trust policy decides for the owner.
     theirs = TrustPolicy.from_toml(service.said.worker_trust)
     embedded = Appraisal.from_dict(receipt.appraisals.worker)
-    again = appraise(certificate.evidence, certificate.spki, theirs, embedded.at, "worker", endorsements)
+    again = appraise(certificate.evidence, certificate.spki, theirs, embedded.at, "worker", inside)
     _must(again == embedded, "the appraisal in the receipt is not what the evidence gives")
     _must(
         embedded.at - limits.CLOCK_SKEW_SECONDS
@@ -345,7 +350,7 @@ def _worker(
         embedded.at <= at + limits.CLOCK_SKEW_SECONDS,
         "the appraisal in the receipt is newer than the receipt",
     )
-    found = appraise(certificate.evidence, certificate.spki, trust, at, "worker", endorsements)
+    found = appraise(certificate.evidence, certificate.spki, trust, at, "worker", collected)
     proven = (found.measurement or "none", found.level, found.tee, found.simulated, found.evidence_digest)
     _must(
         proven == (said.measurement, said.level, said.tee, said.simulated, said.evidence),

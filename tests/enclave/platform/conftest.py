@@ -75,9 +75,16 @@ class SwTpm:
         self.stop()
         self.start()
 
+    def wipe(self) -> None:
+        """Another TPM in its place."""
+        self.stop()
+        for path in self.folder.glob("tpm2-*"):
+            path.unlink()
+        self.start()
 
-@pytest.fixture
-def swtpm() -> Iterator[SwTpm]:
+
+@contextlib.contextmanager
+def swtpm_running() -> Iterator[SwTpm]:
     """A fresh TPM. Its folder has a short name: a socket's path has at most 107 bytes."""
     required("swtpm")
     with tempfile.TemporaryDirectory(prefix="mt-") as folder:
@@ -87,6 +94,12 @@ def swtpm() -> Iterator[SwTpm]:
             yield tpm
         finally:
             tpm.stop()
+
+
+@pytest.fixture
+def swtpm() -> Iterator[SwTpm]:
+    with swtpm_running() as tpm:
+        yield tpm
 
 
 @pytest.fixture(scope="module")

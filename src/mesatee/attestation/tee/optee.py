@@ -111,10 +111,13 @@ def appraise(response: Response, key: keys.PublicKey | None, trusted: frozenset[
 
 def check(files: Mapping[str, bytes], at: int | None, policy: CorpusPolicy) -> Verdict:
     """Appraise one case: roles ``response`` and ``nonce``, and ``public_key`` or ``exponent`` and ``modulus``.
+    For ``response`` there may be ``digest`` and ``signature``, as the attester takes it apart.
 
     There is no vendor's root, and the corpus policy takes no anchor from such a case: nothing is affirmed. Raises
     `Malformed`, `TooLarge` or `UnsupportedVersion`.
     """
+    if "response" not in files and {"digest", "signature"} <= files.keys():
+        files = {**files, "response": files["digest"] + files["signature"]}
     for role in ("response", "nonce"):
         if role not in files:
             raise Malformed(f"an OP-TEE case has no file with the role {role!r}")

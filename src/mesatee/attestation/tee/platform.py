@@ -11,6 +11,7 @@ that the policy pins, whatever the bundle holds.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from mesatee.attestation import corpus
@@ -67,6 +68,14 @@ def verify(bundle: Bundle, trust: RoleTrust, at: int) -> Proof:
     3. The report data that the evidence vouches for.
     4. What the policy has against the platform (`objections`).
     """
+    verdict, proof = judge(bundle, trust, at)
+    return replace(proof, report_data=_report_data(bundle.tee, verdict))
+
+
+def judge(bundle: Bundle, trust: RoleTrust, at: int) -> tuple[Verdict, Proof]:
+    """`verify` without step 3, for evidence that nobody shows as his own: the proof's report data is empty, so that it
+    vouches for no claims at all.
+    """
     # 1. Verdict.
     verdict = corpus.check(
         bundle.tee, bundle.files, at, corpus.CorpusPolicy(devices=frozenset(trust.anchors))
@@ -79,20 +88,19 @@ def verify(bundle: Bundle, trust: RoleTrust, at: int) -> Proof:
         if not isinstance(anchor, str) or anchor not in trust.anchors:
             chain = Answer.REFUSED
             reasons.append(f"device key {anchor or '(not named)'} is not one that the policy names")
-    # 3. Binding.
     level = verdict.level if chain is Answer.AFFIRMED and verdict.tier is not Status.CONTRAINDICATED else 1
     # A replay or binding that failed inside the evidence is as bad as a forged signature.
     signature = verdict.signature
     if Answer.REFUSED in (verdict.replay, verdict.binding):
         signature = Answer.REFUSED
     against = objections(bundle.tee, verdict, trust)
-    return Proof(
+    proof = Proof(
         level=level,
         level_reason=LEVEL_REASONS.get(level, LEVELS[level]),
         simulated=verdict.simulated,
         hardware=not verdict.simulated,
         measurement=verdict.measurement,
-        report_data=_report_data(bundle.tee, verdict),
+        report_data=b"",
         signature=signature,
         chain=Answer.REFUSED if verdict.revocation is Answer.REFUSED else chain,
         tcb=_tcb(bundle.tee, verdict, trust),
@@ -103,6 +111,7 @@ def verify(bundle: Bundle, trust: RoleTrust, at: int) -> Proof:
         claims=verdict.claims,
         vector=_vector(verdict, chain, trust),
     )
+    return verdict, proof
 
 
 def _report_data(tee: str, verdict: Verdict) -> bytes:
@@ -192,4 +201,4 @@ def validate(proof: Proof, claims: Claims, trust: RoleTrust) -> tuple[str, ...]:
 
 TEE: Final = Tee("platform", parse, verify, validate, complete)
 
-__all__ = ["LEVEL_REASONS", "TEE", "complete", "objections", "parse", "validate", "verify"]
+__all__ = ["LEVEL_REASONS", "TEE", "complete", "judge", "objections", "parse", "validate", "verify"]

@@ -37,6 +37,10 @@ from mesatee.protocol import limits
 GOOGLE_ROOT: Final = bytes.fromhex("594759594b9b61524f6c8ef668f7177f7b9066bc0674f2f49fe9e052be78beb2")
 """SHA-256 of "EK/AK CA Root", which certifies the attestation keys of Google's virtual machines."""
 LEVEL: Final = 3
+SIMULATORS: Final = frozenset({0x2019_1023_0016_3636, 0x2024_0125_0012_0000})
+"""firmwareVersion of libtpms 0.9 and 0.10, the library in swtpm and in emulators' virtual TPMs, as it stands in quotes
+of keys of the endorsement hierarchy; of others a TPM obfuscates it. Such a TPM is a program of whoever runs the
+machine. That a quote has another version proves no hardware: for that the attestation key is pinned, or certified."""
 BOOT_PCRS: Final = frozenset(range(8))
 """What the firmware and what it starts are measured into (PFP 3.3.4)."""
 _STRENGTH: Final = ("sha1", "sha256", "sha384", "sha512")
@@ -55,6 +59,8 @@ class Measured:
     measurement: str = ""
     values: bool = False
     """The values of all PCRs of each quote are proven."""
+    simulated: bool = False
+    """The TPM that signed says that it is a program."""
     boot: bool = False
     """The values of PCR 0 to 7 of one bank are proven."""
 
@@ -190,6 +196,7 @@ def _fresh(found: Measured, attest: Attest, nonces: Sequence[bytes]) -> None:
 
 def _describe(found: Measured, attest: Attest, proven: Pcrs) -> None:
     found.measurement = attest.digest.hex()
+    found.simulated = attest.firmware in SIMULATORS
     found.claims |= {
         "tpm.nonce": attest.extra.hex(),
         "tpm.clock_ms": attest.clock,
@@ -282,6 +289,7 @@ def check(files: Mapping[str, bytes], at: int | None, policy: CorpusPolicy) -> V
         best=Status.AFFIRMING if found.values else Status.NONE,
         measurement=found.measurement,
         claims=found.claims,
+        simulated=found.simulated,
     )
     verdict = replace(verdict, replay=found.replay)
     return verdict if verdict.tier in (Status.AFFIRMING, Status.NONE) else replace(verdict, claims={})
@@ -289,6 +297,7 @@ def check(files: Mapping[str, bytes], at: int | None, policy: CorpusPolicy) -> V
 
 __all__ = [
     "GOOGLE_ROOT",
+    "SIMULATORS",
     "Attest",
     "Measured",
     "Public",

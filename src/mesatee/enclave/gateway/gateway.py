@@ -21,10 +21,10 @@ from ..._core import (
     parse_certificate,
     spki,
 )
-from ...attestation.endorsements import NOTHING, Endorsements
+from ...attestation.endorsements import Source, nothing
 from ...attestation.evidence import Claims
 from ...attestation.trust import TrustPolicy
-from ...attestation.verify import AppraisalCache
+from ...attestation.verify import AppraisalCache, relevant
 from ...channel.uvicorn_protocol import CONNECTION_AGE_SECONDS, AttestedServer
 from ...errors import (
     Denied,
@@ -79,8 +79,6 @@ class GatewayConfig:
     host: str = "127.0.0.1"
     port: int = 0
     lease_seconds: int = LEASE_SECONDS
-    endorsements: Endorsements = NOTHING
-    """What was collected about the workers' machines; those of no other, for receipt bundles carry it."""
 
 
 class Gateway:
@@ -96,8 +94,10 @@ class Gateway:
         blobs: Blobs,
         forks: ForkProofs,
         clock: Callable[[], float] = time.time,
+        endorsements: Source = nothing,
     ) -> None:
         self.config = config
+        self._endorsements = endorsements
         self._forks = forks
         self.blobs = blobs
         self._queue = queue
@@ -202,7 +202,6 @@ class Gateway:
         """Serve until stopped. `ready` gets the port."""
         sys.setswitchinterval(SWITCH_SECONDS)
         await asyncio.to_thread(self._store_public, self._certificate)
-        await asyncio.to_thread(self._store_public, self.config.endorsements.encode())
         await self._begin_epoch()
         listener = Listener(
             self.config.host,
@@ -266,15 +265,17 @@ class Gateway:
         if certificate.evidence is None:
             return Peer("party", key, certificate.der, None)
         at = int(self._clock())
+        # Cut to this machine's: receipt bundles carry them.
+        endorsements = relevant(certificate.evidence, self._endorsements())
         appraisal = self._appraisals.appraise(
             certificate.evidence,
             certificate.spki,
             self._worker_trust,
             at,
             role="worker",
-            endorsements=self.config.endorsements,
+            endorsements=endorsements,
         )
-        return Peer("worker", key, certificate.der, appraisal)
+        return Peer("worker", key, certificate.der, appraisal, endorsements)
 
     def current(self, peer: Peer) -> Peer:
         """The peer of a connection as it is to be seen now: an appraisal of age is made again before it counts.
@@ -365,6 +366,7 @@ class Gateway:
         """Key release for one attempt."""
         environments = frozenset(peer.appraisal.environments.values()) if peer.appraisal else frozenset()
         await asyncio.to_thread(self._store_public, peer.certificate)
+        await asyncio.to_thread(self._store_public, peer.endorsements.encode())
         granted = await self.monitor.grant(peer, facts, environments, ticket, key)
         await self._notify()
         return self._grant_reply(granted, peer)
@@ -402,7 +404,7 @@ class Gateway:
             inputs=inputs,
             worker=granted.grant.worker,
             appraisal=peer.appraisal.as_dict() if peer.appraisal else {},
-            endorsements=self.config.endorsements.digest,
+            endorsements=peer.endorsements.digest,
             arguments={**defaults, **task.arguments},
             outputs={name: formats.get(name, "bytes") for name in task.outputs},
             limits=task.limits,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...attestation.appraisal import Appraisal
+from ...attestation.endorsements import NOTHING, Endorsements
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,8 @@ class Peer:
     key: str
     certificate: bytes
     appraisal: Appraisal | None
+    endorsements: Endorsements = NOTHING
+    """With whose help a worker was appraised."""
 
 
 __all__ = ["Peer"]

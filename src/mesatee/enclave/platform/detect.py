@@ -34,6 +34,8 @@ class Candidate:
     """In words: what is there, or why it is not to be used."""
     open: Callable[[], Collector] | None = None
     """Makes the collector; None if the interface is absent."""
+    simulated: bool = False
+    """It says itself that it is software."""
 
     @property
     def present(self) -> bool:
@@ -160,7 +162,9 @@ def _tpm(root: Path, kernel: Kernel, tpm: str) -> Candidate:
     except MesateeError as error:
         return Candidate(interface, "tpm", 3, error.message)
     there = f"a TPM 2.0 of {vendor}" + (", which is a simulator and proves nothing" if simulated else "")
-    return Candidate(interface, "tpm", 3, there, lambda: TpmCollector(tpm, root=root, kernel=kernel))
+    return Candidate(
+        interface, "tpm", 3, there, lambda: TpmCollector(tpm, root=root, kernel=kernel), simulated
+    )
 
 
 def _azure(root: Path, kernel: Kernel, tpm: str) -> Candidate:

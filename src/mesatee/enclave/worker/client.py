@@ -10,6 +10,7 @@ import httpx
 
 from ..._core import PeerCertificate, SigningKey, make_certificate, spki
 from ...attestation.appraisal import Appraisal
+from ...attestation.endorsements import Source, nothing
 from ...attestation.evidence import Claims
 from ...attestation.trust import TrustPolicy
 from ...attestation.verify import appraise
@@ -33,8 +34,15 @@ class GatewayClient:
     """Mutually attested. Thread-safe."""
 
     def __init__(
-        self, host: str, port: int, attester: Attester, trust: TrustPolicy, environments: Mapping[str, str]
+        self,
+        host: str,
+        port: int,
+        attester: Attester,
+        trust: TrustPolicy,
+        environments: Mapping[str, str],
+        endorsements: Source = nothing,
     ) -> None:
+        self._endorsements = endorsements
         self._where = (host, port)
         self._attester = attester
         self._environments = environments
@@ -66,7 +74,8 @@ class GatewayClient:
             self._open()
 
     def _appraise(self, certificate: PeerCertificate) -> Appraisal:
-        return appraise(certificate.evidence, certificate.spki, self._trust, int(time.time()), "gateway")
+        now, endorsements = int(time.time()), self._endorsements()
+        return appraise(certificate.evidence, certificate.spki, self._trust, now, "gateway", endorsements)
 
     def seen(self) -> tuple[str, Appraisal]:
         """SHA-256 of the certificate of the gateway of the newest connection, and the appraisal that let it in.

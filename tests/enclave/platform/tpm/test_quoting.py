@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -14,7 +15,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from tests.enclave.platform.conftest import SwTpm, required
 
-from mesatee.attestation.evidence import report_data
+from mesatee._core import SigningKey, spki
+from mesatee.attestation.bundle import Bundle
+from mesatee.attestation.corpus import CorpusPolicy
+from mesatee.attestation.evidence import Claims, decode, report_data
+from mesatee.attestation.tee import tpm
+from mesatee.attestation.trust import RoleTrust, TrustPolicy
+from mesatee.attestation.verify import appraise
+from mesatee.enclave.platform.collect import PlatformAttester
 from mesatee.enclave.platform.tpm import quoting
 from mesatee.enclave.platform.tpm.commands import (
     NV_AUTH_READ,
@@ -23,10 +31,16 @@ from mesatee.enclave.platform.tpm.commands import (
     Tpm,
 )
 from mesatee.enclave.platform.tpm.public import Algorithm, Public, ak_template
-from mesatee.enclave.platform.tpm.quoting import EVENT_LOG, TpmCollector, quote_with_pcrs
+from mesatee.enclave.platform.tpm.quoting import (
+    EVENT_LOG,
+    PINNED_PCRS,
+    RUNTIME_PCR,
+    TpmCollector,
+    quote_with_pcrs,
+)
 from mesatee.enclave.platform.tpm.transport import connect
 from mesatee.enclave.platform.tpm.wire import ENDORSEMENT, Reader
-from mesatee.errors import KeyRefused, Malformed, TooLarge, Unavailable
+from mesatee.errors import Conflict, EvidenceRefused, KeyRefused, Malformed, TooLarge, Unavailable
 
 ALGORITHMS: tuple[Algorithm, ...] = ("ecc", "rsa")
 DATA = report_data(b"claims")
@@ -78,7 +92,7 @@ def test_a_quote_verifies_and_is_about_the_pcrs(swtpm: SwTpm, algorithm: Algorit
     nonce, digest = quoted(files)
     assert nonce.ljust(64, b"\0") == DATA
     values = json.loads(files["pcrs"])["sha256"]
-    assert list(values) == [str(pcr) for pcr in range(24)]
+    assert list(values) == [str(pcr) for pcr in PINNED_PCRS]
     assert digest == hashlib.sha256(b"".join(map(bytes.fromhex, values.values()))).digest()
     attributes = Public.parse(files["ak_public_tpmt"]).attributes
     assert attributes & 0x50072 == 0x50072, "restricted, signing, made by and fixed to this TPM"
@@ -221,3 +235,54 @@ def test_report_data_of_another_size(swtpm: SwTpm) -> None:
     for size in (0, 32, 63, 65):
         with pytest.raises(Malformed):
             TpmCollector(swtpm.address).collect(bytes(size))
+
+
+def test_the_software_is_measured_once_for_a_boot(swtpm: SwTpm) -> None:
+    collector = TpmCollector(swtpm.address)
+    before = json.loads(collector.collect(DATA).files["pcrs"])["sha256"]
+    collector.record("ab" * 32)
+    collector.record("ab" * 32)
+    after = json.loads(collector.collect(DATA).files["pcrs"])["sha256"]
+    once = hashlib.sha256(bytes(32) + hashlib.sha256(b"\xab" * 32).digest()).hexdigest()
+    assert after == {**before, str(RUNTIME_PCR): once}
+    with pytest.raises(Conflict, match="already holds"):
+        collector.record("cd" * 32)
+    assert json.loads(collector.collect(DATA).files["pcrs"])["sha256"] == after
+    swtpm.restart()
+    collector.record("cd" * 32)
+    for wrong in ("", "AB" * 32, "ab" * 31):
+        with pytest.raises(Malformed):
+            collector.record(wrong)
+
+
+def test_evidence_is_judged_as_what_it_is(swtpm: SwTpm) -> None:
+    """What the attester sends is what the verifier takes: report data, measurement, key, and that it is software."""
+    key = spki(SigningKey.generate().public)
+    mine = PlatformAttester(TpmCollector(swtpm.address))
+    sent = mine.evidence(Claims.of_key(key, "worker"))
+    bundle = Bundle.parse(decode(sent).body)
+    found = tpm.check(bundle.files, None, CorpusPolicy())
+    assert found.simulated
+    assert found.claims["tpm.nonce"] == report_data(decode(sent).claims_bytes)[:32].hex()
+    anchor = str(found.claims["anchor"])
+    pinned = RoleTrust(
+        tees=("tpm",),
+        minimum_level=3,
+        measurements=(found.measurement,),
+        anchors=(anchor,),
+        allow_simulated=True,
+    )
+    assert appraise(sent, key, TrustPolicy(worker=pinned), 1, "worker").level == 3
+    # The same key, quoted again, is the same anchor and measurement; another boot is not.
+    again = mine.evidence(Claims.of_key(key, "worker"))
+    assert appraise(again, key, TrustPolicy(worker=pinned), 1, "worker").measurement == found.measurement
+    TpmCollector(swtpm.address).extend(8, b"another kernel")
+    with pytest.raises(EvidenceRefused, match="measurement"):
+        appraise(mine.evidence(Claims.of_key(key, "worker")), key, TrustPolicy(worker=pinned), 1, "worker")
+    for change in ({"anchors": ("00" * 32,)}, {"allow_simulated": False}):
+        with pytest.raises(EvidenceRefused):
+            appraise(sent, key, TrustPolicy(worker=dataclasses.replace(pinned, **change)), 1, "worker")  # type: ignore[arg-type]
+    # On another channel key it is nobody's.
+    other = spki(SigningKey.generate().public)
+    with pytest.raises(EvidenceRefused, match="channel key"):
+        appraise(sent, other, TrustPolicy(worker=pinned), 1, "worker")

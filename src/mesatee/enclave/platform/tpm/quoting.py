@@ -19,18 +19,26 @@ from types import MappingProxyType
 from typing import Final
 
 from mesatee.attestation.bundle import Bundle
+from mesatee.attestation.evidence import unhex
 from mesatee.enclave.platform.collect import nonce_of
 from mesatee.enclave.platform.kernel import Kernel, Linux, read_file, reported
 from mesatee.enclave.platform.tpm.commands import Key, Quoted, Tpm
 from mesatee.enclave.platform.tpm.public import Algorithm, ak_template, ek_template
 from mesatee.enclave.platform.tpm.transport import connect
-from mesatee.enclave.platform.tpm.wire import ENDORSEMENT, PCRS, SHA256, Reader, selection
-from mesatee.errors import Malformed, NotFound, Unavailable
+from mesatee.enclave.platform.tpm.wire import ENDORSEMENT, SHA256, Reader, selection
+from mesatee.errors import Conflict, Malformed, NotFound, Unavailable
 
 EVENT_LOG: Final = Path("sys/kernel/security/tpm0/binary_bios_measurements")
 """The firmware's event log (TCG PC Client Platform Firmware Profile), below the root."""
 EVENT_LOG_BYTES: Final = 1024 * 1024
 """An event log, in bytes, as the kernel may show it. Evidence in a certificate must be smaller still."""
+RUNTIME_PCR: Final = 13
+"""Where the launcher extends the measurement of this software: a register that no reset short of the machine's clears,
+and that firmware, boot loader and kernel leave at zero (systemd uses it only for system extension images)."""
+PINNED_PCRS: Final = (*range(10), 12, RUNTIME_PCR, 14)
+"""What evidence quotes by default, so that one boot gives one measurement, which a trust file can pin: firmware and
+boot loader (0 to 7), kernel and command line (8, 9, 12), keys of the boot loader (14) and this software. Left out is
+what changes while a system runs: 10 (IMA's), 11 and 15 (systemd's), and from 16 on what can be reset."""
 AK_NAME_CLAIM: Final = "tpm-ak-name"
 """The claim by which an enclave's evidence names the TPM's attestation key."""
 _QUOTES: Final = 3
@@ -87,7 +95,7 @@ class TpmCollector:
         where: str = "",
         *,
         algorithm: Algorithm = "ecc",
-        pcrs: Iterable[int] = range(PCRS),
+        pcrs: Iterable[int] = PINNED_PCRS,
         root: Path = Path("/"),
         kernel: Kernel | None = None,
     ) -> None:
@@ -96,7 +104,9 @@ class TpmCollector:
         self._connect: Callable[[], Tpm] = lambda: Tpm(connect(where, root, self._kernel))
         self._algorithm: Algorithm = algorithm
         self._pcrs = tuple(sorted(set(pcrs)))
-        self._log = root / EVENT_LOG
+        # This machine's log is of its own TPM: no simulator's quote leads to it.
+        foreign = where.startswith(("unix:", "tcp:")) and root == Path("/")
+        self._log = None if foreign else root / EVENT_LOG
         selection(self._pcrs)
 
     @property
@@ -140,6 +150,8 @@ class TpmCollector:
 
     def _event_log(self) -> bytes | None:
         """None where the kernel shows none: a verifier then knows PCRs, but not what went into them."""
+        if self._log is None:
+            return None
         try:
             with reported("the TPM's event log"):
                 return bytes(read_file(self._kernel, self._log, EVENT_LOG_BYTES))
@@ -157,6 +169,25 @@ class TpmCollector:
     def _activate(self, tpm: Tpm, ak: Key, credential: bytes, encrypted: bytes) -> bytes:
         with tpm.primary(ENDORSEMENT, ek_template(self._algorithm)) as ek:
             return tpm.activate_credential(ak.handle, ek.handle, credential, encrypted)
+
+    def record(self, measurement: str) -> None:
+        """Extend `RUNTIME_PCR` by a measurement (hex of a digest), unless this boot has it already.
+
+        Raises `Conflict` if something else was extended since the machine started: another version ran, and what it
+        left behind is part of this boot.
+        """
+        digest = hashlib.sha256(unhex(measurement)).digest()
+        once = hashlib.sha256(bytes(len(digest)) + digest).digest()
+        with self._connect() as tpm:
+            found = tpm.pcr_read([RUNTIME_PCR])[RUNTIME_PCR]
+            if found == once:
+                return
+            if any(found):
+                raise Conflict(
+                    f"PCR {RUNTIME_PCR} already holds the measurement of something else",
+                    hint="another version ran since the machine started: start the machine anew",
+                )
+            tpm.pcr_extend(RUNTIME_PCR, digest, SHA256)
 
     def extend(self, pcr: int, measured: bytes) -> None:
         """Extend a PCR by SHA-256 of `measured`, e.g. the launcher's measurement of code and environment."""
@@ -182,6 +213,8 @@ __all__ = [
     "AK_NAME_CLAIM",
     "EVENT_LOG",
     "EVENT_LOG_BYTES",
+    "PINNED_PCRS",
+    "RUNTIME_PCR",
     "TpmCollector",
     "certificate_of",
     "pcr_json",

@@ -27,7 +27,7 @@ from ...protocol.doors import Record, Records
 from ...protocol.jsonstrict import canonical, parse_object
 from .permit import Action, Permit
 
-READ_AHEAD = 2
+READ_AHEAD = 3
 """Reads that the host has been asked for during replay while a batch is looked at: it never waits for the next one."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mesatee import _core
+from mesatee.attestation.endorsements import nothing
 from mesatee.errors import (
     Conflict,
     DigestMismatch,
@@ -34,6 +35,7 @@ class Shelf:
 
     def __init__(self, vector: Any, who: Identity) -> None:
         self.vector, self.identity, self.trust = vector, who, vector.trust
+        self.endorsements = nothing
         self.service = check_service(vector.service.envelope.as_dict(), vector.trust)
         with (
             os.fdopen(os.memfd_create("p"), "w+b") as plain,

@@ -200,6 +200,8 @@ def verify_bundle(
         inside = _endorsements(bundle, receipt)
         # What the reader has collected counts, too, where it is newer.
         theirs = inside.merged(endorsements.items)
+        for signed in endorsements.references:
+            theirs = theirs.with_reference(signed)
         appraised = _gateway(bundle, receipt, trust, record.time, theirs)
         _must(appraised.service == service.digest, "its evidence vouches for another service statement")
     with _step(6, "worker"):

@@ -6,14 +6,19 @@ what was found interesting stays for the next time.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from tests.fuzz.attestation import TARGETS, Target, at_limits, seeds_of
+
+from mesatee.errors import MesateeError
 
 SECONDS = int(os.environ.get("MESATEE_FUZZ_SECONDS", "60"))
 HANG_SECONDS = 20
@@ -24,22 +29,32 @@ INPUT_BYTES = 128 * 1024
 HARNESS = Path(__file__).with_name("harness.py")
 PARSERS = ("envelope", "wire", "age", "tile", "checkpoint", "frames", "child", "certificate", "evidence")
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed"),
-]
+CPU_SECONDS = 1.0
+"""Longer over one piece of evidence is a hang."""
+CASES = Path(os.environ.get("MESATEE_SHARED", "../shared")).resolve() / "evidence"
+
+pytestmark = pytest.mark.slow
+needs_atheris = pytest.mark.skipif(
+    importlib.util.find_spec("atheris") is None, reason="atheris is not installed"
+)
+needs_cases = pytest.mark.skipif(
+    not CASES.is_dir(), reason="captured evidence, the seeds, is not here (MESATEE_SHARED)"
+)
 
 
-def fuzz(parser: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def fuzz(
+    parser: str, folder: Path, *options: str, size: int = INPUT_BYTES
+) -> subprocess.CompletedProcess[str]:
     kept = os.environ.get("MESATEE_FUZZ_CORPUS")
     corpus = Path(kept) / parser if kept else folder / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
-    limits = [f"-timeout={HANG_SECONDS}", f"-rss_limit_mb={MEMORY_MIB}", f"-max_len={INPUT_BYTES}"]
+    limits = [f"-timeout={HANG_SECONDS}", f"-rss_limit_mb={MEMORY_MIB}", f"-max_len={size}"]
     command = [sys.executable, str(HARNESS), parser, *limits, "-print_final_stats=1", *options, str(corpus)]
     # What crashes it is written to where it runs.
     return subprocess.run(
         command,
         cwd=folder,
+        env={**os.environ, "MESATEE_SHARED": str(CASES.parent)},
         capture_output=True,
         text=True,
         timeout=SECONDS + 120,
@@ -48,9 +63,8 @@ def fuzz(parser: str, folder: Path, *options: str) -> subprocess.CompletedProces
     )
 
 
-@pytest.mark.parametrize("parser", PARSERS)
-def test_nothing_but_our_errors(parser: str, tmp_path: Path) -> None:
-    done = fuzz(parser, tmp_path, f"-max_total_time={SECONDS}")
+def clean(parser: str, tmp_path: Path, least: int, size: int = INPUT_BYTES) -> None:
+    done = fuzz(parser, tmp_path, f"-max_total_time={SECONDS}", size=size)
     runs = re.search(r"stat::number_of_executed_units: *(\d+)", done.stderr)
     covered = re.findall(r"cov: (\d+)", done.stderr)
     crashes = [path for kind in ("crash", "timeout", "oom", "leak") for path in tmp_path.glob(f"{kind}-*")]
@@ -58,10 +72,39 @@ def test_nothing_but_our_errors(parser: str, tmp_path: Path) -> None:
     assert done.returncode == 0, f"{shown}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     assert not crashes
     assert runs
-    assert int(runs[1]) > 100
+    assert int(runs[1]) > least
     print(f"\n{parser}: {runs[1]} inputs, {covered[-1]} branches reached")
 
 
+@needs_atheris
+@pytest.mark.parametrize("parser", PARSERS)
+def test_nothing_but_our_errors(parser: str, tmp_path: Path) -> None:
+    clean(parser, tmp_path, 100)
+
+
+@needs_atheris
+@needs_cases
+@pytest.mark.parametrize("parser", TARGETS)
+def test_nothing_but_our_errors_of_evidence(parser: str, tmp_path: Path) -> None:
+    """The harness also counts each input's time."""
+    clean(parser, tmp_path, 50, TARGETS[parser].limit + 64)
+
+
+@needs_cases
+@pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))
+def test_no_hang_at_the_limits(target: Target) -> None:
+    """A fuzzer seldom gets to inputs of megabytes, and its instruments slow them down."""
+    seeds = seeds_of(target)
+    assert seeds
+    for seed in (seeds[0], seeds[-1]):
+        for data in at_limits(target, seed):
+            start = time.process_time()
+            with contextlib.suppress(MesateeError):
+                target.parse(data)
+            assert time.process_time() - start < CPU_SECONDS, (len(data), data[:20])
+
+
+@needs_atheris
 def test_a_planted_error_is_found(tmp_path: Path) -> None:
     """Control: a parser that raises something else is caught, and its input kept."""
     done = fuzz("planted", tmp_path, "-max_total_time=20", "-runs=200000")

@@ -9,7 +9,6 @@ import importlib
 import importlib.util
 import json
 import os
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ from mesatee.attestation import corpus
 from mesatee.attestation.appraisal import Answer, Status
 from mesatee.attestation.tee import dcap, dcap_collateral, dcap_quote, dcap_tcb
 from mesatee.attestation.verdict import Verdict
-from mesatee.errors import MesateeError
 
 ROOT = Path(os.environ.get("MESATEE_SHARED", "../shared")) / "evidence"
 POLICY = corpus.CorpusPolicy()
@@ -220,60 +218,6 @@ def test_another_nonce_is_refused() -> None:
     assert case.verdict().binding is Answer.AFFIRMED
     found = case.verdict(case.files | {"nonce": b"\x01" * 64})
     assert (found.tier, found.binding) == (Status.CONTRAINDICATED, Answer.REFUSED)
-
-
-# -- mutation -----------------------------------------------------------------------------------------
-
-
-def flips(case: Case, role: str, count: int | None) -> Iterator[tuple[int, dict[str, bytes]]]:
-    data = case.files[role]
-    size = dcap_quote.parse(data).length if role == "quote" else len(data)
-    bits = range(size * 8)
-    for bit in bits if count is None else random.Random(case.id).sample(bits, count):
-        changed = bytearray(data)
-        changed[bit // 8] ^= 1 << bit % 8
-        yield (
-            bit,
-            {"quote": case.files["quote"], "collateral": case.files["collateral"], role: bytes(changed)},
-        )
-
-
-def mutate(case: Case, role: str, count: int | None) -> None:
-    plain = case.verdict({"quote": case.files["quote"], "collateral": case.files["collateral"]})
-    check = importlib.import_module(f"mesatee.attestation.tee.{case.meta['tee']}").check
-    for bit, files in flips(case, role, count):
-        try:
-            found = check(files, case.at, POLICY)
-        except MesateeError:
-            continue
-        if found.tier in (Status.AFFIRMING, Status.WARNING):
-            same = (found.tier, found.tcb_status, found.claims) == (
-                plain.tier,
-                plain.tcb_status,
-                plain.claims,
-            )
-            assert same, f"bit {bit} of {role}"
-
-
-@need
-@good
-@pytest.mark.parametrize("role", ["quote", "collateral"])
-def test_a_flipped_bit_never_says_other_things(case: Case, role: str) -> None:
-    mutate(case, role, 200)
-
-
-@need
-@good
-@pytest.mark.slow
-def test_no_flipped_bit_of_a_quote_says_other_things(case: Case) -> None:
-    mutate(case, "quote", None)
-
-
-@need
-@good
-@pytest.mark.slow
-def test_many_flipped_bits_of_collateral_say_nothing_else(case: Case) -> None:
-    mutate(case, "collateral", 10_000)
 
 
 # -- parsing ------------------------------------------------------------------------------------------

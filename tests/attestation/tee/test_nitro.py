@@ -193,21 +193,6 @@ def test_documents_in_wrappings_and_under_other_names():
             assert verdict.tier is Status.AFFIRMING, (role, data[:20], verdict.reasons)
 
 
-def mutation(every: bool) -> None:
-    meta, files = tokens.case("nitro", "veracruz-valid")
-    at = int(meta["at"] and 1_668_034_320)
-    tokens.never_affirmed("nitro", files, at, ["document"], every)
-
-
-def test_no_flipped_bit_is_affirmed():
-    mutation(every=False)
-
-
-@pytest.mark.slow
-def test_no_flipped_bit_at_all_is_affirmed():
-    mutation(every=True)
-
-
 @QUICK
 @given(mutated(build()))
 def test_hostile_bytes(data: bytes):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.conftest import Lab
+from tests.e2e.test_command_line import Shell
 from tests.enclave.platform.conftest import SwTpm, swtpm_running
 
 from mesatee.attestation.trust import TrustPolicy
@@ -122,6 +123,21 @@ def test_keys_stay_sealed_after_another_boot(tmp_path: Path, fresh: Callable[...
         TpmCollector(tpm.address).extend(4, b"another boot loader")
         with pytest.raises(KeyRefused):
             up.start(home, attester="tpm", tpm=tpm.address, with_worker=False)
+
+
+def test_the_command_line_says_what_it_proves(tmp_path: Path) -> None:
+    shell = Shell(tmp_path / "home")
+    assert shell.refused("up", "--attester", "tpm", "--tpm", f"unix:{tmp_path}/nothing") == "unavailable"
+    assert shell.refused("up", "--attester", "abacus") == "malformed"
+    assert shell.refused("up", "--level", "6") == "malformed"
+    assert shell.refused("up", "--level", "4") == "level_too_low"
+    with swtpm_running() as tpm, shell.up("--attester", "tpm", "--tpm", tpm.address):
+        found = shell.json("attest")
+        assert (found["accepted"], found["appraisal"]["level"]) == (True, 3)
+        assert found["appraisal"]["simulated"]
+        said = " ".join(shell.json("trust", "explain")["trust"])
+        assert "Simulated hardware is accepted" in said
+        assert "the device's key must be" in said
 
 
 def test_a_simulator_is_only_for_who_asks_for_it(machine: SwTpm) -> None:

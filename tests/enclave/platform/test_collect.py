@@ -57,6 +57,19 @@ def test_evidence_that_no_certificate_carries() -> None:
         PlatformAttester(Plain("snp", 4, size=50_000), "", CLAIMS.environments).evidence(CLAIMS)
 
 
+@pytest.mark.parametrize("role", ["eventlog", "ccel", "tpm.eventlog"])
+def test_a_log_that_no_certificate_carries_is_left_out(role: str) -> None:
+    class Logged(Plain):
+        def collect(self, report_data: bytes) -> Bundle:
+            return Bundle(self.tee, {"report": report_data, role: bytes(self.size)})
+
+    short, long = (Logged("snp", 4, size=size) for size in (40_000, 50_000))
+    kept, _ = opened(PlatformAttester(short, "", CLAIMS.environments).evidence(CLAIMS))
+    assert set(kept.files) == {"report", role}
+    left, claims = opened(PlatformAttester(long, "", CLAIMS.environments).evidence(CLAIMS))
+    assert left.files == {"report": report_data(claims)}
+
+
 def test_levels_of_composites() -> None:
     assert CompositeCollector([Plain("snp", 4), Plain("tpm", 3)]).level == 5
     assert CompositeCollector([Plain("snp", 4), Plain("gpu", 4)]).level == 4

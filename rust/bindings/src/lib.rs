@@ -7,6 +7,7 @@ mod evidence;
 mod keys;
 mod sandbox;
 mod sealing;
+mod share;
 mod strictjson;
 
 /// The memory-safe core.
@@ -14,6 +15,7 @@ mod strictjson;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     keys::register(module)?;
     sealing::register(module)?;
+    share::register(module)?;
     strictjson::register(module)?;
     evidence::register(module)?;
     channel::register(module)?;

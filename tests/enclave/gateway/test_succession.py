@@ -8,18 +8,21 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tests.support.gateway import ORIGIN
-from tests.support.live import Live, measured, worker_measurement
+from tests.support.live import Live, measured
 
 from mesatee._core import AgeKey, HpkeKey, SigningKey
+from mesatee.attestation.tee.software import Components
 from mesatee.attestation.trust import GatewayTrust, TrustPolicy
+from mesatee.enclave import handover
 from mesatee.enclave.gateway import succession
 from mesatee.enclave.gateway.forks import ForkProofs
 from mesatee.enclave.gateway.gateway import Gateway, GatewayConfig
 from mesatee.enclave.gateway.identity import ServiceKeys, open_service, successor_key
+from mesatee.enclave.platform.measure import Measurement
 from mesatee.enclave.platform.none import NoAttester
 from mesatee.enclave.platform.sealing import Sealing
 from mesatee.enclave.platform.software import SoftwareAttester
@@ -36,7 +39,7 @@ from mesatee.errors import (
     StateError,
 )
 from mesatee.party.recovery import give_share
-from mesatee.protocol import records, statements
+from mesatee.protocol import records, statements, wire
 from mesatee.protocol.digests import b64decode, b64encode
 from mesatee.protocol.recovery import RecoveryRequest, RecoveryShare, parse
 
@@ -44,7 +47,13 @@ OTHER = SigningKey.generate()
 """The installation key of the second machine."""
 
 
-def second(measurement: Any = None) -> SoftwareAttester:
+def changed_code() -> Measurement:
+    """This installation with other code."""
+    found = measured().components
+    return replace(measured(), components=Components("ee" * 32, found.interpreter, found.libraries, {}))
+
+
+def second(measurement: Measurement | None = None) -> SoftwareAttester:
     """The attester of the second machine."""
     return SoftwareAttester(OTHER, measurement or measured())
 
@@ -57,7 +66,7 @@ def rules(mine: str = "", **changes: Any) -> statements.HandOver:
             tees=("software",),
             minimum_level=2,
             # What the evidence may say; what may receive stands in the rule.
-            measurements=(attester.measurement, second(worker_measurement()).measurement),
+            measurements=(attester.measurement, second(changed_code()).measurement),
             installation_keys=(attester.fingerprint,),
         )
     )
@@ -94,9 +103,11 @@ class Machine:
         return Sealing(self.folder, "ab" * 32, "cd" * 32)
 
     def receive(self, live: Live, service: str | None = None) -> ServiceKeys:
-        where = ("127.0.0.1", live.gateway.port)
         digest = service or live.keys.service.digest
-        return succession.receive(self.folder, self.sealing, self.attester, where, live.trust, digest)
+        return succession.receive(self.folder, self.sealing, digest, lambda to: self.ask(live, digest, to))
+
+    def ask(self, live: Live, service: str, to: bytes) -> wire.HandOverReply:
+        return handover.ask(self.attester, ("127.0.0.1", live.gateway.port), live.trust, service, to)
 
     def open(self, live: Live) -> ServiceKeys:
         """The keys as a later start finds them."""
@@ -210,7 +221,7 @@ def test_by_default_nobody_receives_keys(live: Live, machine: Machine) -> None:
 
 
 def test_a_peer_of_another_measurement_is_refused_and_logged(live: Live, machine: Machine) -> None:
-    machine.attester = second(worker_measurement())
+    machine.attester = second(changed_code())
     with pytest.raises(Denied, match="measurement"):
         machine.receive(live)
     denied = outcomes(live, records.DeniedOutcome)
@@ -257,22 +268,21 @@ def test_a_replayed_request_is_refused(
     """Another attested gateway sends the first one's request: its evidence does not vouch for that key."""
     captured = successor_key(machine.folder, machine.sealing).public
     other = Machine(tmp_path / "third", second())
-    claims = succession._claims
+    claims = succession.claims_of
 
     def own_claims(key: SigningKey, service: str, to: bytes) -> Any:
         return claims(key, service, HpkeKey.generate().public)
 
-    monkeypatch.setattr(succession, "_claims", own_claims)
-    where = ("127.0.0.1", live.gateway.port)
+    monkeypatch.setattr(handover, "claims_of", own_claims)
     with pytest.raises(EvidenceRefused, match="vouch"):
-        succession._ask(other.attester, where, live.trust, live.keys.service.digest, captured)
+        other.ask(live, live.keys.service.digest, captured)
     assert not outcomes(live, records.HandOverOutcome)
 
 
 def test_a_replayed_answer_opens_for_nobody_else(live: Live, machine: Machine, tmp_path: Path) -> None:
     to = successor_key(machine.folder, machine.sealing)
-    where = ("127.0.0.1", live.gateway.port)
-    reply = succession._ask(machine.attester, where, live.trust, live.keys.service.digest, to.public)
+    service = live.keys.service.digest
+    reply = machine.ask(live, service, to.public)
     other = Machine(tmp_path / "third", second())
     for changed, taker in (
         (reply, other),
@@ -281,10 +291,9 @@ def test_a_replayed_answer_opens_for_nobody_else(live: Live, machine: Machine, t
         (reply.model_copy(update={"wraps": {**reply.wraps, "body": reply.wraps["tickets"]}}), machine),
         (reply.model_copy(update={"wraps": {"log": reply.wraps["log"]}}), machine),
     ):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(succession, "_ask", lambda *_, answer=changed: answer)
-            with pytest.raises((KeyRefused, Malformed)):
-                taker.receive(live)
+        answer = cast(wire.HandOverReply, changed)
+        with pytest.raises((KeyRefused, Malformed)):
+            succession.receive(taker.folder, taker.sealing, service, lambda _, it=answer: it)
     assert not (machine.folder / "service.json").exists()
 
 
@@ -409,7 +418,9 @@ def test_a_holder_cannot_stand_in_for_another(holders: Holders) -> None:
         with pytest.raises(KeyRefused, match=who[:16]):
             holders.recover(share.model_copy(update={"holder": who}), holders.share(2))
     with pytest.raises(KeyRefused):
-        give_share(holders.recovery, holders.request, holders.ids[0], holders.age[1], holders.trust, 0)
+        give_share(
+            holders.recovery, holders.request, holders.ids[0], holders.age[1], holders.trust, int(time.time())
+        )
 
 
 def test_a_share_for_another_gateway_does_not_open(holders: Holders, tmp_path: Path) -> None:
@@ -419,7 +430,7 @@ def test_a_share_for_another_gateway_does_not_open(holders: Holders, tmp_path: P
 
 
 def test_holders_give_nothing_to_a_gateway_that_they_do_not_trust(holders: Holders, tmp_path: Path) -> None:
-    wrong = Machine(tmp_path / "third", second(worker_measurement()))
+    wrong = Machine(tmp_path / "third", second(changed_code()))
     with pytest.raises(MesateeError):
         holders.share(0, holders.ask(wrong))
     key = b64encode(HpkeKey.generate().public)

@@ -577,7 +577,6 @@ class Monitor:
             if successor in self.state.successors:
                 raise Replayed("this successor had the keys before: it makes a new key for a new hand-over")
             index = await self._log_outcome(records.HandOverOutcome(successor=successor, peer=facts))
-            faults.point("hand_over.logged")
         permit = self._mint.permit(Action.HAND_OVER, successor, index)
         return index, self._keyring.hand_over(permit, to)
 

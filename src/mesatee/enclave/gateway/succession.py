@@ -8,45 +8,33 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
-
 from ..._core import (
     HpkeKey,
-    PeerCertificate,
     SecretKey,
     Share,
     SigningKey,
     combine_shares,
-    make_certificate,
     spki,
     split_key,
 )
-from ...attestation.appraisal import Appraisal
 from ...attestation.evidence import Claims
-from ...attestation.trust import TrustPolicy
-from ...attestation.verify import appraise
-from ...channel import AttestedTransport
 from ...errors import (
     Conflict,
     Denied,
-    HostFailed,
     KeyRefused,
     Malformed,
     MesateeError,
     NotFound,
     Replayed,
-    TooLarge,
-    from_dict,
 )
 from ...protocol import envelope as dsse
 from ...protocol import limits, statements, wire, wraps
 from ...protocol.digests import KEY_WRAP_BYTES, b64decode, b64encode, sha256
-from ...protocol.jsonstrict import canonical, parse_object
+from ...protocol.jsonstrict import canonical
 from ...protocol.recovery import SUCCESSOR, RecoveryRequest, RecoveryShare
 from ..platform.base import Attester
 from ..platform.sealing import Sealing
@@ -71,21 +59,17 @@ _CONTEXT = b"mesatee recovery v1"
 
 
 def receive(
-    folder: Path,
-    sealing: Sealing,
-    attester: Attester,
-    where: tuple[str, int],
-    trust: TrustPolicy,
-    service: str,
+    folder: Path, sealing: Sealing, service: str, ask: Callable[[bytes], wire.HandOverReply]
 ) -> ServiceKeys:
-    """Ask the gateway at `where` for the keys of the service with the digest `service`, and seal them here.
+    """Get the keys of the service with the digest `service` from its gateway, and seal them here.
 
-    `trust` is by what that gateway is judged. What is lost on the way can be asked for again: the key that receives is
-    kept until the keys are here. Raises `Conflict` if a service is in `folder`, and what the other gateway refuses.
+    `ask` brings the public key of 1216 bytes there and the answer back (`enclave/handover.py`). What is lost on the way
+    can be asked for again: the key that receives is kept. Raises `Conflict` if a service is in `folder`, `KeyRefused`
+    or `Malformed` for an answer that is not meant for us, and what `ask` raises.
     """
     to = successor_key(folder, sealing)
     successor = sha256(to.public)
-    reply = _ask(attester, where, trust, service, to.public)
+    reply = ask(to.public)
     statement = statements.verify(dsse.from_dict(reply.service), "service")
     if statement.digest != service:
         raise KeyRefused("the answer is about another service")
@@ -110,38 +94,10 @@ def receive(
     return keys
 
 
-def _claims(key: SigningKey, service: str, to: bytes) -> Claims:
+def claims_of(key: SigningKey, service: str, to: bytes) -> Claims:
+    """What a gateway says of itself that would receive keys under `to`."""
     plain = Claims.of_key(spki(key.public), "gateway", service=service)
     return replace(plain, extra={SUCCESSOR: hashlib.sha256(to).digest()})
-
-
-def _ask(
-    attester: Attester, where: tuple[str, int], trust: TrustPolicy, service: str, to: bytes
-) -> wire.HandOverReply:
-    now, key = int(time.time()), SigningKey.generate()
-    evidence = attester.evidence(_claims(key, service, to))
-    certificate = make_certificate(key, "mesatee gateway", now - 60, now + CERTIFICATE_SECONDS, evidence)
-
-    def judge(found: PeerCertificate) -> Appraisal:
-        return appraise(found.evidence, found.spki, trust, int(time.time()), "gateway")
-
-    transport = AttestedTransport(*where, certificate, key, judge)
-    try:
-        with httpx.Client(transport=transport, base_url="http://mesatee", timeout=TIMEOUT_SECONDS) as http:
-            body = canonical({"key": b64encode(to)})
-            with http.stream("POST", "/v1/service/handover", content=body) as response:
-                data = bytearray()
-                for part in response.iter_bytes():
-                    data += part
-                    if len(data) > limits.RESPONSE_BYTES:
-                        raise TooLarge(f"the gateway's answer has more than {limits.RESPONSE_BYTES} bytes")
-    except httpx.HTTPError as error:
-        raise HostFailed(f"the gateway does not answer: {type(error).__name__}") from None
-    value = parse_object(bytes(data), limit=limits.RESPONSE_BYTES)
-    if response.status_code >= 400:
-        failure = value.get("error")
-        raise from_dict(failure if isinstance(failure, dict) else {})
-    return statements.validate(wire.HandOverReply, value, "answer")
 
 
 # -- shares ---------------------------------------------------------------------------------------------
@@ -216,7 +172,7 @@ def ask_holders(folder: Path, sealing: Sealing, attester: Attester, service: str
     return RecoveryRequest(
         service=service,
         spki=b64encode(spki(key.public)),
-        evidence=b64encode(attester.evidence(_claims(key, service, to.public))),
+        evidence=b64encode(attester.evidence(claims_of(key, service, to.public))),
         key=b64encode(to.public),
     )
 
@@ -303,4 +259,4 @@ def _imported(
     )
 
 
-__all__ = ["ask_holders", "receive", "recover", "share_keys"]
+__all__ = ["ask_holders", "claims_of", "receive", "recover", "share_keys"]

@@ -31,6 +31,7 @@ from ..enclave.gateway.forks import ForkProofs
 from ..enclave.gateway.gateway import TICKET_AGAIN, Gateway, GatewayConfig
 from ..enclave.gateway.identity import open_service
 from ..enclave.gateway.monitor import LEASE_SECONDS
+from ..enclave.gateway.succession import share_keys
 from ..enclave.platform.base import Attester
 from ..enclave.platform.measure import environment_digest, measure
 from ..enclave.platform.none import NoAttester
@@ -67,6 +68,8 @@ class ProcessConfig(statements.Model):
     gateway_trust: str
     lease_seconds: Annotated[int, Field(ge=1, le=limits.LEASE_SECONDS)] = LEASE_SECONDS
     """How long a worker holds a run without renewing."""
+    succession: statements.SuccessionRules = statements.SuccessionRules()
+    """Who may receive the service's keys."""
 
 
 def attester(config: ProcessConfig, environments: tuple[str, ...]) -> Attester:
@@ -118,19 +121,27 @@ def gateway(config: ProcessConfig, lifeline: Lifeline) -> None:
     doors = HostClient(config.host_socket)
     mine = attester(config, ())
     folder = Path(config.folder)
-    fingerprint = mine.fingerprint if isinstance(mine, SoftwareAttester) else "0" * 64
-    sealing = Sealing(folder / "enclave", mine.measurement or "0" * 64, fingerprint)
+    at = int(time.time())
     keys = open_service(
         folder / "enclave",
-        sealing,
+        sealing_of(folder, mine),
         config.origin,
         config.platform_policy,
         config.worker_trust,
-        int(time.time()),
+        at,
+        hand_over=config.succession.hand_over,
+        share_holders=config.succession.share_holders,
     )
+    share_keys(folder / "enclave", keys, at)
     where = GatewayConfig(config.listen_host, config.listen_port, config.lease_seconds)
     forks = ForkProofs(folder / "enclave")
     asyncio.run(_serve(Gateway(where, keys, mine, *_three(doors), forks), lifeline))
+
+
+def sealing_of(folder: Path, mine: Attester) -> Sealing:
+    """How the gateway of `folder` seals its keys: to its measurement and installation."""
+    fingerprint = mine.fingerprint if isinstance(mine, SoftwareAttester) else "0" * 64
+    return Sealing(folder / "enclave", mine.measurement or "0" * 64, fingerprint)
 
 
 def _three(doors: HostClient) -> tuple[Any, Any, Any]:
@@ -151,7 +162,7 @@ async def _serve(service: Gateway, lifeline: Lifeline) -> None:
             port=port,
             service=service.service_digest,
             log_key=service.log.public.hex(),
-            halted=service.monitor.halted,
+            halted=service.monitor.ended,
         )
     )
 

@@ -30,6 +30,7 @@ from ..enclave.gateway.monitor import LEASE_SECONDS
 from ..enclave.platform.measure import environment_digest, measure
 from ..enclave.platform.software import SoftwareAttester, installation_key
 from ..errors import Conflict, Malformed, MesateeError, TimedOut, Unavailable, from_dict
+from ..party import files
 from ..party.config import write_service_file
 from ..protocol import limits, statements
 from ..protocol.jsonstrict import parse_object
@@ -232,19 +233,29 @@ class Founded(statements.Model):
     platform_policy: str
     worker_trust: str
     environment: str
+    succession: statements.SuccessionRules = statements.SuccessionRules()
 
 
 def _founding(
-    folder: Path, level: Literal[1, 2], port: int, platform_policy: str | None, say: Callable[[str], None]
+    folder: Path,
+    level: Literal[1, 2],
+    port: int,
+    platform_policy: str | None,
+    succession: statements.SuccessionRules | None,
+    say: Callable[[str], None],
 ) -> Founded:
     path = folder / "founded.json"
     if path.exists():
         found = statements.validate(
             Founded, parse_object(path.read_bytes()[: limits.REQUEST_BYTES]), path.name
         )
-        if found.level != level or (platform_policy is not None and platform_policy != found.platform_policy):
+        if (
+            found.level != level
+            or (platform_policy is not None and platform_policy != found.platform_policy)
+            or (succession is not None and succession != found.succession)
+        ):
             raise Conflict(
-                "this service was founded with another level or platform policy",
+                "this service was founded with another level, platform policy or rules of succession",
                 hint="start it as it was, or found a new one: `mesatee --home DIR up`",
             )
         return found
@@ -256,6 +267,7 @@ def _founding(
         platform_policy=platform_policy or DEFAULT_PLATFORM_POLICY,
         worker_trust=TrustPolicy(worker=_trust(level, folder, (ENVIRONMENT,))).to_toml(),
         environment=environment_digest(ENVIRONMENT),
+        succession=succession or statements.SuccessionRules(),
     )
 
 
@@ -284,6 +296,7 @@ def start(
     level: Literal[1, 2] = 2,
     port: int = 0,
     platform_policy: str | None = None,
+    succession: statements.SuccessionRules | None = None,
     environ: dict[str, str] | None = None,
     with_worker: bool = True,
     lease_seconds: int = LEASE_SECONDS,
@@ -301,7 +314,7 @@ def start(
     runtime = _new_runtime(folder)
     processes: list[Process] = []
     try:
-        founded = _founding(folder, level, port, platform_policy, say)
+        founded = _founding(folder, level, port, platform_policy, succession, say)
         # Before the gateway founds its service on it: a start that is killed in between can then be repeated.
         _write(folder / "founded.json", founded.model_dump_json())
         gateway_trust = _trust(level, folder, ())
@@ -317,6 +330,7 @@ def start(
             worker_trust=founded.worker_trust,
             gateway_trust=TrustPolicy().to_toml(),
             lease_seconds=lease_seconds,
+            succession=founded.succession,
         )
         python = [sys.executable, "-I", "-B", "-m"]
         host = Process(
@@ -420,13 +434,25 @@ def running(home: Path, **options: Any) -> Iterator[Service]:
         service.stop()
 
 
-def run(home: Path, *, level: int, port: int, platform_policy: Path | None, as_json: bool) -> None:
+def run(
+    home: Path,
+    *,
+    level: int,
+    port: int,
+    platform_policy: Path | None,
+    succession: Path | None = None,
+    as_json: bool,
+) -> None:
     """`mesatee up`: start, say where, and stay until Ctrl-C or SIGTERM."""
     if level not in (1, 2):
         raise Malformed(
             "this machine can be run at level 1 or 2", hint="`mesatee doctor` says why not higher"
         )
     text = platform_policy.read_text() if platform_policy else None
+    rules = None
+    if succession:
+        data = files.read(succession, limits.STATEMENT_BYTES, "the rules of succession")
+        rules = statements.validate(statements.SuccessionRules, parse_object(data), succession.name)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
@@ -434,7 +460,9 @@ def run(home: Path, *, level: int, port: int, platform_policy: Path | None, as_j
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    service = start(home, level=1 if level == 1 else 2, port=port, platform_policy=text, say=say)
+    service = start(
+        home, level=1 if level == 1 else 2, port=port, platform_policy=text, succession=rules, say=say
+    )
     try:
         facts = {
             "url": service.url,

@@ -351,6 +351,13 @@ class ShareRule(Model):
         return self
 
 
+class SuccessionRules(Model):
+    """To whom a service's keys may pass, as its founder writes it into a file. The default is: to nobody."""
+
+    hand_over: Literal["never"] | HandOver = "never"
+    share_holders: Annotated[tuple[ShareHolder, ...], Field(max_length=0)] | ShareRule = ()
+
+
 class ServiceStatement(Model):
     """Everything that decides on the service's side. Signed by the log key; its digest is in the gateway's evidence."""
 

@@ -120,7 +120,7 @@ class Machine:
             said.worker_trust,
             0,
             hand_over=said.hand_over,
-            share_holders=said.share_holders,  # type: ignore[arg-type]  # empty when it is no rule
+            share_holders=said.share_holders,
         )
 
     def gateway(self, live: Live, keys: ServiceKeys) -> Gateway:

@@ -32,7 +32,7 @@ HANDED: Final = ("log", "sealing", "body", "tickets", "snapshot")
 """The keys that pass to a successor, by their names in `ServiceKeys`."""
 
 Rules = Literal["never"] | statements.HandOver
-Shares = tuple[()] | statements.ShareRule
+Shares = tuple[statements.ShareHolder, ...] | statements.ShareRule
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,4 @@
-"""The share holder's part in recovering a service: open the share here, wrap it to a gateway that is trusted.
-
->>> from mesatee.errors import KeyRefused
->>> issubclass(KeyRefused, Exception)
-True
-"""
+"""The share holder's part in recovering a service: open the share here, wrap it to a gateway that is trusted."""
 
 from __future__ import annotations
 

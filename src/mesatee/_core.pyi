@@ -21,6 +21,11 @@ class SecretKey:
         """Create a key file of mode 0600. Raises `Conflict` if it exists."""
     def derive(self, label: str) -> SecretKey:
         """HKDF-SHA256 with `label` as info."""
+    @staticmethod
+    def import_sealed(sealed: bytes, by: SecretKey, context: bytes) -> SecretKey: ...
+    def export_sealed(self, by: SecretKey, context: bytes) -> bytes: ...
+    def wrap_to(self, to: bytes, info: bytes, aad: bytes) -> bytes:
+        """See `HpkeKey.wrap_to`."""
     def seal(self, plaintext: bytes, aad: bytes) -> bytes:
         """version byte || 12-byte random nonce || ciphertext || 16-byte tag."""
     def open(self, sealed: bytes, aad: bytes) -> bytes:
@@ -38,6 +43,8 @@ class SigningKey:
     @staticmethod
     def import_sealed(sealed: bytes, by: SecretKey, context: bytes) -> SigningKey: ...
     def export_sealed(self, by: SecretKey, context: bytes) -> bytes: ...
+    def wrap_to(self, to: bytes, info: bytes, aad: bytes) -> bytes:
+        """See `HpkeKey.wrap_to`."""
     @property
     def public(self) -> bytes:
         """32 bytes."""
@@ -65,6 +72,14 @@ class HpkeKey:
     def unwrap_file_key(self, wrap: bytes, info: bytes, aad: bytes) -> FileKey:
         """Raises `KeyRefused` when the wrap was not made for this key, info and aad."""
     def unwrap_bytes(self, wrap: bytes, info: bytes, aad: bytes) -> bytes: ...
+    def wrap_to(self, to: bytes, info: bytes, aad: bytes) -> bytes:
+        """This private key itself, wrapped to another enclave's public key: 1168 bytes, bound to its kind."""
+    def unwrap_signing_key(self, wrap: bytes, info: bytes, aad: bytes) -> SigningKey:
+        """Raises `KeyRefused` when the wrap was not made for this key, kind, info and aad, or `Malformed`."""
+    def unwrap_hpke_key(self, wrap: bytes, info: bytes, aad: bytes) -> HpkeKey:
+        """Raises as `unwrap_signing_key`."""
+    def unwrap_secret_key(self, wrap: bytes, info: bytes, aad: bytes) -> SecretKey:
+        """Raises as `unwrap_signing_key`."""
 
 def hpke_wrap_bytes(to: bytes, plaintext: bytes, info: bytes, aad: bytes) -> bytes: ...
 
@@ -397,3 +412,36 @@ def prepare_zygote() -> None:
 def memfd(name: str) -> int: ...
 def memfd_seal(fd: int) -> None:
     """Forbid writing, growing and shrinking for good."""
+
+@final
+class Share:
+    """One holder's share of a key, by handle."""
+
+    @staticmethod
+    def open(sealed: bytes, key: AgeKey) -> Share:
+        """Open the age file of a share. Raises `KeyRefused`, `Malformed`, `TooLarge` or `SealedDataCorrupt`."""
+    @staticmethod
+    def unwrap(by: HpkeKey, wrap: bytes, info: bytes, aad: bytes) -> Share:
+        """Raises `KeyRefused` or `Malformed`."""
+    def wrap(self, to: bytes, info: bytes, aad: bytes) -> bytes:
+        """HPKE wrap to the enclave that recovers."""
+    @property
+    def index(self) -> int:
+        """From 1."""
+    @property
+    def context(self) -> bytes:
+        """Which set it belongs to, 32 bytes."""
+    @property
+    def commitment(self) -> bytes:
+        """SHA-256 of the share's record."""
+
+def split_key(
+    key: SecretKey, k: int, recipients: list[str], context: bytes
+) -> list[tuple[int, bytes, bytes]]:
+    """Shamir's k-of-n shares over GF(256), one per age recipient: index, commitment, age file.
+
+    Raises `Malformed` (k below 2 or above n, a recipient twice) or `TooLarge`.
+    """
+
+def combine_shares(k: int, shares: list[Share]) -> SecretKey:
+    """Raises `KeyRefused` for too few shares, one given twice, or shares of different sets."""

@@ -43,7 +43,7 @@ from mesatee.enclave.doors import HostClient
 from mesatee.enclave.gateway import api
 from mesatee.enclave.gateway.forks import ForkProofs
 from mesatee.enclave.gateway.gateway import Gateway, GatewayConfig
-from mesatee.enclave.gateway.identity import open_service
+from mesatee.enclave.gateway.identity import Rules, Shares, open_service
 from mesatee.enclave.platform.measure import Measurement, measure
 from mesatee.enclave.platform.sealing import Sealing
 from mesatee.enclave.platform.software import SoftwareAttester
@@ -123,11 +123,22 @@ class LiveMember(Member):
 class Live:
     """The host's server on a Unix socket and a gateway on a thread."""
 
-    def __init__(self, folder: Path, endorsements: Source = nothing, auditors: tuple[str, ...] = ()) -> None:
-        """With `auditors` gateway and worker are pinned by them, and by no measurement."""
+    def __init__(
+        self,
+        folder: Path,
+        endorsements: Source = nothing,
+        auditors: tuple[str, ...] = (),
+        hand_over: Callable[[str], Rules] = lambda mine: "never",
+        share_holders: Shares = (),
+    ) -> None:
+        """With `auditors` gateway and worker are pinned by them, and by no measurement.
+
+        `hand_over` makes the rules from this installation's fingerprint.
+        """
         self.folder = folder
         self.endorsements = endorsements
         self.auditors = auditors
+        self._hand_over, self._share_holders = hand_over, share_holders
         for name in ("host", "enclave"):
             (folder / name).mkdir(mode=0o700)
         self.socket = folder / "host.sock"
@@ -156,7 +167,14 @@ class Live:
         )
         trust = TrustPolicy(worker=pins).to_toml()
         self.keys = open_service(
-            self.folder / "enclave", sealing, ORIGIN, DEFAULT_PLATFORM_POLICY, trust, NOW
+            self.folder / "enclave",
+            sealing,
+            ORIGIN,
+            DEFAULT_PLATFORM_POLICY,
+            trust,
+            NOW,
+            hand_over=self._hand_over(fingerprint),
+            share_holders=self._share_holders,
         )
         ready: threading.Event = threading.Event()
         failed: list[BaseException] = []

@@ -1,6 +1,7 @@
 //! Keys by handle: secret keys and signing keys.
-use crate::errors::{file_error, key_error, not_copied, raise};
+use crate::errors::{file_error, key_error, not_copied, raise, sealing_error};
 use mesatee_custody as custody;
+use mesatee_sealing as sealing;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes};
 use std::fmt::Write;
@@ -73,6 +74,42 @@ impl SecretKey {
             .derive(label.as_bytes())
             .map(Self)
             .map_err(|error| key_error(py, error))
+    }
+
+    #[staticmethod]
+    fn import_sealed(
+        py: Python<'_>,
+        sealed: &[u8],
+        by: &SecretKey,
+        context: &[u8],
+    ) -> PyResult<Self> {
+        custody::SecretKey::import_sealed(sealed, &by.0, context)
+            .map(Self)
+            .map_err(|error| key_error(py, error))
+    }
+
+    fn export_sealed<'py>(
+        &self,
+        py: Python<'py>,
+        by: &SecretKey,
+        context: &[u8],
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let sealed = self.0.export_sealed(&by.0, context);
+        sealed
+            .map(|bytes| PyBytes::new(py, &bytes))
+            .map_err(|error| key_error(py, error))
+    }
+
+    fn wrap_to<'py>(
+        &self,
+        py: Python<'py>,
+        to: &[u8],
+        info: &[u8],
+        aad: &[u8],
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        py.detach(|| sealing::wrap_secret_key(&self.0, to, info, aad))
+            .map(|wrap| PyBytes::new(py, &wrap))
+            .map_err(|error| sealing_error(py, error))
     }
 
     fn seal<'py>(
@@ -161,6 +198,18 @@ impl SigningKey {
         sealed
             .map(|bytes| PyBytes::new(py, &bytes))
             .map_err(|error| key_error(py, error))
+    }
+
+    fn wrap_to<'py>(
+        &self,
+        py: Python<'py>,
+        to: &[u8],
+        info: &[u8],
+        aad: &[u8],
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        py.detach(|| sealing::wrap_signing_key(&self.0, to, info, aad))
+            .map(|wrap| PyBytes::new(py, &wrap))
+            .map_err(|error| sealing_error(py, error))
     }
 
     #[getter]

@@ -8,6 +8,7 @@ mod keys;
 mod merkle;
 mod sandbox;
 mod sealing;
+mod share;
 mod strictjson;
 
 /// The memory-safe core.
@@ -15,6 +16,7 @@ mod strictjson;
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     keys::register(module)?;
     sealing::register(module)?;
+    share::register(module)?;
     strictjson::register(module)?;
     evidence::register(module)?;
     merkle::register(module)?;

@@ -1,6 +1,6 @@
 //! Bindings of `mesatee-sealing`.
 use crate::errors::{file_error, key_error, not_copied, raise, sealing_error};
-use crate::keys::{shown, SecretKey};
+use crate::keys::{shown, SecretKey, SigningKey};
 use mesatee_sealing as sealing;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -77,7 +77,7 @@ impl Watch for Caller {
 
 /// An X-Wing private key.
 #[pyclass(frozen, module = "mesatee._core")]
-pub(crate) struct HpkeKey(sealing::HpkeKey);
+pub(crate) struct HpkeKey(pub(crate) sealing::HpkeKey);
 
 #[pymethods]
 impl HpkeKey {
@@ -138,6 +138,54 @@ impl HpkeKey {
     ) -> PyResult<FileKey> {
         py.detach(|| self.0.unwrap_file_key(wrap, info, aad))
             .map(FileKey)
+            .map_err(|error| sealing_error(py, error))
+    }
+
+    fn wrap_to<'py>(
+        &self,
+        py: Python<'py>,
+        to: &[u8],
+        info: &[u8],
+        aad: &[u8],
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        py.detach(|| self.0.wrap_to(to, info, aad))
+            .map(|wrap| PyBytes::new(py, &wrap))
+            .map_err(|error| sealing_error(py, error))
+    }
+
+    fn unwrap_signing_key(
+        &self,
+        py: Python<'_>,
+        wrap: &[u8],
+        info: &[u8],
+        aad: &[u8],
+    ) -> PyResult<SigningKey> {
+        py.detach(|| self.0.unwrap_signing_key(wrap, info, aad))
+            .map(SigningKey)
+            .map_err(|error| sealing_error(py, error))
+    }
+
+    fn unwrap_hpke_key(
+        &self,
+        py: Python<'_>,
+        wrap: &[u8],
+        info: &[u8],
+        aad: &[u8],
+    ) -> PyResult<Self> {
+        py.detach(|| self.0.unwrap_hpke_key(wrap, info, aad))
+            .map(Self)
+            .map_err(|error| sealing_error(py, error))
+    }
+
+    fn unwrap_secret_key(
+        &self,
+        py: Python<'_>,
+        wrap: &[u8],
+        info: &[u8],
+        aad: &[u8],
+    ) -> PyResult<SecretKey> {
+        py.detach(|| self.0.unwrap_secret_key(wrap, info, aad))
+            .map(SecretKey)
             .map_err(|error| sealing_error(py, error))
     }
 
@@ -212,7 +260,7 @@ impl FileKey {
 
 /// An age X25519 identity.
 #[pyclass(frozen, module = "mesatee._core")]
-pub(crate) struct AgeKey(sealing::AgeKey);
+pub(crate) struct AgeKey(pub(crate) sealing::AgeKey);
 
 #[pymethods]
 impl AgeKey {

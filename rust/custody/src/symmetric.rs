@@ -75,6 +75,21 @@ impl SecretKey {
         Ok(Self(Arc::new(derived)))
     }
 
+    /// The bytes, lent to the closure only.
+    pub fn with_bytes<T>(&self, use_it: impl FnOnce(&[u8]) -> T) -> T {
+        self.0.with(use_it)
+    }
+
+    /// The key that [`Self::export_sealed`] sealed under `by` for this `context`.
+    pub fn import_sealed(sealed: &[u8], by: &SecretKey, context: &[u8]) -> Result<Self, KeyError> {
+        Self::from_bytes(import_sealed(sealed, KIND, by, context)?).map_err(|_| KeyError::Corrupt)
+    }
+
+    /// The key, sealed under `by` and bound to `context`.
+    pub fn export_sealed(&self, by: &SecretKey, context: &[u8]) -> Result<Vec<u8>, KeyError> {
+        export_sealed(&self.0, KIND, by, context)
+    }
+
     fn cipher(&self) -> Result<LessSafeKey, KeyError> {
         // Made anew for each record: aws-lc cleanses the expanded key when it is freed, and the long-lived copy stays in
         // our own pages, which a forked child does not inherit.

@@ -9,6 +9,7 @@ mod header;
 mod open;
 mod reader;
 mod seal;
+mod share;
 mod stream;
 mod wrap;
 
@@ -18,7 +19,9 @@ pub use header::{AGE_HEADER_BYTES, AGE_HEADER_LINES};
 pub use open::{age_file_key, age_open, OpenWith};
 pub use reader::AgeReader;
 pub use seal::{age_seal, Sealed, AGE_RECIPIENTS};
+pub use share::{combine, split, SealedShare, Share, CONTEXT_BYTES, SHARES, SHARE_BYTES};
 pub use stream::{Quiet, Watch, PROGRESS_BYTES};
 pub use wrap::{
-    wrap, FileKey, HpkeKey, ENC_BYTES, FILE_KEY_BYTES, HPKE_PUBLIC_BYTES, WRAP_OVERHEAD,
+    wrap, wrap_secret_key, wrap_signing_key, FileKey, HpkeKey, ENC_BYTES, FILE_KEY_BYTES,
+    HPKE_PUBLIC_BYTES, WRAP_OVERHEAD,
 };

@@ -10,7 +10,7 @@ use hpke::kdf::HkdfSha256;
 use hpke::kem::XWing;
 use hpke::{Deserializable, Kem, OpModeR, OpModeS, Serializable};
 use mesatee_custody::keyfile::{self, FileError};
-use mesatee_custody::{export_sealed, import_sealed, KeyError, SecretBytes, SecretKey};
+use mesatee_custody::{export_sealed, import_sealed, KeyError, SecretBytes, SecretKey, SigningKey};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,6 +45,34 @@ pub fn wrap(to: &[u8], plaintext: &[u8], info: &[u8], aad: &[u8]) -> Result<Vec<
     let mut out = enc.to_bytes().to_vec();
     out.extend_from_slice(&ciphertext);
     Ok(out)
+}
+
+/// The info of a key's wrap: the caller's and the kind, so that one kind never passes for another.
+fn key_info(info: &[u8], kind: &str) -> Vec<u8> {
+    let mut whole = info.to_vec();
+    whole.push(0);
+    whole.extend_from_slice(kind.as_bytes());
+    whole
+}
+
+/// Wrap a signing key to the public key `to` of another enclave.
+pub fn wrap_signing_key(
+    key: &SigningKey,
+    to: &[u8],
+    info: &[u8],
+    aad: &[u8],
+) -> Result<Vec<u8>, SealingError> {
+    key.with_seed(|seed| wrap(to, seed, &key_info(info, "signing"), aad))
+}
+
+/// Wrap a symmetric key to the public key `to` of another enclave.
+pub fn wrap_secret_key(
+    key: &SecretKey,
+    to: &[u8],
+    info: &[u8],
+    aad: &[u8],
+) -> Result<Vec<u8>, SealingError> {
+    key.with_bytes(|bytes| wrap(to, bytes, &key_info(info, "secret"), aad))
 }
 
 struct Inner {
@@ -142,6 +170,59 @@ impl HpkeKey {
         Ok(out)
     }
 
+    /// Wrap this key itself to the public key `to` of another enclave.
+    pub fn wrap_to(&self, to: &[u8], info: &[u8], aad: &[u8]) -> Result<Vec<u8>, SealingError> {
+        self.0
+            .seed
+            .with(|seed| wrap(to, seed, &key_info(info, KIND), aad))
+    }
+
+    /// Open what [`Self::wrap_to`] made.
+    pub fn unwrap_hpke_key(
+        &self,
+        wrap: &[u8],
+        info: &[u8],
+        aad: &[u8],
+    ) -> Result<Self, SealingError> {
+        Self::from_seed(self.unwrap_key(wrap, KIND, info, aad)?)
+            .map_err(|_| SealingError::malformed("not an X-Wing seed"))
+    }
+
+    /// Open what [`wrap_signing_key`] made.
+    pub fn unwrap_signing_key(
+        &self,
+        wrap: &[u8],
+        info: &[u8],
+        aad: &[u8],
+    ) -> Result<SigningKey, SealingError> {
+        SigningKey::from_seed(self.unwrap_key(wrap, "signing", info, aad)?)
+            .map_err(|_| SealingError::malformed("not an Ed25519 seed"))
+    }
+
+    /// Open what [`wrap_secret_key`] made.
+    pub fn unwrap_secret_key(
+        &self,
+        wrap: &[u8],
+        info: &[u8],
+        aad: &[u8],
+    ) -> Result<SecretKey, SealingError> {
+        SecretKey::from_bytes(self.unwrap_key(wrap, "secret", info, aad)?)
+            .map_err(|_| SealingError::malformed("not a key of 32 bytes"))
+    }
+
+    fn unwrap_key(
+        &self,
+        wrap: &[u8],
+        kind: &str,
+        info: &[u8],
+        aad: &[u8],
+    ) -> Result<SecretBytes, SealingError> {
+        if wrap.len() != WRAP_OVERHEAD + SEED_BYTES {
+            return Err(SealingError::malformed("a key's wrap has 1168 bytes"));
+        }
+        self.unwrap(wrap, &key_info(info, kind), aad)
+    }
+
     /// Open the wrap of a file key.
     pub fn unwrap_file_key(
         &self,
@@ -205,6 +286,29 @@ mod tests {
         }
         assert!(ours.unwrap_file_key(&made, b"info", b"aad").is_err());
         assert!(wrap(&[0; 1215], b"", b"", b"").is_err());
+    }
+
+    #[test]
+    fn keys_pass_by_wrap_and_keep_their_kind() {
+        let to = HpkeKey::generate().unwrap();
+        let (signing, hpke) = (
+            SigningKey::generate().unwrap(),
+            HpkeKey::generate().unwrap(),
+        );
+        let made = wrap_signing_key(&signing, to.public(), b"i", b"a").unwrap();
+        let again = to.unwrap_signing_key(&made, b"i", b"a").unwrap();
+        assert_eq!(again.public(), signing.public());
+        assert!(to.unwrap_hpke_key(&made, b"i", b"a").is_err());
+        assert!(to.unwrap_secret_key(&made, b"i", b"a").is_err());
+        assert!(to.unwrap_signing_key(&made, b"i", b"b").is_err());
+        let made = hpke.wrap_to(to.public(), b"i", b"a").unwrap();
+        let again = to.unwrap_hpke_key(&made, b"i", b"a").unwrap();
+        assert_eq!(again.public(), hpke.public());
+        let secret = SecretKey::generate().unwrap();
+        let made = wrap_secret_key(&secret, to.public(), b"i", b"a").unwrap();
+        let again = to.unwrap_secret_key(&made, b"i", b"a").unwrap();
+        let sealed = again.seal(b"x", b"").unwrap();
+        assert!(secret.open(&sealed, b"").is_ok());
     }
 
     #[test]

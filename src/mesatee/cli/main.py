@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..party.config import default_home
-from . import attestation, data, endorsements, explain, function, ids, log, service, task, trust
+from . import attestation, data, endorsements, explain, function, ids, log, recover, service, task, trust
 from .common import Settings
 
 app = typer.Typer(
@@ -56,6 +56,7 @@ app.add_typer(data.app, name="data", help="Seal, register and open your data.")
 app.add_typer(function.app, name="function", help="Functions that tasks may run.")
 app.add_typer(task.app, name="task", help="Agree on a computation, run it, take the result.")
 app.add_typer(log.app, name="log", help="The service's public log.")
+app.add_typer(recover.app, name="recover", help="Bring a service's keys to another machine.")
 app.add_typer(attestation.app, name="attestation", help="Judge captured evidence of machines, offline.")
 app.add_typer(
     endorsements.app, name="endorsements", help="What vendors say of machines: fetch, keep, carry offline."

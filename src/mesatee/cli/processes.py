@@ -31,6 +31,7 @@ from ..enclave.gateway.forks import ForkProofs
 from ..enclave.gateway.gateway import TICKET_AGAIN, Gateway, GatewayConfig
 from ..enclave.gateway.identity import open_service
 from ..enclave.gateway.monitor import LEASE_SECONDS
+from ..enclave.gateway.succession import share_keys
 from ..enclave.sandbox.supervisor import Supervisor
 from ..enclave.worker.client import GatewayClient
 from ..enclave.worker.worker import Worker
@@ -69,6 +70,8 @@ class ProcessConfig(statements.Model):
     gateway_trust: str
     lease_seconds: Annotated[int, Field(ge=1, le=limits.LEASE_SECONDS)] = LEASE_SECONDS
     """How long a worker holds a run without renewing."""
+    succession: statements.SuccessionRules = statements.SuccessionRules()
+    """Who may receive the service's keys."""
 
 
 def _ready(**facts: Any) -> None:
@@ -113,14 +116,18 @@ def gateway(config: ProcessConfig, lifeline: Lifeline) -> None:
     folder = Path(config.folder)
     mine = attesters.attester(config.attester, folder, (), config.tpm)
     sealing = attesters.sealing(config.attester, folder, config.tpm)
+    at = int(time.time())
     keys = open_service(
         folder / "enclave",
         sealing,
         config.origin,
         config.platform_policy,
         config.worker_trust,
-        int(time.time()),
+        at,
+        hand_over=config.succession.hand_over,
+        share_holders=config.succession.share_holders,
     )
+    share_keys(folder / "enclave", keys, at)
     where = GatewayConfig(config.listen_host, config.listen_port, config.lease_seconds)
     forks = ForkProofs(folder / "enclave")
     service = Gateway(
@@ -147,7 +154,7 @@ async def _serve(service: Gateway, lifeline: Lifeline) -> None:
             port=port,
             service=service.service_digest,
             log_key=service.log.public.hex(),
-            halted=service.monitor.halted,
+            halted=service.monitor.ended,
         )
     )
 

@@ -40,6 +40,10 @@ def up(
     platform_policy: Annotated[
         Path | None, typer.Option(help="A file with the platform's Cedar policy.")
     ] = None,
+    succession: Annotated[
+        Path | None,
+        typer.Option(help="A JSON file: who may receive the service's keys, and who holds shares [nobody]."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Start a service on this machine: gateway, worker and storage. Stop it with Ctrl-C."""
@@ -50,6 +54,7 @@ def up(
         tpm=tpm,
         port=port,
         platform_policy=platform_policy,
+        succession=succession,
         as_json=as_json,
     )
 

@@ -49,6 +49,8 @@ def check(home: Path) -> Audited:
             founded.platform_policy,
             founded.worker_trust,
             int(time.time()),
+            hand_over=founded.succession.hand_over,
+            share_holders=founded.succession.share_holders,
         )
         return audit(Log(founded.origin, doors.records, keys.body, keys.log), doors.blobs, keys.snapshot)
 

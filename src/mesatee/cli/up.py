@@ -34,6 +34,7 @@ from ..enclave.gateway.monitor import LEASE_SECONDS
 from ..enclave.platform.measure import environment_digest
 from ..endorse.store import Store
 from ..errors import Conflict, Malformed, MesateeError, TimedOut, Unavailable, from_dict
+from ..party import files
 from ..party.config import read_service_file, read_trust, write_service_file
 from ..protocol import limits, statements
 from ..protocol.jsonstrict import parse_object
@@ -240,6 +241,7 @@ class Founded(statements.Model):
     platform_policy: str
     worker_trust: str
     environment: str
+    succession: statements.SuccessionRules = statements.SuccessionRules()
 
     @property
     def chosen(self) -> str:
@@ -253,6 +255,7 @@ def _founding(
     tpm: str,
     port: int,
     platform_policy: str | None,
+    succession: statements.SuccessionRules | None,
     say: Callable[[str], None],
     endorsements: Endorsements,
 ) -> Founded:
@@ -262,9 +265,14 @@ def _founding(
             Founded, parse_object(path.read_bytes()[: limits.REQUEST_BYTES]), path.name
         )
         same = (found.chosen, found.level) == (choice.name, choice.level)
-        if not same or (platform_policy is not None and platform_policy != found.platform_policy):
+        if (
+            not same
+            or (platform_policy is not None and platform_policy != found.platform_policy)
+            or (succession is not None and succession != found.succession)
+        ):
             raise Conflict(
-                f"this service was founded with another level or platform policy: attester {found.chosen}, "
+                f"this service was founded with another level, platform policy or rules of succession: "
+                f"attester {found.chosen}, "
                 f"level {found.level}",
                 hint="start it as it was, or found a new one: `mesatee --home DIR up`",
             )
@@ -281,6 +289,7 @@ def _founding(
             worker=attesters.trust(choice.name, folder, (ENVIRONMENT,), tpm, endorsements)
         ).to_toml(),
         environment=environment_digest(ENVIRONMENT),
+        succession=succession or statements.SuccessionRules(),
     )
 
 
@@ -298,6 +307,7 @@ def start(
     tpm: str = "",
     port: int = 0,
     platform_policy: str | None = None,
+    succession: statements.SuccessionRules | None = None,
     environ: dict[str, str] | None = None,
     with_worker: bool = True,
     lease_seconds: int = LEASE_SECONDS,
@@ -319,7 +329,7 @@ def start(
         # Before anything is quoted: the software is part of what this machine's evidence is of.
         attesters.record(choice.name, tpm, (ENVIRONMENT,))
         endorsements = Store(home).load()
-        founded = _founding(folder, choice, tpm, port, platform_policy, say, endorsements)
+        founded = _founding(folder, choice, tpm, port, platform_policy, succession, say, endorsements)
         # Before the gateway founds its service on it: a start that is killed in between can then be repeated.
         _write(folder / "founded.json", founded.model_dump_json())
         gateway_trust = attesters.trust(choice.name, folder, (), tpm, endorsements)
@@ -337,6 +347,7 @@ def start(
             worker_trust=founded.worker_trust,
             gateway_trust=TrustPolicy().to_toml(),
             lease_seconds=lease_seconds,
+            succession=founded.succession,
         )
         python = [sys.executable, "-I", "-B", "-m"]
         host = Process(
@@ -450,12 +461,17 @@ def run(
     tpm: str,
     port: int,
     platform_policy: Path | None,
+    succession: Path | None = None,
     as_json: bool,
 ) -> None:
     """`mesatee up`: start, say where, and stay until Ctrl-C or SIGTERM."""
     if level is not None and level not in LEVELS:
         raise Malformed(f"a level is {min(LEVELS)} to {max(LEVELS)}")
     text = platform_policy.read_text() if platform_policy else None
+    rules = None
+    if succession:
+        data = files.read(succession, limits.STATEMENT_BYTES, "the rules of succession")
+        rules = statements.validate(statements.SuccessionRules, parse_object(data), succession.name)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
@@ -463,7 +479,16 @@ def run(
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    service = start(home, level=level, attester=attester, tpm=tpm, port=port, platform_policy=text, say=say)
+    service = start(
+        home,
+        level=level,
+        attester=attester,
+        tpm=tpm,
+        port=port,
+        platform_policy=text,
+        succession=rules,
+        say=say,
+    )
     try:
         file = read_service_file(home)
         proven = file.level if file is not None else 1

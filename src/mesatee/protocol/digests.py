@@ -73,7 +73,10 @@ WRAP_BYTES = 1120 + 16 + 16
 """An HPKE wrap of a file key: X-Wing ciphertext, 16-byte key and Poly1305 tag."""
 HPKE_PUBLIC_BYTES = 1216
 """An X-Wing public key (draft-connolly-cfrg-xwing-kem)."""
+KEY_WRAP_BYTES = 1120 + 32 + 16
+"""An HPKE wrap of a private or symmetric key: X-Wing ciphertext, 32-byte key and Poly1305 tag."""
 Wrap = Annotated[str, StringConstraints(min_length=4, max_length=2048), _base64_of(WRAP_BYTES)]
+KeyWrap = Annotated[str, StringConstraints(min_length=4, max_length=2048), _base64_of(KEY_WRAP_BYTES)]
 HpkePublic = Annotated[
     str, StringConstraints(min_length=1600, max_length=1632), _base64_of(HPKE_PUBLIC_BYTES)
 ]
@@ -81,11 +84,13 @@ AgeRecipient = Annotated[str, StringConstraints(pattern=r"^age1[02-9ac-hj-np-z]{
 
 __all__ = [
     "HPKE_PUBLIC_BYTES",
+    "KEY_WRAP_BYTES",
     "WRAP_BYTES",
     "AgeRecipient",
     "Hex16",
     "Hex32",
     "HpkePublic",
+    "KeyWrap",
     "Name",
     "Wrap",
     "b64decode",

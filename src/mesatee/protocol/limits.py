@@ -28,6 +28,10 @@ COLUMN_CHARS: Final = 256
 """A column's name, in characters."""
 POLICY_BYTES: Final = 16 * KIB
 """One Cedar policy text, in bytes."""
+SHARE_CHARS: Final = 1_024
+"""A sealed share or a sealed key in base64: an age file to one X25519 recipient has some 350 bytes."""
+SHARE_HOLDERS: Final = 32
+"""Parties among whom a service's recovery key is shared; all their sealed shares stand in one statement."""
 PARTIES_PER_TASK: Final = 32
 """Parties that take part in one task."""
 INPUTS: Final = 32

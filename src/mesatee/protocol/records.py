@@ -90,9 +90,36 @@ class ReleaseOutcome(Outcome):
     outputs: tuple[Name, ...]
 
 
+class HandOverOutcome(Outcome):
+    """The service's keys, and with them the right to begin the next epoch, go to another gateway. `successor` is the
+    SHA-256 of the public key that they are wrapped to. This gateway decides nothing more.
+    """
+
+    kind = "hand_over"
+    successor: Hex32
+    peer: WorkerFacts
+
+
+class RecoveredOutcome(Outcome):
+    """Holders of shares gave the service's keys to a fresh gateway, which takes up the log."""
+
+    kind = "recovered"
+    successor: Hex32
+    holders: Annotated[tuple[Hex32, ...], Field(min_length=2, max_length=limits.SHARE_HOLDERS)]
+
+
 _OUTCOMES: dict[str, type[Outcome]] = {
     model.kind: model
-    for model in (EpochOutcome, DeniedOutcome, GrantOutcome, ReceiptOutcome, ClosedOutcome, ReleaseOutcome)
+    for model in (
+        EpochOutcome,
+        DeniedOutcome,
+        GrantOutcome,
+        ReceiptOutcome,
+        ClosedOutcome,
+        ReleaseOutcome,
+        HandOverOutcome,
+        RecoveredOutcome,
+    )
 }
 
 
@@ -193,10 +220,12 @@ __all__ = [
     "DeniedOutcome",
     "EpochOutcome",
     "GrantOutcome",
+    "HandOverOutcome",
     "LogRecord",
     "Outcome",
     "ReceiptOutcome",
     "RecordProof",
+    "RecoveredOutcome",
     "ReleaseOutcome",
     "commitment",
     "entry",

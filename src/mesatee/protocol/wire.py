@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from . import limits
-from .digests import Hex32, HpkePublic, Name, Wrap
+from .digests import Hex32, HpkePublic, KeyWrap, Name, Wrap
 from .records import RecordProof
 from .statements import Failure, Model, RunLimits, TableFormat, Time, WorkerFacts
 
@@ -130,6 +130,20 @@ class FinishReply(Model):
     """The receipt is in the log."""
 
     index: Index
+
+
+class HandOverRequest(Model):
+    """A peer gateway asks for the service's keys; its evidence vouches for this key."""
+
+    key: HpkePublic
+
+
+class HandOverReply(Model):
+    """The service's keys, each wrapped to the key of the request and bound to the log entry at `index`."""
+
+    index: Annotated[int, Field(ge=0)]
+    service: dict[str, Any]
+    wraps: Annotated[dict[Name, KeyWrap], Field(max_length=8)]
 
 
 class PartyView(Model):

@@ -44,4 +44,15 @@ def result(origin: str, run: str, name: str, blob: str, receiver: str) -> Bindin
     return _bind("result", origin=origin, run=run, name=name, blob=blob, receiver=receiver)
 
 
-__all__ = ["Binding", "attempt_input", "attempt_output", "result", "upload"]
+def hand_over(origin: str, service: str, index: int, to: str, name: str) -> Binding:
+    """One of the service's own keys, from a gateway to its successor, whose key has the digest `to`; `index` is that of
+    the log entry."""
+    return _bind("hand-over", origin=origin, service=service, index=index, to=to, name=name)
+
+
+def share(origin: str, service: str, set_: str, holder: str, to: str) -> Binding:
+    """A holder's share of the recovery key, to the gateway that recovers, whose key has the digest `to`."""
+    return _bind("share", origin=origin, service=service, set=set_, holder=holder, to=to)
+
+
+__all__ = ["Binding", "attempt_input", "attempt_output", "hand_over", "result", "share", "upload"]

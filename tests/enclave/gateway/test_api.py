@@ -35,13 +35,14 @@ OPEN = {"service", "checkpoint", "consistency", "tile", "describe_api", "post_st
 PARTIES = {"entry", "parties", "datasets", "functions", "tasks", "task"}
 WORKERS = {"post_attempt", "renew", "finish"}
 BOTH = {"put_blob", "get_blob"}
+GATEWAYS = {"hand_over"}
 
 
 # -- who may call what ---------------------------------------------------------------------------------------
 
 
 def test_every_route_is_in_one_group() -> None:
-    groups = [OPEN, PARTIES, WORKERS, BOTH]
+    groups = [OPEN, PARTIES, WORKERS, BOTH, GATEWAYS]
     assert set().union(*groups) == set(BY_NAME)
     assert sum(map(len, groups)) == len(BY_NAME) == len(api.ROUTES)
 
@@ -58,8 +59,10 @@ def test_what_is_public_is_for_anybody_with_a_channel(stranger: Client, name: st
     assert call(stranger, name).status_code == 200
 
 
-@pytest.mark.parametrize("name", sorted(WORKERS))
-def test_parties_do_nothing_of_workers(members: tuple[LiveMember, ...], stranger: Client, name: str) -> None:
+@pytest.mark.parametrize("name", sorted(WORKERS | GATEWAYS))
+def test_parties_do_nothing_of_workers_and_gateways(
+    members: tuple[LiveMember, ...], stranger: Client, name: str
+) -> None:
     for client in (members[0].client, stranger):
         response = call(client, name, content=b"{}")
         assert (response.status_code, code(response)) == (403, "key_refused")

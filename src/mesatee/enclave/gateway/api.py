@@ -25,7 +25,7 @@ from ...errors import (
 )
 from ...protocol import envelope as dsse
 from ...protocol import limits, merkle, statements, wire
-from ...protocol.digests import b64decode, is_hex
+from ...protocol.digests import b64decode, is_hex, sha256
 from ...protocol.jsonstrict import canonical, encode, parse_object
 from . import openapi, upload
 from .keyring import attempt_key
@@ -207,7 +207,7 @@ async def task(call: Call) -> Response:
 
 async def put_blob(call: Call) -> Response:
     """Store a sealed file under its digest. Ciphertext needs no permit: without one it stays ciphertext."""
-    if call.peer.role == "party":
+    if call.peer.role != "worker":
         call.registered()
     digest = call.path("digest")
     length = call.request.headers.get("content-length", "")
@@ -222,7 +222,7 @@ async def put_blob(call: Call) -> Response:
 
 async def get_blob(call: Call) -> Response:
     """Stream a sealed file, whole or from ``start``."""
-    if call.peer.role == "party":
+    if call.peer.role != "worker":
         call.registered()
     digest, start = call.path("digest"), call.number("start", 0)
     size = await asyncio.to_thread(call.gateway.blobs.size, digest)
@@ -265,6 +265,18 @@ async def finish(call: Call) -> Response:
     return reply(wire.FinishReply(index=index))
 
 
+# -- other gateways -----------------------------------------------------------------------------------
+
+
+async def hand_over(call: Call) -> Response:
+    """A peer gateway asks for the service's keys, as the service statement allows it."""
+    if call.peer.role != "gateway":
+        raise KeyRefused("only an attested gateway may receive a service's keys")
+    body = statements.validate(wire.HandOverRequest, parse_object(await call.body()), "request")
+    call.subject = sha256(to := attempt_key(body.key))
+    return reply(await call.gateway.hand_over(call.peer, to))
+
+
 # -- the app ------------------------------------------------------------------------------------------
 
 
@@ -290,15 +302,20 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("POST", "/v1/attempts", post_attempt),
     ("POST", "/v1/attempts/{fence}/renew", renew),
     ("POST", "/v1/attempts/{fence}/receipt", finish),
+    ("POST", "/v1/service/handover", hand_over),
     ("GET", "/v1/openapi.json", describe_api),
 )
 """Every route there is. A test walks this table."""
 
-CHANGES_STATE = frozenset({post_statement, post_attempt, finish})
+CHANGES_STATE = frozenset({post_statement, post_attempt, finish, hand_over})
 """Handlers whose refusals are logged before the caller is told."""
 
 SHOWS_STATE = frozenset({service, parties, datasets, functions, tasks, task})
 """Handlers whose answers wait until all that they show is durable."""
+
+
+AFTER_THE_END = frozenset({hand_over})
+"""Handlers that the monitor may answer when it serves nobody else: the successor that lost its keys on the way."""
 
 
 def build(gateway: Gateway) -> Starlette:
@@ -312,7 +329,8 @@ def build(gateway: Gateway) -> Starlette:
             call = Call(gateway, request, peer)
             try:
                 call.peer = gateway.current(peer)
-                gateway.monitor.serving()
+                if handler not in AFTER_THE_END:
+                    gateway.monitor.serving()
                 if handler in SHOWS_STATE:
                     return await gateway.settled(lambda: handler(call))
                 return await handler(call)

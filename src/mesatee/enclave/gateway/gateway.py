@@ -9,7 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from ..._core import (
@@ -22,7 +22,7 @@ from ..._core import (
     spki,
 )
 from ...attestation.endorsements import Source, nothing
-from ...attestation.evidence import Claims
+from ...attestation.evidence import Claims, decode
 from ...attestation.trust import TrustPolicy
 from ...attestation.verify import AppraisalCache, relevant
 from ...channel.uvicorn_protocol import CONNECTION_AGE_SECONDS, AttestedServer
@@ -40,6 +40,7 @@ from ...protocol import envelope as dsse
 from ...protocol import limits, records, statements, wire
 from ...protocol.digests import b64encode, sha256
 from ...protocol.doors import Blobs, Queue, Records
+from ...protocol.recovery import SUCCESSOR
 from .. import faults
 from ..platform.base import Attester
 from . import api
@@ -108,9 +109,10 @@ class Gateway:
         self._countersign: SigningKey = keys.log
         service = statements.expect(keys.service.predicate, statements.ServiceStatement)
         self._worker_trust = TrustPolicy.from_toml(service.worker_trust)
+        self._successor_trust = trust_of_successors(service, keys.service.digest)
         self._appraisals = AppraisalCache()
         self.log = Log(service.origin, store, keys.body, keys.log)
-        self._keyring = Keyring(service.origin, keys.sealing, keys.tickets)
+        self._keyring = Keyring(service.origin, keys.sealing, keys.tickets, keys)
         self._ticketed: dict[tuple[str, int], float] = {}
         self._broken: HostFailed | None = None
         self._snapshot_at = 0
@@ -174,6 +176,8 @@ class Gateway:
             time.monotonic,
             self._keep_proof,
             self.config.lease_seconds,
+            self._keys.successor,
+            self._keys.recovered_by,
         )
         self._compare_kept(monitor)
         return monitor
@@ -238,7 +242,7 @@ class Gateway:
                 await self._discard()
 
     async def _begin_epoch(self) -> None:
-        if self.monitor.halted:
+        if self.monitor.ended:
             # It listens all the same: whoever asks is told why nobody is served.
             return
         self.log.begin(self.monitor.state.epoch + 1)
@@ -260,22 +264,27 @@ class Gateway:
     # -- the channel ------------------------------------------------------------------------------
 
     def _appraise(self, certificate: PeerCertificate) -> Peer:
-        """Inside the handshake: a party is its key, a worker is what its evidence proves."""
+        """Inside the handshake: a party is its key, a worker or gateway is what its evidence proves."""
         key = certificate.public.hex()
         if certificate.evidence is None:
             return Peer("party", key, certificate.der, None)
+        # What it says it is decides by which policy it is judged; that it is so is then judged.
+        claims = decode(certificate.evidence).claims
+        role, vouched = claims.role, claims.extra.get(SUCCESSOR)
+        trust = self._worker_trust if role == "worker" else self._successor_trust
         at = int(self._clock())
         # Cut to this machine's: receipt bundles carry them.
         endorsements = relevant(certificate.evidence, self._endorsements())
         appraisal = self._appraisals.appraise(
             certificate.evidence,
             certificate.spki,
-            self._worker_trust,
+            trust,
             at,
-            role="worker",
+            role=role,
             endorsements=endorsements,
         )
-        return Peer("worker", key, certificate.der, appraisal, endorsements)
+        successor = vouched.hex() if isinstance(vouched, bytes) else None
+        return Peer(role, key, certificate.der, appraisal, endorsements, successor)
 
     def current(self, peer: Peer) -> Peer:
         """The peer of a connection as it is to be seen now: an appraisal of age is made again before it counts.
@@ -306,7 +315,7 @@ class Gateway:
         """Who this is, and where `peer` stands with it."""
         state = self.monitor.state
         status: Literal["ready", "halted", "host_failed"] = "ready"
-        if self.monitor.halted:
+        if self.monitor.ended:
             status = "halted"
         elif self._broken:
             status = "host_failed"
@@ -411,6 +420,13 @@ class Gateway:
             approvals=granted.grant.approvals,
             policies=granted.grant.policies,
         )
+
+    async def hand_over(self, peer: Peer, to: bytes) -> wire.HandOverReply:
+        """Give the service's keys to a peer gateway; this one then serves nobody any more."""
+        index, wraps = await self.monitor.hand_over(peer, to)
+        LOGGER.warning(json.dumps({"event": "handed_over", "index": index, "successor": sha256(to)}))
+        await self._notify()
+        return wire.HandOverReply(index=index, service=self._keys.service.envelope.as_dict(), wraps=wraps)
 
     def renew(self, peer: Peer, fence: int) -> wire.RenewReply:
         """Whether an attempt goes on."""
@@ -587,7 +603,7 @@ class Gateway:
     async def _snapshot(self) -> None:
         """Seal the projection, bound to the root at its size; later heads name it."""
         state = self.monitor.state
-        if self.log.failed is not None or state.size == self._snapshot_at or self.monitor.halted:
+        if self.log.failed is not None or state.size == self._snapshot_at or self.monitor.ended:
             return
         size, root = state.size, self.log.root(state.size)
         sealed = self._snapshot_key.seal(state.dump(), SNAPSHOT + root)
@@ -607,6 +623,14 @@ class Gateway:
             await asyncio.to_thread(self.blobs.discard, blob)
             self._spent.remove(blob)
             self._stored.discard(blob)
+
+
+def trust_of_successors(said: statements.ServiceStatement, service: str) -> TrustPolicy:
+    """By what a peer gateway is judged: the statement's own policy, and evidence that names this very service."""
+    if said.hand_over == "never":
+        return TrustPolicy()
+    gateway = TrustPolicy.from_toml(said.hand_over.trust).gateway
+    return TrustPolicy(gateway=replace(gateway, service=(service,)))
 
 
 def snapshot_distance(size: int) -> int:

@@ -11,12 +11,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ..._core import FileKey, HpkeKey, SecretKey
-from ...errors import Expired, KeyRefused, Malformed, MesateeError, Replayed
+from ..._core import FileKey, HpkeKey, SecretKey, SigningKey
+from ...errors import Denied, Expired, KeyRefused, Malformed, MesateeError, Replayed
 from ...protocol import limits, wraps
-from ...protocol.digests import HPKE_PUBLIC_BYTES, WRAP_BYTES, Hex32, b64decode, b64encode
+from ...protocol.digests import HPKE_PUBLIC_BYTES, WRAP_BYTES, Hex32, b64decode, b64encode, sha256
 from ...protocol.jsonstrict import canonical, parse_object
 from ...protocol.statements import Model, Time, validate
+from .identity import HANDED, ServiceKeys
 from .permit import Action, Permit
 
 _TICKET = b"mesatee ticket v1"
@@ -42,8 +43,12 @@ class Upload:
 class Keyring:
     """The sealing key (every wrap to this service) and the ticket key."""
 
-    def __init__(self, origin: str, sealing: HpkeKey, tickets: SecretKey) -> None:
+    def __init__(
+        self, origin: str, sealing: HpkeKey, tickets: SecretKey, whole: ServiceKeys | None = None
+    ) -> None:
+        """`whole` is what a hand-over gives away; without it there is none."""
         self._origin = origin
+        self._whole = whole
         self._sealing = sealing
         self._tickets = tickets
 
@@ -114,6 +119,19 @@ class Keyring:
         if ticket.expires <= now:
             raise Expired("this ticket has expired", hint="drop it; the gateway makes a new one where needed")
         return ticket
+
+    def hand_over(self, permit: Permit, to: bytes) -> dict[str, str]:
+        """All keys of the service, by name, each wrapped to the successor's key; the permit's index binds them."""
+        successor = sha256(to)
+        permit.use(Action.HAND_OVER, successor)
+        if self._whole is None:
+            raise Denied("this gateway has no keys to hand over")
+        service, wrapped = self._whole.service.digest, {}
+        for name in HANDED:
+            key: SigningKey | HpkeKey | SecretKey = getattr(self._whole, name)
+            binding = wraps.hand_over(self._origin, service, permit.index, successor, name)
+            wrapped[name] = b64encode(key.wrap_to(to, binding.info, binding.aad))
+        return wrapped
 
     def _open_upload(self, upload: Upload) -> FileKey:
         return self._unwrap(upload.wrap, wraps.upload(self._origin, upload.owner, upload.blob))

@@ -19,9 +19,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal
 
+from ...attestation.appraisal import Appraisal
 from ...errors import (
     Conflict,
     Denied,
+    EvidenceRefused,
     ForkDetected,
     Halted,
     HostFailed,
@@ -87,6 +89,8 @@ class Monitor:
         steady: Callable[[], float],
         keep_proof: Callable[[str], None],
         lease_seconds: int = LEASE_SECONDS,
+        successor: str | None = None,
+        recovered_by: tuple[str, ...] = (),
     ) -> None:
         self._log = log
         self._keep_proof = keep_proof
@@ -97,6 +101,9 @@ class Monitor:
         self._lease_seconds = lease_seconds
         said = statements.expect(service.predicate, statements.ServiceStatement)
         self._platform_policy = said.platform_policy
+        self._hand_over = said.hand_over
+        self._successor = successor
+        self._recovered_by = recovered_by
         self._leases: dict[int, float] = {}
         self._newest: Future[int] | None = None
         self.service = service
@@ -119,8 +126,20 @@ class Monitor:
 
     def serving(self) -> None:
         """Raises `Halted` after a fork was detected: then nobody is served, not even metadata."""
-        if self.halted:
-            raise Halted(f"the gateway has stopped: {self.halted}")
+        if self.ended:
+            raise Halted(f"the gateway has stopped: {self.ended}")
+
+    @property
+    def ended(self) -> str | None:
+        """Why this gateway decides nothing: a fork was detected, or another one holds the keys."""
+        if self.halted or self.state.holder == self._successor or self._takes_up:
+            return self.halted
+        return "the service's keys were handed over, and another gateway continues its log"
+
+    @property
+    def _takes_up(self) -> bool:
+        """Whether the keys came from share holders, and the log does not say so yet."""
+        return bool(self._recovered_by) and self._successor not in self.state.successors
 
     def _append(self, record: records.LogRecord) -> asyncio.Future[int]:
         self.serving()
@@ -153,6 +172,9 @@ class Monitor:
 
     async def begin_epoch(self, measurement: str, level: int, channel_key: str) -> None:
         """Take up the log: until owners have shown themselves, no key and no result leaves."""
+        if self._takes_up and self._successor:
+            holders = tuple(sorted(self._recovered_by))
+            await self._log_outcome(records.RecoveredOutcome(successor=self._successor, holders=holders))
         outcome = records.EpochOutcome(
             number=self.state.epoch + 1,
             nonce=os.urandom(32).hex(),
@@ -165,7 +187,7 @@ class Monitor:
 
     async def denied(self, peer: Peer, action: str, subject: str, error: MesateeError) -> None:
         """Log a refusal. The caller then raises `error`."""
-        if self.halted or isinstance(error, (Unavailable, Halted)):
+        if self.ended or isinstance(error, (Unavailable, Halted)):
             return
         outcome = records.DeniedOutcome(
             by=peer.key, action=action[:64], subject=subject[:64], code=error.code
@@ -306,7 +328,7 @@ class Monitor:
 
     def waiting(self) -> list[Run]:
         """Runs that a worker may take: queued, or running with a lease that nobody renewed."""
-        if self.halted:
+        if self.ended:
             return []
         return [
             run
@@ -550,6 +572,35 @@ class Monitor:
         faults.point("release.wrapped")
         return wrapped
 
+    # -- hand-over --------------------------------------------------------------------------------
+
+    async def hand_over(self, peer: Peer, to: bytes) -> tuple[int, dict[str, str]]:
+        """Give the service's keys, and with them the next epoch, to a peer gateway; the log index and the wraps.
+
+        1. The service statement accepts the peer, whose evidence vouches for the key `to`.
+        2. It is logged. From then on this gateway serves nobody, so there are never two that decide.
+        3. When the entry is durable, the keys are wrapped to `to`. Who has lost this answer, and proves again that
+           `to` is its key, gets it once more; anybody else is told that the keys are gone.
+        """
+        if self.halted:
+            raise Halted(f"the gateway has stopped: {self.halted}")
+        if peer.role != "gateway" or peer.appraisal is None:
+            raise KeyRefused("only an attested gateway may receive a service's keys")
+        if peer.appraisal.service != self.service.digest:
+            raise EvidenceRefused("the peer's evidence is for another service")
+        facts, successor = _facts(peer, peer.appraisal), sha256(to)
+        rules.successor(self._hand_over, facts, peer.successor, successor)
+        if self.ended and self.state.holder == successor:
+            index = self.state.handed_at
+            await self._durable(index)
+        else:
+            self.serving()
+            if successor in self.state.successors:
+                raise Replayed("this successor had the keys before: it makes a new key for a new hand-over")
+            index = await self._log_outcome(records.HandOverOutcome(successor=successor, peer=facts))
+        permit = self._mint.permit(Action.HAND_OVER, successor, index)
+        return index, self._keyring.hand_over(permit, to)
+
 
 CODE = "code of the function"
 """The name under which a private function's key is released: no input can have it, for it has spaces."""
@@ -559,7 +610,10 @@ def facts_of(peer: Peer) -> WorkerFacts:
     """What was appraised of a worker. Raises `KeyRefused` for anybody else."""
     if peer.role != "worker" or peer.appraisal is None:
         raise KeyRefused("only an attested worker may do this")
-    found = peer.appraisal
+    return _facts(peer, peer.appraisal)
+
+
+def _facts(peer: Peer, found: Appraisal) -> WorkerFacts:
     return WorkerFacts(
         key=peer.key,
         measurement=found.measurement or "none",

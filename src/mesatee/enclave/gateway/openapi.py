@@ -15,6 +15,7 @@ from ...protocol.statements import Model
 _BODIES: dict[str, type[Model] | None] = {
     "post_attempt": wire.GrantRequest,
     "finish": wire.FinishRequest,
+    "hand_over": wire.HandOverRequest,
 }
 _ANSWERS: dict[str, type[Model]] = {
     "service": wire.ServiceReply,
@@ -30,6 +31,7 @@ _ANSWERS: dict[str, type[Model]] = {
     "post_attempt": wire.GrantReply,
     "renew": wire.RenewReply,
     "finish": wire.FinishReply,
+    "hand_over": wire.HandOverReply,
 }
 _QUERY = {
     "entry": ("size",),

@@ -21,6 +21,7 @@ class Action(enum.Enum):
     RELEASE_KEY = "release_key"
     RELEASE_RESULT = "release_result"
     READ = "read"
+    HAND_OVER = "hand_over"
 
 
 @final

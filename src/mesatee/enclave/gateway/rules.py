@@ -6,7 +6,7 @@ names what is missing. They are separate from the monitor so that a model test c
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from ...errors import (
     Conflict,
@@ -292,6 +292,26 @@ def attempt(found: Run, *, lease_alive: bool) -> int:
     return number
 
 
+def successor(
+    rule: Literal["never"] | statements.HandOver, facts: statements.WorkerFacts, vouched: str | None, key: str
+) -> None:
+    """Whether a peer gateway may receive the service's keys. Raises `Denied`, `LevelTooLow` or `EvidenceRefused`."""
+    if rule == "never":
+        raise Denied("this service hands its keys to nobody: its service statement says so")
+    if facts.level < rule.min_level:
+        raise LevelTooLow(f"the peer has level {facts.level}, a successor needs {rule.min_level}")
+    if facts.tee not in rule.tees:
+        raise Denied(f"the service statement names no successor of TEE class {facts.tee}")
+    if facts.simulated and not rule.allow_simulated:
+        raise EvidenceRefused("a successor's evidence may not be simulated")
+    if facts.measurement not in rule.measurements:
+        raise Denied(f"the service statement names no successor of measurement {facts.measurement[:16]}")
+    if vouched != key:
+        raise EvidenceRefused(
+            "the peer's evidence does not vouch for the key that it wants the keys wrapped to"
+        )
+
+
 __all__ = [
     "alive",
     "approval",
@@ -306,6 +326,7 @@ __all__ = [
     "retire",
     "run",
     "still_approved",
+    "successor",
     "task",
     "times",
     "usable",

@@ -116,6 +116,9 @@ class State:
     seen: dict[str, int] = field(default_factory=dict)
     presence: dict[str, int] = field(default_factory=dict)
     denied: int = 0
+    # Who received the keys, in log order: the last one alone may go on. Empty for the gateway that founded the service.
+    successors: list[str] = field(default_factory=list)
+    handed_at: int = -1
 
     # -- questions --------------------------------------------------------------------------------
 
@@ -138,6 +141,11 @@ class State:
     def run(self, digest: str) -> Run:
         """Raises `NotFound`."""
         return _get(self.runs, digest, "run", "see `mesatee task show`")
+
+    @property
+    def holder(self) -> str | None:
+        """Whose right it is to decide: the newest successor, or None while the founder holds the keys."""
+        return self.successors[-1] if self.successors else None
 
     def fresh(self, party: str) -> bool:
         """Whether the party has signed, in this epoch, that it compared the log with the newest that it knew."""
@@ -195,7 +203,7 @@ class State:
             return frozenset({signer})
         outcome = record.outcome()
         match outcome:
-            case records.EpochOutcome():
+            case records.EpochOutcome() | records.HandOverOutcome() | records.RecoveredOutcome():
                 return None
             case records.DeniedOutcome():
                 return frozenset({outcome.by})
@@ -293,6 +301,11 @@ class State:
                 self.epoch, self.epoch_index = outcome.number, index
             case records.DeniedOutcome():
                 self.denied += 1
+            case records.HandOverOutcome() | records.RecoveredOutcome():
+                if outcome.successor in self.successors:
+                    raise LogCorrupt(f"log entry {index} hands the keys to a gateway that had them")
+                self.successors.append(outcome.successor)
+                self.handed_at = index
             case records.GrantOutcome():
                 run = self.run(outcome.run)
                 if run.status in ENDED:

@@ -72,6 +72,10 @@ class Sealing:
         """Write an HPKE key, replacing one of the same name, all or nothing."""
         self._seal("hpke", name, key)
 
+    def seal_secret_key(self, name: str, key: _core.SecretKey) -> None:
+        """Write a symmetric key that is not derived here, replacing one of the same name, all or nothing."""
+        self._seal("secret", name, key)
+
     def unseal_signing_key(self, name: str) -> _core.SigningKey:
         """Raises `NotFound`, `KeyRefused` (another measurement or machine), `SealedDataCorrupt` or
         `Malformed`.
@@ -82,6 +86,10 @@ class Sealing:
         """Raises as `unseal_signing_key`."""
         return self._unseal("hpke", name, _core.HpkeKey.import_sealed)
 
+    def unseal_secret_key(self, name: str) -> _core.SecretKey:
+        """Raises as `unseal_signing_key`."""
+        return self._unseal("secret", name, _core.SecretKey.import_sealed)
+
     def secret(self, label: str) -> _core.SecretKey:
         """A symmetric key for one purpose, e.g. sealing log bodies; the same again for the same binding."""
         return self._by.derive(self._context("secret", label).decode())
@@ -91,6 +99,8 @@ class Sealing:
         kind, _, _ = _read(self._path(name))
         if kind == "signing":
             target.seal_signing_key(name, self.unseal_signing_key(name))
+        elif kind == "secret":
+            target.seal_secret_key(name, self.unseal_secret_key(name))
         else:
             target.seal_hpke_key(name, self.unseal_hpke_key(name))
 
@@ -138,7 +148,7 @@ def _read(path: Path) -> tuple[str, str, bytes]:
     words = line.decode("ascii", "replace").removeprefix(_MAGIC + " ").split(" ")
     if not newline or not line.startswith(_MAGIC.encode() + b" ") or len(words) != 2:
         raise Malformed(f"sealed key {path.stem!r} does not begin with its format line")
-    if words[0] not in ("signing", "hpke"):
+    if words[0] not in ("signing", "hpke", "secret"):
         raise Malformed(f"sealed key {path.stem!r} is of an unknown kind")
     unhex(words[1])
     return words[0], words[1], sealed

@@ -251,6 +251,7 @@ def test_every_name_has_a_check():
         "keystone",
         "nitro",
         "nvidia-gpu",
+        "optee",
         "psa",
         "ratls",
         "sgx",

@@ -251,7 +251,7 @@ QUIET = settings(
     suppress_health_check=list(HealthCheck),
     derandomize=True,
 )
-BUG_HUNT = settings(QUIET, max_examples=300, phases=[Phase.generate])
+BUG_HUNT = settings(QUIET, max_examples=600, stateful_step_count=40, phases=[Phase.generate])
 
 
 def test_random_interleavings() -> None:

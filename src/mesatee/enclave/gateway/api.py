@@ -329,7 +329,7 @@ def build(gateway: Gateway) -> Starlette:
             call = Call(gateway, request, peer)
             try:
                 call.peer = gateway.current(peer)
-                if handler not in AFTER_THE_END:
+                if handler not in AFTER_THE_END or gateway.monitor.halted:
                     gateway.monitor.serving()
                 if handler in SHOWS_STATE:
                     return await gateway.settled(lambda: handler(call))

@@ -6,9 +6,7 @@ import base64
 import contextlib
 import datetime
 import json
-import os
 import time
-from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -17,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support import captured
 
 from mesatee.attestation import detect
 from mesatee.errors import InputError, Malformed, TooLarge
@@ -199,10 +198,8 @@ def test_roles_of_collateral(name: str, tee: str, role: str):
 
 
 def test_captured_evidence_is_recognised():
-    folder = Path(os.environ.get("MESATEE_SHARED", "../shared")) / "evidence"
-    if not folder.is_dir():
-        pytest.skip(f"{folder} is not there")
-    for meta in sorted(folder.glob("*/*/meta.json")):
+    captured.need()
+    for meta in sorted(captured.FOLDER.glob("*/*/meta.json")):
         case = json.loads(meta.read_text("utf-8"))
         found = detect.detect_case(
             {role: (meta.parent / n).read_bytes() for role, n in case["files"].items()}

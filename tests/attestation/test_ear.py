@@ -7,6 +7,7 @@ import contextlib
 import json
 
 import cbor2
+import jwt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,7 +83,6 @@ def test_the_cwt_has_the_numbers_of_the_draft():
 
 
 def test_the_jwt_is_read_by_another_library():
-    jwt = pytest.importorskip("jwt", reason="PyJWT is not installed")
     token = ear.to_jwt(APPRAISAL, KEY)
     key = jwt.PyJWK.from_json(ear.public_jwk(KEY.public)).key
     claims = jwt.decode(token, key, algorithms=["EdDSA"], options={"verify_exp": False, "verify_iat": False})

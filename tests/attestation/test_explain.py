@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.enclave.platform.conftest import captured
+from tests.support import captured
 
 from mesatee import _core
 from mesatee.attestation.bundle import Bundle
@@ -92,7 +92,8 @@ def test_nothing_is_accepted_by_default(attester: SoftwareAttester):
 
 
 def report() -> tuple[Path, bytes, dict[str, bytes]]:
-    folder = captured("snp") / "google-milan-v2"
+    captured.need()
+    folder = captured.FOLDER / "snp" / "google-milan-v2"
     names = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     raw = next(data for name, data in names.items() if len(data) == 1184)
     return folder, raw, names

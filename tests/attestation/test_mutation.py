@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import tokens
+from tests.support import captured, tokens
 
 from mesatee.attestation import corpus
 from mesatee.attestation.appraisal import Status
@@ -30,12 +30,11 @@ SIGNED = re.compile(r"(td_)?quote(_sha\d+)?|sig(nature|_sha\d+)|report|token|doc
 GOOD = (Status.AFFIRMING, Status.WARNING)
 CASES = [
     folder
-    for tee in sorted(corpus.CHECKS)
-    for folder in tokens.folders(tee)
-    if tokens.load(folder)[0].get("expected", {}).get("tier") in GOOD
+    for folder in captured.folders("*")
+    if captured.load(folder)[0].get("expected", {}).get("tier") in GOOD
 ]
 
-pytestmark = pytest.mark.skipif(not CASES, reason="captured evidence is not here (MESATEE_SHARED)")
+pytestmark = captured.needed
 every_case = pytest.mark.parametrize(
     "folder", CASES, ids=lambda folder: f"{folder.parent.name}/{folder.name}"
 )
@@ -93,7 +92,7 @@ def whole(case: Case, files: Mapping[str, bytes]) -> Verdict:
 def load(folder: Path) -> Case:
     question = corpus.question((folder / "meta.json").read_bytes())
     assert question.tee
-    return Case(question.tee, question.at, tokens.load(folder)[1])
+    return Case(question.tee, question.at, captured.load(folder)[1])
 
 
 def says(verdict: Verdict) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from tests.support import tokens
+from tests.support import captured, tokens
 
 from mesatee.attestation import corpus
 from mesatee.attestation.appraisal import Status
@@ -67,7 +67,7 @@ def at(folder: Path) -> int | None:
 
 def refused(tee: str, folder: Path, **spliced: bytes) -> None:
     """Control: at that time, the case's own files count."""
-    files = tokens.load(folder)[1]
+    files = captured.load(folder)[1]
     whole = tokens.appraise(tee, files, at(folder))
     assert whole is not None
     assert whole.tier in (Status.AFFIRMING, Status.WARNING)
@@ -79,19 +79,19 @@ def good(tee: str) -> list[Path]:
     """Folders of one TEE whose evidence counts."""
     found = [
         folder
-        for folder in tokens.folders(tee)
-        if tokens.load(folder)[0]["expected"]["tier"] in (Status.AFFIRMING, Status.WARNING)
+        for folder in captured.folders(tee)
+        if captured.load(folder)[0]["expected"]["tier"] in (Status.AFFIRMING, Status.WARNING)
     ]
-    if not found:
-        pytest.skip(f"captured evidence of {tee} is not here (MESATEE_SHARED)")
+    captured.need()
+    assert found
     return found
 
 
 @pytest.mark.parametrize(("tee", "other"), [("sgx", "tdx"), ("tdx", "sgx")])
 def test_splice_captured_collateral_of_the_other_tee(tee: str, other: str) -> None:
-    theirs = tokens.load(good(other)[0])[1]
+    theirs = captured.load(good(other)[0])[1]
     for folder in good(tee):
-        if set(tokens.load(folder)[1]) == {"quote", "collateral"}:
+        if set(captured.load(folder)[1]) == {"quote", "collateral"}:
             refused(tee, folder, collateral=theirs["collateral"])
 
 
@@ -99,11 +99,11 @@ def test_splice_captured_collateral_of_the_other_tee(tee: str, other: str) -> No
 def test_splice_captured_quote_with_the_signature_and_chain_of_another(tee: str) -> None:
     """The signed part of one machine's quote before the signature and the chain of another's, as its case has it."""
     quotes = [
-        files["quote"] for folder in tokens.folders(tee) if "quote" in (files := tokens.load(folder)[1])
+        files["quote"] for folder in captured.folders(tee) if "quote" in (files := captured.load(folder)[1])
     ]
     tried = 0
     for folder in good(tee):
-        own = tokens.load(folder)[1]["quote"]
+        own = captured.load(folder)[1]["quote"]
         # Header of 48 bytes, then a body: of 384 in version 3, 584 in version 4, and of a stated length in version 5.
         end = {3: 432, 4: 632}.get(int.from_bytes(own[:2], "little")) or 54 + int.from_bytes(
             own[50:54], "little"
@@ -116,9 +116,9 @@ def test_splice_captured_quote_with_the_signature_and_chain_of_another(tee: str)
 
 
 def test_splice_captured_snp_reports_under_the_chain_of_each_other() -> None:
-    reports = [tokens.load(folder)[1]["report"] for folder in good("snp")]
+    reports = [captured.load(folder)[1]["report"] for folder in good("snp")]
     for folder in good("snp"):
-        own = tokens.load(folder)[1]["report"]
+        own = captured.load(folder)[1]["report"]
         for report in reports:
             # The same machine may have two cases, and its chain then is that of both reports.
             if report[416:480] != own[416:480]:
@@ -128,6 +128,6 @@ def test_splice_captured_snp_reports_under_the_chain_of_each_other() -> None:
 @pytest.mark.parametrize("tee", ["sgx", "tdx", "snp", "nitro", "cca", "psa"])
 def test_level_5_needs_evidence_of_the_outer_system(tee: str) -> None:
     for folder in good(tee):
-        verdict = tokens.appraise(tee, tokens.load(folder)[1], at(folder))
+        verdict = tokens.appraise(tee, captured.load(folder)[1], at(folder))
         assert verdict is not None
         assert verdict.level < 5

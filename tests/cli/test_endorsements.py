@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import vendors
+from tests.support import captured
 from tests.support.vendors import (
     CHIP,
     DAY,
@@ -244,11 +243,6 @@ def test_a_damaged_store(home: Home):
 # -- from a vendor to a verdict ---------------------------------------------------------------------
 
 
-def _needs(module: str) -> None:
-    if importlib.util.find_spec(f"mesatee.attestation.tee.{module}") is None:
-        pytest.skip(f"the verifier of {module} is not built in yet")
-
-
 @pytest.mark.parametrize(
     ("tee", "name"),
     [
@@ -259,8 +253,7 @@ def _needs(module: str) -> None:
     ],
 )
 def test_what_was_fetched_makes_a_quote_affirming(home: Home, pcs: Pcs, tmp_path: Path, tee: str, name: str):
-    _needs(tee)
-    at, files = vendors.case(tee, name)
+    at, files = captured.timed(tee, name)
     named = subjects.find(tee, files)
     assert isinstance(named, subjects.IntelPlatform)
     pcs.set_captured(tee, named.fmspc, named.ca, json.loads(files["collateral"]))
@@ -285,8 +278,7 @@ def test_what_was_fetched_makes_a_quote_affirming(home: Home, pcs: Pcs, tmp_path
 
 @pytest.mark.parametrize("name", ["microsoft-milan", "microsoft-genoa", "microsoft-turin"])
 def test_what_was_fetched_makes_a_report_affirming(home: Home, kds: Kds, tmp_path: Path, name: str):
-    _needs("snp")
-    at, files = vendors.case("snp", name)
+    at, files = captured.timed("snp", name)
     named = subjects.find("snp", files)
     assert isinstance(named, subjects.AmdPlatform)
     assert named.product is not None
@@ -305,8 +297,7 @@ def test_what_was_fetched_makes_a_report_affirming(home: Home, kds: Kds, tmp_pat
 
 
 def test_what_an_azure_machine_fetched_makes_its_evidence_affirming(home: Home, thim: Thim, tmp_path: Path):
-    _needs("azure")
-    at, files = vendors.case("azure-vtpm", "az-snp-trustee-genoa")
+    at, files = captured.timed("azure-vtpm", "az-snp-trustee-genoa")
     thim.value |= {"vcekCert": files["vcek"].decode(), "certificateChain": files["ask_ark"].decode()}
     path = wrote(tmp_path / "hcl_report.bin", files["hcl_report"])
     home.json("fetch", "azure", path, "--url", thim.url, "--at", str(at))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.enclave.platform.conftest import captured
+from tests.support import captured
 from typer.testing import CliRunner
 
 from mesatee import _core
@@ -81,7 +81,8 @@ def test_why_evidence_is_refused(home: Path, tmp_path: Path) -> None:
 
 
 def snp() -> tuple[dict[str, bytes], int]:
-    folder = captured("snp") / "google-milan-v2"
+    captured.need()
+    folder = captured.FOLDER / "snp" / "google-milan-v2"
     asked = corpus.question((folder / "meta.json").read_bytes())
     at = asked.at or 1_700_000_000
     return {role: (folder / name).read_bytes() for role, name in asked.names.items()}, at

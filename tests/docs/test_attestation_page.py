@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+from tests.support import captured
 from typer.testing import CliRunner
 
 from mesatee.attestation import corpus, trust
@@ -75,10 +75,8 @@ def test_the_example_in_python_runs(page: str):
 
 
 def test_what_is_shown_is_what_is_printed(root: Path, page: str, monkeypatch: pytest.MonkeyPatch):
-    cases = Path(os.environ.get("MESATEE_SHARED", root.parent / "shared")) / "evidence"
-    if not cases.is_dir():
-        pytest.skip("the captured evidence is not here")
-    monkeypatch.chdir(cases)
+    captured.need()
+    monkeypatch.chdir(captured.FOLDER)
     monkeypatch.setenv("COLUMNS", "200")
     shown = list(SHOWN.finditer(page))
     assert len(shown) >= 4

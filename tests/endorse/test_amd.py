@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.support import vendors
+from tests.support import captured, vendors
 from tests.support.vendors import CHIP, DAY, NOW, TURIN_CHIP, TURIN_TCB, Kds, Reply, crl, pem, report, vcek
 
 from mesatee import _core
@@ -127,7 +127,7 @@ def test_what_is_over_is_refused(service: Service, kds: Kds):
 
 @pytest.mark.parametrize("name", ["microsoft-milan", "microsoft-genoa", "microsoft-turin"])
 def test_captured_certificates(service: Service, kds: Kds, name: str):
-    at, files = vendors.case("snp", name)
+    at, files = captured.timed("snp", name)
     found = subjects.find("snp", files)
     assert isinstance(found, AmdPlatform)
     assert found.product is not None

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from tests.support import vendors
+from tests.support import captured, vendors
 from tests.support.vendors import DAY, FMSPC, NOW, Pcs, Reply, crl, pem
 
 from mesatee.attestation.endorsements import Endorsement, Endorsements
@@ -224,13 +224,13 @@ def test_collateral_of_what_is_not_there_or_no_collateral(service: Service, pcs:
 def test_captured_collateral_comes_back_as_it_was(service: Service, pcs: Pcs, tee: Any, name: str):
     from mesatee.attestation import subjects
 
-    at, files = vendors.case(tee, name)
+    at, files = captured.timed(tee, name)
     platform = subjects.find(tee, files)
     assert isinstance(platform, IntelPlatform)
-    captured = json.loads(files["collateral"])
-    pcs.set_captured(tee, platform.fmspc, platform.ca, captured)
+    whole = json.loads(files["collateral"])
+    pcs.set_captured(tee, platform.fmspc, platform.ca, whole)
     where = intel.Addresses(pcs.url, pcs.root_url)
     items = intel.fetch(service, platform, tee, at, addresses=where)
-    assert json.loads(intel.collateral(items, platform)) == captured
+    assert json.loads(intel.collateral(items, platform)) == whole
     with pytest.raises(Expired):
         intel.fetch(service, platform, tee, NOW, addresses=where)

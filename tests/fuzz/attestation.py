@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
-from tests.support import tokens
+from tests.support import captured, tokens
 
 from mesatee import _core
 from mesatee.attestation import _cbor, corpus, detect, ear, endorsements, evidence, reference
@@ -102,8 +102,8 @@ def case_files(pattern: str, *tees: str) -> list[bytes]:
     """Different files of captured cases whose role is like the pattern."""
     found: dict[bytes, None] = {}
     for tee in tees or sorted(corpus.CHECKS):
-        for folder in tokens.folders(tee):
-            for role, data in tokens.load(folder)[1].items():
+        for folder in captured.folders(tee):
+            for role, data in captured.load(folder)[1].items():
                 if re.fullmatch(pattern, role):
                     found[data] = None
     return sorted(found, key=len)[:PARTS]

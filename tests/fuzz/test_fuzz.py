@@ -7,7 +7,6 @@ what was found interesting stays for the next time.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import re
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from tests.fuzz.attestation import TARGETS, Target, at_limits, seeds_of
+from tests.support import captured
 
 from mesatee.errors import MesateeError
 
@@ -31,15 +31,8 @@ PARSERS = ("envelope", "wire", "age", "tile", "checkpoint", "frames", "child", "
 
 CPU_SECONDS = 1.0
 """Longer over one piece of evidence is a hang."""
-CASES = Path(os.environ.get("MESATEE_SHARED", "../shared")).resolve() / "evidence"
 
 pytestmark = pytest.mark.slow
-needs_atheris = pytest.mark.skipif(
-    importlib.util.find_spec("atheris") is None, reason="atheris is not installed"
-)
-needs_cases = pytest.mark.skipif(
-    not CASES.is_dir(), reason="captured evidence, the seeds, is not here (MESATEE_SHARED)"
-)
 
 
 def fuzz(
@@ -54,7 +47,7 @@ def fuzz(
     return subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, "MESATEE_SHARED": str(CASES.parent)},
+        env={**os.environ, "MESATEE_SHARED": str(captured.FOLDER.parent)},
         capture_output=True,
         text=True,
         timeout=SECONDS + 120,
@@ -76,21 +69,19 @@ def clean(parser: str, tmp_path: Path, least: int, size: int = INPUT_BYTES) -> N
     print(f"\n{parser}: {runs[1]} inputs, {covered[-1]} branches reached")
 
 
-@needs_atheris
 @pytest.mark.parametrize("parser", PARSERS)
 def test_nothing_but_our_errors(parser: str, tmp_path: Path) -> None:
     clean(parser, tmp_path, 100)
 
 
-@needs_atheris
-@needs_cases
+@captured.needed
 @pytest.mark.parametrize("parser", TARGETS)
 def test_nothing_but_our_errors_of_evidence(parser: str, tmp_path: Path) -> None:
     """The harness also counts each input's time."""
     clean(parser, tmp_path, 50, TARGETS[parser].limit + 64)
 
 
-@needs_cases
+@captured.needed
 @pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))
 def test_no_hang_at_the_limits(target: Target) -> None:
     """A fuzzer seldom gets to inputs of megabytes, and its instruments slow them down."""
@@ -104,7 +95,6 @@ def test_no_hang_at_the_limits(target: Target) -> None:
             assert time.process_time() - start < CPU_SECONDS, (len(data), data[:20])
 
 
-@needs_atheris
 def test_a_planted_error_is_found(tmp_path: Path) -> None:
     """Control: a parser that raises something else is caught, and its input kept."""
     done = fuzz("planted", tmp_path, "-max_total_time=20", "-runs=200000")

@@ -8,14 +8,10 @@ from __future__ import annotations
 import datetime
 import functools
 import hashlib
-import json
-import os
 import struct
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -28,27 +24,6 @@ HWID = bytes(range(64))
 MILAN_TCB = bytes([4, 0, 0, 0, 0, 0, 24, 219])
 TURIN_TCB = bytes([1, 2, 3, 4, 0, 0, 0, 81])
 OID = "1.3.6.1.4.1.3704.1."
-
-
-def folders(tee: str) -> list[Path]:
-    """The captured cases of one TEE."""
-    root = Path(os.environ.get("MESATEE_SHARED", "../shared")) / "evidence" / tee
-    return sorted(path.parent for path in root.glob("*/meta.json"))
-
-
-def load(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    meta = json.loads((folder / "meta.json").read_text())
-    return meta, {role: (folder / name).read_bytes() for role, name in meta["files"].items()}
-
-
-def case(tee: str, name: str) -> tuple[int | None, dict[str, bytes]]:
-    """Time and files of one captured case. Skips the test where there is none."""
-    for folder in folders(tee):
-        if folder.name == name:
-            meta, files = load(folder)
-            at = meta["at"]
-            return at and int(datetime.datetime.fromisoformat(at).timestamp()), files
-    pytest.skip(f"the captured case {tee}/{name} is not here (MESATEE_SHARED)")
 
 
 # -- keys ------------------------------------------------------------------------------------------

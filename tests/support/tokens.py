@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import base64
 import datetime
-import json
-import os
 import random
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import cbor2
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509.oid import NameOID
+from tests.support import captured
 
 from mesatee.attestation.appraisal import Status
 from mesatee.attestation.corpus import CHECKS, CorpusPolicy, check_folder
@@ -33,32 +30,11 @@ _HASHES = {-7: hashes.SHA256(), -35: hashes.SHA384(), -36: hashes.SHA512()}
 # -- captured cases ---------------------------------------------------------------------------------
 
 
-def folders(tee: str) -> list[Path]:
-    """Folders of the captured cases of one TEE; none if they are not on this machine."""
-    root = Path(os.environ.get("MESATEE_SHARED", "../shared")) / "evidence" / tee
-    return sorted(path.parent for path in root.glob("*/meta.json"))
-
-
-def load(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    meta = json.loads((folder / "meta.json").read_text())
-    return meta, {role: (folder / name).read_bytes() for role, name in meta["files"].items()}
-
-
-def case(tee: str, name: str) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """One captured case. Skips the test where there are none."""
-    found = [folder for folder in folders(tee) if folder.name == name]
-    if not found:
-        pytest.skip(f"the captured case {tee}/{name} is not here (MESATEE_SHARED)")
-    return load(found[0])
-
-
 def agree(tee: str) -> None:
     """Every captured case of a TEE gets the tier that it expects."""
-    found = folders(tee)
-    if not found:
-        pytest.skip(f"captured evidence of {tee} is not here (MESATEE_SHARED)")
-    for folder in found:
-        meta, files = load(folder)
+    captured.need()
+    for folder in captured.folders(tee):
+        meta, files = captured.load(folder)
         question = {name: meta[name] for name in ("tee", "at")}
         verdict = check_folder(question, files)
         assert verdict.tier == meta["expected"]["tier"], (meta["id"], verdict.reasons)

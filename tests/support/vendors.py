@@ -8,19 +8,17 @@ import base64
 import datetime
 import functools
 import json
-import os
 import re
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -40,22 +38,6 @@ SGX = "1.2.840.113741.1.13.1"
 
 
 # -- captured cases ---------------------------------------------------------------------------------
-
-
-def evidence(tee: str) -> list[Path]:
-    """Folders of the captured cases of one TEE."""
-    root = Path(os.environ.get("MESATEE_SHARED", "../shared")) / "evidence" / tee
-    return sorted(path.parent for path in root.glob("*/meta.json"))
-
-
-def case(tee: str, name: str) -> tuple[int, dict[str, bytes]]:
-    """Time and files of one captured case. Skips the test where there is none."""
-    for folder in evidence(tee):
-        if folder.name == name:
-            meta = json.loads((folder / "meta.json").read_text("utf-8"))
-            files = {role: (folder / file).read_bytes() for role, file in meta["files"].items()}
-            return int(datetime.datetime.fromisoformat(meta["at"]).timestamp()), files
-    pytest.skip(f"the captured case {tee}/{name} is not here (MESATEE_SHARED)")
 
 
 # -- generated keys, certificates and evidence ------------------------------------------------------
@@ -189,7 +171,7 @@ class Fault:
     script: tuple[bytes | float, ...]
 
 
-class Fake:
+class Fake(ABC):
     """One service. `url` is its base address, `asked` what it was asked for."""
 
     def __init__(self) -> None:
@@ -232,8 +214,9 @@ class Fake:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server.server_address[1]}"
 
+    @abstractmethod
     def answer(self, path: str, words: dict[str, str], headers: dict[str, str]) -> Reply:
-        raise NotImplementedError
+        """What the vendor's service says to one request."""
 
     def fail(self, where: str, *script: bytes | float | Reply, times: int = 1) -> None:
         """Let the next `times` requests whose path has `where` in it end like this."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
-import importlib.util
 import json
-import os
 import random
 import struct
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support import captured
 
 from mesatee.attestation import corpus
 from mesatee.attestation.appraisal import Answer, Status
@@ -29,11 +27,6 @@ from mesatee.errors import InputError, Malformed, MesateeError, TooLarge, Unsupp
 from mesatee.protocol import limits
 
 POLICY = corpus.CorpusPolicy()
-EVIDENCE = Path(os.environ.get("MESATEE_SHARED", "../shared")) / "evidence"
-needs_evidence = pytest.mark.skipif(not EVIDENCE.is_dir(), reason=f"{EVIDENCE} is not there")
-needs_snp = pytest.mark.skipif(
-    importlib.util.find_spec("mesatee.attestation.tee.snp") is None, reason="there is no verifier for SNP"
-)
 SNP_CASES = ("az-snp-trustee-genoa", "az-snp-trustee-v0", "az-snp-trustee-v1", "az-snp-trustee-v2")
 TDX_CASES = ("az-tdx-trustee-v0", "az-tdx-trustee-v1")
 SPLIT = ("hcl_report", "quote", "signature", "pcrs", "ak_public_pem", "vcek", "ask_ark", "td_quote")
@@ -128,7 +121,7 @@ def test_hostile_reports_raise_our_errors_only(position: int, patch: bytes):
 
 
 def case(name: str) -> tuple[corpus.Question, corpus.Expectation | None, dict[str, bytes]]:
-    folder = EVIDENCE / "azure-vtpm" / name
+    folder = captured.FOLDER / "azure-vtpm" / name
     meta = (folder / "meta.json").read_bytes()
     question = corpus.question(meta)
     files = {role: (folder / file).read_bytes() for role, file in question.names.items()}
@@ -160,8 +153,8 @@ def altered(report: bytes) -> bytes:
     return report[:position] + b'"secure-boOt":' + report[position + 14 :]
 
 
-@needs_evidence
-@pytest.mark.parametrize("name", [*(pytest.param(name, marks=needs_snp) for name in SNP_CASES), *TDX_CASES])
+@captured.needed
+@pytest.mark.parametrize("name", [*SNP_CASES, *TDX_CASES])
 def test_captured_cases_agree(name: str):
     question, expected, files = case(name)
     verdict = judge(files, question.at)
@@ -172,8 +165,7 @@ def test_captured_cases_agree(name: str):
     assert judge(alone, question.at).tier is verdict.tier
 
 
-@needs_evidence
-@needs_snp
+@captured.needed
 @pytest.mark.parametrize("name", SNP_CASES)
 def test_level_5_needs_the_quote_and_its_values(name: str):
     at, files = parts(name)
@@ -185,7 +177,7 @@ def test_level_5_needs_the_quote_and_its_values(name: str):
         assert any("level 4 and not 5" in line for line in less.reasons)
 
 
-@needs_evidence
+@captured.needed
 @pytest.mark.parametrize("name", [SNP_CASES[3], TDX_CASES[0]])
 def test_a_key_that_is_not_in_the_hcl_report(name: str):
     at, files = parts(name)
@@ -193,7 +185,7 @@ def test_a_key_that_is_not_in_the_hcl_report(name: str):
     refused(files | {"ak_public_pem": other["ak_public_pem"]}, at, "not the HCLAkPub")
 
 
-@needs_evidence
+@captured.needed
 @pytest.mark.parametrize("name", [SNP_CASES[3], TDX_CASES[0]])
 def test_a_quote_of_another_vtpm(name: str):
     at, files = parts(name)
@@ -202,14 +194,14 @@ def test_a_quote_of_another_vtpm(name: str):
     refused(files | foreign, at, "signature")
 
 
-@needs_evidence
+@captured.needed
 @pytest.mark.parametrize("name", [SNP_CASES[0], TDX_CASES[0]])
 def test_altered_runtime_data(name: str):
     at, files = parts(name)
     refused(files | {"hcl_report": altered(files["hcl_report"])}, at, "not over this runtime data")
 
 
-@needs_evidence
+@captured.needed
 def test_runtime_data_of_another_machine():
     at, files = parts(SNP_CASES[1])
     _, other = parts(SNP_CASES[3])
@@ -218,15 +210,15 @@ def test_runtime_data_of_another_machine():
     refused(mixed | {"hcl_report": spliced}, at, "not over this runtime data")
 
 
-@needs_evidence
+@captured.needed
 @pytest.mark.parametrize("other", ["google-v5-90c06f", "phala-tdx-v4-b0c06f"])
 def test_a_td_quote_of_another_machine(other: str):
     at, files = parts(TDX_CASES[0])
-    foreign = (EVIDENCE / "tdx" / other / "quote.bin").read_bytes()
+    foreign = (captured.FOLDER / "tdx" / other / "quote.bin").read_bytes()
     refused(files | {"td_quote": foreign}, at, "of another machine")
 
 
-@needs_evidence
+@captured.needed
 def test_a_tdreport_alone_proves_nothing():
     at, files = parts(TDX_CASES[0])
     del files["td_quote"]
@@ -234,14 +226,14 @@ def test_a_tdreport_alone_proves_nothing():
     assert (verdict.tier, verdict.signature) == (Status.NONE, Answer.NOT_ESTABLISHED)
 
 
-@needs_evidence
+@captured.needed
 @pytest.mark.parametrize("name", [SNP_CASES[3], TDX_CASES[0]])
 def test_an_old_quote_with_a_new_nonce(name: str):
     at, files = parts(name)
     refused(files | {"nonce": b"the nonce of a later session"}, at, "another nonce")
 
 
-@needs_evidence
+@captured.needed
 @pytest.mark.parametrize("name", [SNP_CASES[3], TDX_CASES[0]])
 def test_other_values_of_the_pcrs(name: str):
     at, files = parts(name)
@@ -250,13 +242,13 @@ def test_other_values_of_the_pcrs(name: str):
     refused(files | {"pcrs": json.dumps(values).encode()}, at, "not those that it signs")
 
 
-@needs_evidence
+@captured.needed
 def test_two_reports_that_differ():
     at, files = parts(TDX_CASES[0])
     refused(files | {"second": altered(files["hcl_report"])}, at, "two HCL reports")
 
 
-@needs_evidence
+@captured.needed
 def test_flipped_bits_of_captured_reports():
     rng = random.Random(3)
     for name in (*SNP_CASES, *TDX_CASES):

@@ -8,20 +8,19 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import dcap_qvl as oracle
 import pytest
+from tests.support import captured
 
 from mesatee.attestation import corpus
 from mesatee.attestation.appraisal import Answer, Status
 from mesatee.attestation.tee import dcap, dcap_collateral, dcap_quote, dcap_tcb
 from mesatee.attestation.verdict import Verdict
 
-ROOT = Path(os.environ.get("MESATEE_SHARED", "../shared")) / "evidence"
 POLICY = corpus.CorpusPolicy()
 ARGUED = {
     "sgx/openenclave-evidence-endorsements": (
@@ -52,14 +51,12 @@ class Case:
 
 
 def cases() -> Iterator[Case]:
-    for path in sorted([*ROOT.glob("sgx/*/meta.json"), *ROOT.glob("tdx/*/meta.json")]):
-        meta = json.loads(path.read_bytes())
-        files = {role: (path.parent / name).read_bytes() for role, name in meta["files"].items()}
+    for folder in [*captured.folders("sgx"), *captured.folders("tdx")]:
+        meta, files = captured.load(folder)
         yield Case(meta, files, corpus.parse_time(meta["at"]))
 
 
 CASES = {case.id: case for case in cases()}
-need = pytest.mark.skipif(not CASES, reason=f"no evidence in {ROOT}")
 every = pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 good = pytest.mark.parametrize(
     "case",
@@ -68,7 +65,7 @@ good = pytest.mark.parametrize(
 )
 
 
-@need
+@captured.needed
 @every
 def test_the_tier_is_the_expected_one(case: Case) -> None:
     found = case.verdict()
@@ -86,7 +83,7 @@ def test_the_tier_is_the_expected_one(case: Case) -> None:
         assert (found.signature, found.chain) == (Answer.AFFIRMED, Answer.AFFIRMED)
 
 
-@need
+@captured.needed
 @every
 def test_the_claims_are_those_that_were_read_by_hand(case: Case) -> None:
     found, claims = case.verdict().claims, case.meta["claims"]
@@ -98,13 +95,12 @@ def test_the_claims_are_those_that_were_read_by_hand(case: Case) -> None:
     assert str(found["report_data"]).startswith(case.meta["report_data"])
 
 
-@need
-@every
+@captured.needed
+@pytest.mark.parametrize(
+    "case", [c for c in CASES.values() if "collateral" in c.files], ids=lambda case: case.id
+)
 def test_the_other_implementation_agrees(case: Case) -> None:
     """Where it errs because of our separate answers (debug, no level), the tier is contraindicated."""
-    oracle = pytest.importorskip("dcap_qvl")
-    if "collateral" not in case.files:
-        pytest.skip("no collateral in the shape that it takes")
     try:
         collateral = oracle.QuoteCollateralV3.from_json(case.files["collateral"].decode())
         theirs = oracle.verify(case.files["quote"], collateral, case.at)
@@ -116,14 +112,14 @@ def test_the_other_implementation_agrees(case: Case) -> None:
     assert ours.claims["tcb.advisories"] == ",".join(sorted(theirs.advisory_ids))
 
 
-@need
+@captured.needed
 @good
 def test_without_collateral_the_same_quote_has_no_tier(case: Case) -> None:
     found = case.verdict({"quote": case.files["quote"]})
     assert (found.tier, found.signature, found.chain) == (Status.NONE, Answer.AFFIRMED, Answer.AFFIRMED)
 
 
-@need
+@captured.needed
 @good
 def test_collateral_means_the_same_in_any_shape(case: Case) -> None:
     bundle = json.loads(case.files["collateral"])
@@ -152,7 +148,7 @@ def test_collateral_means_the_same_in_any_shape(case: Case) -> None:
         )
 
 
-@need
+@captured.needed
 def test_collateral_of_another_platform_is_refused() -> None:
     pairs = [
         ("tdx/phala-tdx-v4-b0c06f", "tdx/google-v5-90c06f"),
@@ -165,7 +161,7 @@ def test_collateral_of_another_platform_is_refused() -> None:
         assert (found.tier, found.tcb) == (Status.CONTRAINDICATED, Answer.REFUSED)
 
 
-@need
+@captured.needed
 def test_the_parts_of_two_machines_do_not_make_a_quote() -> None:
     mine, theirs = CASES["tdx/phala-tdx-v4-b0c06f"], CASES["tdx/dstack-quote-report-eventlog"]
     a, b = mine.files["quote"], theirs.files["quote"]
@@ -179,7 +175,7 @@ def test_the_parts_of_two_machines_do_not_make_a_quote() -> None:
     assert (found.tier, found.signature) == (Status.CONTRAINDICATED, Answer.REFUSED)
 
 
-@need
+@captured.needed
 def test_an_event_log_that_leads_elsewhere_is_refused() -> None:
     case = CASES["tdx/dstack-quote-report-eventlog"]
     report = json.loads(case.files["quote_report"])
@@ -196,11 +192,7 @@ def test_an_event_log_that_leads_elsewhere_is_refused() -> None:
         assert (found.tier, found.replay) == (Status.CONTRAINDICATED, Answer.REFUSED)
 
 
-@need
-@pytest.mark.skipif(
-    importlib.util.find_spec("mesatee.attestation.tee.eventlog") is None,
-    reason="no verifier for TCG event logs",
-)
+@captured.needed
 def test_a_ccel_log_must_lead_to_the_registers() -> None:
     case = CASES["tdx/google-v4-cos113-ccel"]
     assert case.verdict().replay is Answer.AFFIRMED
@@ -212,7 +204,7 @@ def test_a_ccel_log_must_lead_to_the_registers() -> None:
         assert (found.tier, found.replay) == (Status.CONTRAINDICATED, Answer.REFUSED)
 
 
-@need
+@captured.needed
 def test_another_nonce_is_refused() -> None:
     case = CASES["tdx/google-v4-cos113-ccel"]
     assert case.verdict().binding is Answer.AFFIRMED
@@ -223,7 +215,7 @@ def test_another_nonce_is_refused() -> None:
 # -- parsing ------------------------------------------------------------------------------------------
 
 
-@need
+@captured.needed
 @every
 def test_quote_and_collateral_are_read(case: Case) -> None:
     opened = dcap.open_case(case.files)

@@ -6,7 +6,6 @@ import base64
 import contextlib
 import hashlib
 import json
-import os
 import random
 import struct
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support import captured
 
 from mesatee.attestation import corpus
 from mesatee.attestation.appraisal import Answer, Status
@@ -24,10 +24,8 @@ from mesatee.errors import InputError, Malformed, TooLarge, UnsupportedVersion
 from mesatee.protocol import limits
 
 POLICY = corpus.CorpusPolicy()
-EVIDENCE = Path(os.environ.get("MESATEE_SHARED", "../shared")) / "evidence"
 ALGORITHMS = {"sha1": 4, "sha256": 11, "sha384": 12}
 GLOBAL = bytes.fromhex("61dfe48bca93d211aa0d00e098032b8c")
-needs_evidence = pytest.mark.skipif(not EVIDENCE.is_dir(), reason=f"{EVIDENCE} is not there")
 
 
 def legacy(register: int, kind: int, data: bytes, digest: bytes | None = None) -> bytes:
@@ -305,10 +303,10 @@ def judged(question: corpus.Question, files: Mapping[str, bytes]) -> Verdict:
         return corpus.plain_verdict(Status.CONTRAINDICATED, error.message)
 
 
-@needs_evidence
+@captured.needed
 def test_captured_logs_agree_with_their_cases():
     seen = 0
-    for folder in sorted((EVIDENCE / "eventlog").iterdir()):
+    for folder in captured.folders("eventlog"):
         question, expected, files = case(folder)
         verdict = judged(question, files)
         assert expected is not None
@@ -319,19 +317,19 @@ def test_captured_logs_agree_with_their_cases():
     assert seen
 
 
-@needs_evidence
+@captured.needed
 def test_the_log_of_a_captured_td_leads_to_its_registers():
-    folder = EVIDENCE / "tdx" / "google-v4-cos113-ccel"
+    folder = captured.FOLDER / "tdx" / "google-v4-cos113-ccel"
     claims = json.loads((folder / "meta.json").read_text())["claims"]
     found = eventlog.replay_ccel((folder / "ccel_data.dat").read_bytes())
     assert [value.hex() for value in found] == [claims[f"rtmr{index}"] for index in range(4)]
 
 
-@needs_evidence
+@captured.needed
 def test_flipped_bits_of_captured_logs():
     """A flip is refused, or touches nothing that the verdict says."""
     rng = random.Random(1)
-    for folder in sorted((EVIDENCE / "eventlog").iterdir()):
+    for folder in captured.folders("eventlog"):
         question, _, files = case(folder)
         good = judged(question, files)
         for _ in range(40):

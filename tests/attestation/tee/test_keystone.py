@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support import tokens
+from tests.support import captured, tokens
 from tests.support.mutate import QUICK
 
 from mesatee.attestation.appraisal import Answer, Status
@@ -125,7 +125,7 @@ def test_a_device_key_that_comes_from_the_report_alone():
 
 
 def test_the_published_test_key_is_never_affirmed():
-    _, files = tokens.case("keystone", "synthetic-testkey-valid")
+    _, files = captured.case("keystone", "synthetic-testkey-valid")
     report = keystone.parse(files["report"])
     verdict = keystone.appraise(report, frozenset())
     assert (verdict.tier, verdict.simulated) == (Status.CONTRAINDICATED, True)
@@ -182,7 +182,7 @@ def test_report_sizes():
 
 
 def test_a_report_as_hex_with_padding():
-    _, files = tokens.case("keystone", "synthetic-testkey-valid")
+    _, files = captured.case("keystone", "synthetic-testkey-valid")
     padded = files["report"].ljust(limits.KEYSTONE_BUFFER_BYTES, b"\0").hex().encode()
     assert keystone.check({"report": padded}, None, tokens.POLICY).signature is Answer.AFFIRMED
 

@@ -9,7 +9,7 @@ import cbor2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
-from tests.support import tokens
+from tests.support import captured, tokens
 from tests.support.mutate import QUICK, mutated
 
 from mesatee.attestation.appraisal import Answer, Status
@@ -75,8 +75,8 @@ def test_a_document_with_the_certificate_of_another_enclave():
 
 
 def test_a_captured_document_with_the_certificate_of_another():
-    _, mine = tokens.case("nitro", "veracruz-valid")
-    meta, other = tokens.case("nitro", "evervault-valid")
+    _, mine = captured.case("nitro", "veracruz-valid")
+    meta, other = captured.case("nitro", "evervault-valid")
     protected, loose, signed, signature = cbor2.loads(mine["document"])
     theirs = cbor2.loads(cbor2.loads(other["document"])[2])
     changed = cbor2.loads(signed) | {name: theirs[name] for name in ("certificate", "cabundle", "timestamp")}
@@ -178,7 +178,7 @@ def test_bundle_and_payload_limits():
 
 
 def test_documents_in_wrappings_and_under_other_names():
-    meta, files = tokens.case("nitro", "veracruz-valid")
+    meta, files = captured.case("nitro", "veracruz-valid")
     document = files["document"]
     for data in (
         document,

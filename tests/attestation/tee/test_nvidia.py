@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
-from tests.support import tokens
+from tests.support import captured, tokens
 from tests.support.mutate import QUICK, mutated
 
 from mesatee import _core
@@ -96,7 +96,7 @@ def test_another_nonce():
 
 
 def test_a_captured_exchange_with_another_nonce():
-    meta, files = tokens.case("nvidia-gpu", "nvidia-hopper-590")
+    meta, files = captured.case("nvidia-gpu", "nvidia-hopper-590")
     value = json.loads(files["evidence_json"])
     value[0]["nonce"] = "00" * 32
     changed = {"evidence_json": json.dumps(value).encode()}
@@ -111,8 +111,8 @@ def test_the_chain_of_another_device():
 
 
 def test_a_captured_exchange_with_the_chain_of_another_device():
-    meta, files = tokens.case("nvidia-gpu", "nvidia-hopper-590")
-    _, other = tokens.case("nvidia-gpu", "nvidia-hopper-cert-hold")
+    meta, files = captured.case("nvidia-gpu", "nvidia-hopper-590")
+    _, other = captured.case("nvidia-gpu", "nvidia-hopper-cert-hold")
     changed = {"spdm": files["spdm"], "cert_chain": other["cert_chain"]}
     verdict = check_folder({"tee": "nvidia-gpu", "at": meta["at"]}, changed)
     assert (verdict.tier, verdict.signature) == (Status.CONTRAINDICATED, Answer.REFUSED)
@@ -262,7 +262,7 @@ def mutation(every: bool) -> None:
         with contextlib.suppress(InputError):
             if verify(WHOLE, changed).proven:
                 assert signed_parts(nvidia.parse_device(WHOLE, changed)) == signed_parts(whole)
-    meta, files = tokens.case("nvidia-gpu", "nvidia-hopper-590")
+    meta, files = captured.case("nvidia-gpu", "nvidia-hopper-590")
     signed = {"cert_chain": files["cert_chain"]}
     for changed in tokens.flipped(files["spdm"], every):
         verdict = check_folder({"tee": "nvidia-gpu", "at": meta["at"]}, {**signed, "spdm": changed})

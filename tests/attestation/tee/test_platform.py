@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support import tokens
+from tests.support import captured, tokens
 
 from mesatee import _core
 from mesatee.attestation import corpus, reference
@@ -167,7 +167,7 @@ def test_a_class_that_nobody_verifies():
 )
 def test_a_captured_report_vouches_for_no_channel_of_ours(tee, name):
     """Everything about it is genuine, and it still is another machine's."""
-    meta, files = tokens.case(tee, name)
+    meta, files = captured.case(tee, name)
     claims = ev.Claims.of_key(SPKI, "worker").encode()
     shown = ev.encode(ev.TAG_PLATFORM, Bundle(tee, files).encode(), claims)
     del meta
@@ -235,7 +235,7 @@ def test_what_a_policy_can_allow_is_refused_by_default(changes, allow, why):
     [("snp", "microsoft-milan"), ("tdx", "phala-tdx-v4-b0c06f"), ("azure-vtpm", "az-snp-trustee-v1")],
 )
 def test_captured_machines_say_whether_two_threads_share_a_core(tee, name):
-    meta, files = tokens.case(tee, name)
+    meta, files = captured.case(tee, name)
     found = corpus.check_folder({"tee": meta["tee"], "at": meta["at"]}, files)
     assert found.claims["platform.smt"] in (True, False)
     objections = platform.objections(tee, found, RoleTrust())

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support import amd
+from tests.support import amd, captured
 from tests.support.mutate import QUICK, mutated
 
 from mesatee._core import X509
@@ -26,13 +26,6 @@ from mesatee.errors import InputError, Malformed, MesateeError, TooLarge, TrustE
 
 POLICY = CorpusPolicy()
 GRAMINE = "1.2.840.113741.1337.6"
-ENCLAVES = pytest.mark.usefixtures("enclaves")
-
-
-@pytest.fixture
-def enclaves():
-    """Quotes of enclaves need their own verifier."""
-    pytest.importorskip("mesatee.attestation.tee.sgx")
 
 
 def public(key: Any) -> bytes:
@@ -86,40 +79,36 @@ def check(certificate: bytes, monkeypatch: Any = None, **more: bytes) -> Any:
 # -- captured cases --------------------------------------------------------------------------------
 
 
-@ENCLAVES
-@pytest.mark.parametrize("folder", amd.folders("ratls"), ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", captured.folders("ratls"), ids=lambda folder: folder.name)
 def test_captured_case(folder):
-    meta, files = amd.load(folder)
+    meta, files = captured.load(folder)
     # Only the certificate counts: the other files repeat its parts.
     for given_files in (files, {"certificate": files["certificate"]}):
         verdict = check_folder({"tee": meta["tee"], "at": meta["at"]}, given_files)
         assert verdict.tier == meta["expected"]["tier"], verdict.reasons
 
 
-@ENCLAVES
 @pytest.mark.parametrize("name", ["interop-gramine-cert", "interop-rats-tls-cert"])
 def test_captured_interoperable_certificates_are_bound(name):
-    at, files = amd.case("ratls", name)
+    at, files = captured.timed("ratls", name)
     verdict = ratls.check(files, at, POLICY)
     assert (verdict.signature, verdict.chain, verdict.binding) == (Answer.AFFIRMED,) * 3
     assert verdict.claims["debug"] is True
     assert verdict.claims["ratls.flavour"] == "interoperable"
 
 
-@ENCLAVES
 def test_captured_open_enclave_certificate_is_bound_though_its_signature_is_bad():
-    at, files = amd.case("ratls", "openenclave-cert-rsa-bad")
+    at, files = captured.timed("ratls", "openenclave-cert-rsa-bad")
     verdict = ratls.check(files, at, POLICY)
     assert (verdict.signature, verdict.binding) == (Answer.REFUSED, Answer.AFFIRMED)
     assert verdict.claims["ratls.flavour"] == "Open Enclave"
 
 
-@ENCLAVES
 def test_splice_captured_evidence_of_one_key_on_the_certificate_of_another():
     for name in ("interop-gramine-cert", "interop-rats-tls-cert"):
-        at, files = amd.case("ratls", name)
-        captured = X509.parse(amd_der(files["certificate"]), lenient=True)
-        extension = {ratls.DICE: captured.extensions[ratls.DICE][1]}
+        at, files = captured.timed("ratls", name)
+        certificate = X509.parse(amd_der(files["certificate"]), lenient=True)
+        extension = {ratls.DICE: certificate.extensions[ratls.DICE][1]}
         verdict = ratls.check({"certificate": make(amd.ec_key("thief"), extension)}, at, POLICY)
         assert (verdict.tier, verdict.binding) == (Status.CONTRAINDICATED, Answer.REFUSED)
         assert "the evidence was made for another key" in verdict.reasons
@@ -317,9 +306,8 @@ def test_hostile_certificates(data):
         check(data.draw(mutated(own())))
 
 
-@ENCLAVES
 def test_hostile_captured_certificates():
-    at, files = amd.case("ratls", "interop-rats-tls-cert")
+    at, files = captured.timed("ratls", "interop-rats-tls-cert")
     good = amd_der(files["certificate"])
     for bit in random.Random(2).sample(range(8 * len(good)), 100):
         wrong = bytearray(good)

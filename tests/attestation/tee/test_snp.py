@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from tests.support import amd
+from tests.support import amd, captured
 from tests.support.amd import GENOA, MILAN, START, TURIN
 from tests.support.mutate import QUICK, mutated
 
@@ -40,9 +40,9 @@ def chain(line: amd.Line = MILAN) -> tuple[bytes, bytes]:
 # -- captured cases --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("folder", amd.folders("snp"), ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", captured.folders("snp"), ids=lambda folder: folder.name)
 def test_captured_case(folder):
-    meta, files = amd.load(folder)
+    meta, files = captured.load(folder)
     verdict = check_folder({"tee": meta["tee"], "at": meta["at"]}, files)
     assert verdict.tier == meta["expected"]["tier"], verdict.reasons
     if verdict.signature is Answer.AFFIRMED:
@@ -52,8 +52,8 @@ def test_captured_case(folder):
 
 
 def test_splice_report_of_one_machine_with_vcek_of_another():
-    at, mine = amd.case("snp", "trustee-milan-v2")
-    _, other = amd.case("snp", "virtee-milan-v2")
+    at, mine = captured.timed("snp", "trustee-milan-v2")
+    _, other = captured.timed("snp", "virtee-milan-v2")
     verdict = snp.check({**mine, "vcek": other["vcek"]}, at, POLICY)
     assert verdict.tier is Status.CONTRAINDICATED
     assert verdict.signature is verdict.chain is Answer.REFUSED
@@ -61,15 +61,15 @@ def test_splice_report_of_one_machine_with_vcek_of_another():
 
 
 def test_splice_captured_vlek_report_with_the_chain_of_vceks():
-    at, mine = amd.case("snp", "trustee-aws-vlek-milan-v3")
-    _, other = amd.case("snp", "microsoft-milan")
+    at, mine = captured.timed("snp", "trustee-aws-vlek-milan-v3")
+    _, other = captured.timed("snp", "microsoft-milan")
     verdict = snp.check({**mine, "ask_ark": other["ask_ark"]}, at, POLICY)
     assert (verdict.tier, verdict.chain) == (Status.CONTRAINDICATED, Answer.REFUSED)
 
 
 def test_splice_captured_vcek_with_the_root_of_another_product():
-    at, mine = amd.case("snp", "microsoft-milan")
-    _, other = amd.case("snp", "microsoft-genoa")
+    at, mine = captured.timed("snp", "microsoft-milan")
+    _, other = captured.timed("snp", "microsoft-genoa")
     files = {"report": mine["report"], "vcek": mine["vcek"], "ask_ark": other["ask_ark"]}
     verdict = snp.check(files, at, POLICY)
     assert (verdict.tier, verdict.chain) == (Status.CONTRAINDICATED, Answer.REFUSED)
@@ -79,14 +79,14 @@ def test_splice_captured_vcek_with_the_root_of_another_product():
     "missing", [{"vcek"}, {"ask", "ask_ark"}, {"ark", "ask_ark"}, {"ask", "ark", "ask_ark"}]
 )
 def test_what_is_missing_is_not_established(missing):
-    at, files = amd.case("snp", "microsoft-genoa")
+    at, files = captured.timed("snp", "microsoft-genoa")
     verdict = snp.check({role: data for role, data in files.items() if role not in missing}, at, POLICY)
     assert (verdict.tier, verdict.chain) == (Status.NONE, Answer.NOT_ESTABLISHED), verdict.reasons
     assert verdict.level == 1
 
 
 def test_no_time_and_expired():
-    _, files = amd.case("snp", "microsoft-turin")
+    _, files = captured.timed("snp", "microsoft-turin")
     assert snp.check(files, None, POLICY).tier is Status.NONE
     assert snp.check(files, 2**33, POLICY).tier is Status.CONTRAINDICATED
 
@@ -129,7 +129,7 @@ def wrapped(files: dict[str, bytes]) -> dict[str, dict[str, bytes]]:
 
 
 def test_wrappings_do_not_matter():
-    at, files = amd.case("snp", "microsoft-turin")
+    at, files = captured.timed("snp", "microsoft-turin")
     want = snp.check(files, at, POLICY)
     assert want.tier is Status.AFFIRMING
     for name, other in wrapped(files).items():
@@ -158,7 +158,7 @@ def fields_of(report: bytes, turin: bool) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["microsoft-milan", "microsoft-turin"])
 def test_a_report_as_json_of_its_fields(name):
-    at, files = amd.case("snp", name)
+    at, files = captured.timed("snp", name)
     ders = [
         list(item.der)
         for item in map(X509.parse, pem_certificates(files["vcek"] + files["ask"] + files["ark"]))
@@ -177,8 +177,8 @@ def test_a_report_as_json_of_its_fields(name):
 
 
 def test_two_reports_that_differ():
-    at, files = amd.case("snp", "microsoft-milan")
-    _, other = amd.case("snp", "microsoft-genoa")
+    at, files = captured.timed("snp", "microsoft-milan")
+    _, other = captured.timed("snp", "microsoft-genoa")
     verdict = snp.check({**files, "evidence": other["report"]}, at, POLICY)
     assert verdict.tier is Status.CONTRAINDICATED
     assert snp.check({**files, "evidence": files["report"]}, at, POLICY).tier is Status.AFFIRMING
@@ -194,7 +194,7 @@ def test_a_nonce_that_came_along():
 
 
 def test_a_file_that_ought_to_be_a_certificate():
-    at, files = amd.case("snp", "microsoft-milan")
+    at, files = captured.timed("snp", "microsoft-milan")
     for broken in (b"", b"nothing", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
         verdict = snp.check({"report": files["report"], "vcek": broken}, at, POLICY)
         assert (verdict.tier, verdict.chain) == (Status.CONTRAINDICATED, Answer.REFUSED), broken

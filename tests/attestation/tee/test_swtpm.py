@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 import struct
 import subprocess
 import time
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.support import captured
 
 from mesatee.attestation.appraisal import Answer, Status
 from mesatee.attestation.corpus import CorpusPolicy, plain_verdict
@@ -112,12 +112,7 @@ def running(folder: Path) -> Iterator[Machine]:
 @pytest.fixture(scope="module")
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Machine, Machine]]:
     """One with an RSA key, one with a key on P-256."""
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if missing:
-        message = f"not installed: {', '.join(missing)}"
-        if os.environ.get("MESATEE_REQUIRE_ALL") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
+    captured.programs(*TOOLS)
     folder = tmp_path_factory.mktemp("swtpm")
     with running(folder / "1") as first, running(folder / "2") as second:
         first.make_key("rsa", "rsassa")

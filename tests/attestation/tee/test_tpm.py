@@ -7,7 +7,6 @@ import contextlib
 import datetime
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support import captured
 
 from mesatee.attestation import corpus
 from mesatee.attestation.appraisal import Answer, Status
@@ -32,8 +32,6 @@ from mesatee.errors import EvidenceRefused, InputError, Malformed, MesateeError,
 from mesatee.protocol import limits
 
 POLICY = corpus.CorpusPolicy()
-EVIDENCE = Path(os.environ.get("MESATEE_SHARED", "../shared")) / "evidence"
-needs_evidence = pytest.mark.skipif(not EVIDENCE.is_dir(), reason=f"{EVIDENCE} is not there")
 ATTESTATION_KEY = 0x00050072
 """fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, restricted, sign."""
 NOW = 1_800_000_000
@@ -487,10 +485,10 @@ def case(folder: Path) -> tuple[corpus.Question, corpus.Expectation | None, dict
     return question, corpus.expectation(meta), files
 
 
-@needs_evidence
+@captured.needed
 def test_captured_quotes_agree_with_their_cases():
     seen = 0
-    for folder in sorted((EVIDENCE / "tpm").iterdir()):
+    for folder in captured.folders("tpm"):
         question, expected, files = case(folder)
         verdict = judge(files, question.at)
         assert expected is not None
@@ -500,8 +498,8 @@ def test_captured_quotes_agree_with_their_cases():
     assert seen
 
 
-@needs_evidence
+@captured.needed
 def test_captured_nonces():
-    _, _, files = case(EVIDENCE / "tpm" / "google-gce-cos85-nonce9009")
+    _, _, files = case(captured.FOLDER / "tpm" / "google-gce-cos85-nonce9009")
     assert judge(files | {"nonce": b"9009"}).binding is Answer.AFFIRMED
     assert judge(files | {"nonce": b"9010"}).tier is Status.CONTRAINDICATED

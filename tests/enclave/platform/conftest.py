@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import socket
 import subprocess
@@ -13,27 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-
-def required(*tools: str) -> None:
-    """Skip, or fail where everything must run, unless these programs are installed."""
-    missing = [tool for tool in tools if shutil.which(tool) is None]
-    if missing:
-        reason = f"not installed: {', '.join(missing)} (Debian packages swtpm, swtpm-tools, tpm2-tools)"
-        if os.environ.get("MESATEE_REQUIRE_ALL") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-
-
-def captured(place: str) -> Path:
-    """A folder of captured evidence; skips, or fails where everything must run, without it."""
-    folder = Path(os.environ.get("MESATEE_SHARED", "../shared")) / "evidence" / place
-    if not folder.exists():
-        reason = f"no captured evidence at {folder}"
-        if os.environ.get("MESATEE_REQUIRE_ALL") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return folder
+from tests.support import captured
 
 
 class SwTpm:
@@ -86,7 +65,7 @@ class SwTpm:
 @contextlib.contextmanager
 def swtpm_running() -> Iterator[SwTpm]:
     """A fresh TPM. Its folder has a short name: a socket's path has at most 107 bytes."""
-    required("swtpm")
+    captured.programs("swtpm")
     with tempfile.TemporaryDirectory(prefix="mt-") as folder:
         tpm = SwTpm(Path(folder))
         tpm.start()
@@ -105,7 +84,7 @@ def swtpm() -> Iterator[SwTpm]:
 @pytest.fixture(scope="module")
 def certified() -> Iterator[SwTpm]:
     """A TPM whose endorsement keys a local authority has certified, as a manufacturer does."""
-    required("swtpm", "swtpm_setup", "swtpm_localca")
+    captured.programs("swtpm", "swtpm_setup", "swtpm_localca")
     with tempfile.TemporaryDirectory(prefix="mt-") as name:
         folder = Path(name)
         ca = folder / "ca"

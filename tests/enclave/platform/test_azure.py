@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from tests.enclave.platform.conftest import SwTpm, captured
+from tests.enclave.platform.conftest import SwTpm
 from tests.enclave.platform.tpm.test_quoting import quoted
+from tests.support import captured
 
 from mesatee.attestation.evidence import report_data
 from mesatee.enclave.platform import azure
@@ -156,7 +157,7 @@ def test_older_reports_have_no_user_data(swtpm: SwTpm, service: Service) -> None
     ("report", "refused"),
     [
         (hcl(3, DATA), UnsupportedVersion),
-        (b"XXXX" + hcl(2, DATA)[4:], Malformed),
+        (b"ALCH" + hcl(2, DATA)[4:], Malformed),
         (hcl(2, DATA)[:1230], Malformed),
         (hcl(2, DATA)[:1240], Malformed),
         (hcl(2, DATA).replace(b'"keys"', b'keys"x'), Malformed),
@@ -204,7 +205,8 @@ def test_a_captured_report(swtpm: SwTpm, service: Service, monkeypatch: pytest.M
 
     Its 2600 bytes are more than swtpm's NV memory takes, so they are put into the place of what is read there.
     """
-    folder = captured("azure-vtpm/az-snp-trustee-v2")
+    captured.need()
+    folder = captured.FOLDER / "azure-vtpm" / "az-snp-trustee-v2"
     report = (folder / "hcl_report.bin").read_bytes()
     nonce = quoted({"quote": (folder / "quote.msg").read_bytes()})[0]
     provision(swtpm.address, bytes(8))

@@ -8,8 +8,6 @@ from mesatee import _core
 from mesatee.enclave.platform.sealing import PLATFORM_KEY, SEALED_KEY_BYTES, Sealing
 from mesatee.errors import Corrupt, KeyRefused, Malformed, MesateeError, NotFound, TooLarge, TrustError
 
-pytestmark = pytest.mark.skipif(not hasattr(_core, "SecretKey"), reason="the core has no SecretKey yet")
-
 ONE, TWO, HERE, THERE = "01" * 32, "02" * 32, "0a" * 32, "0b" * 32
 
 

@@ -49,7 +49,6 @@ def test_life_one_below_and_one_above() -> None:
         attester(life_seconds=life).evidence(CLAIMS)
 
 
-@pytest.mark.skipif(not hasattr(_core.SigningKey, "load"), reason="the core cannot store keys yet")
 def test_the_installation_key_is_made_once(tmp_path: Path) -> None:
     path = tmp_path / "installation.key"
     first = installation_key(path)

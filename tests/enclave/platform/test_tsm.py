@@ -4,8 +4,8 @@ import errno
 import ssl
 
 import pytest
-from tests.enclave.platform.conftest import captured
 from tests.enclave.platform.fakes import ROOT, FakeKernel, TsmFolder, certificate_table
+from tests.support import captured
 
 from mesatee.enclave.platform import tsm
 from mesatee.enclave.platform.tsm import TsmCollector
@@ -66,7 +66,8 @@ def test_the_certificate_table_goes_into_the_bundle() -> None:
 
 def test_a_captured_report_and_its_certificates() -> None:
     """The bundle's pieces are what the captured case has under the same names."""
-    case = captured("snp/google-milan-v2")
+    captured.need()
+    case = captured.FOLDER / "snp" / "google-milan-v2"
     report, vcek = (case / "report.bin").read_bytes(), (case / "vcek.der").read_bytes()
     chain = (case / "chain.pem").read_bytes()
     ask, ark = (ssl.PEM_cert_to_DER_cert(each + END) for each in chain.decode().split(END)[:2])

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.enclave.platform.conftest import SwTpm, captured
+from tests.enclave.platform.conftest import SwTpm
+from tests.support import captured
 
 from mesatee.enclave.platform.tpm.commands import Tpm
 from mesatee.enclave.platform.tpm.quoting import EVENT_LOG, TpmCollector
@@ -39,7 +40,8 @@ def sha256_events(log: bytes) -> list[tuple[int, bytes]]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_replay(swtpm: SwTpm, tmp_path: Path, case: str) -> None:
-    folder = captured(f"eventlog/{case}")
+    captured.need()
+    folder = captured.FOLDER / "eventlog" / case
     log = (folder / "eventlog.bin").read_bytes()
     path = tmp_path / EVENT_LOG
     path.parent.mkdir(parents=True)

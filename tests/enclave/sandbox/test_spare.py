@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -209,6 +210,48 @@ def test_a_run_has_its_own_descriptors_only(run_python):
     result = run_python(code, {"data": ("bytes", b"x")}, {"result": OutputSpec("json")})
     # Three streams, the report, an input, an output.
     assert len(result.outputs["result"].split(b",")) == 6
+
+
+MARK = (
+    "import fcntl, os\n"
+    "def f(data: bytes) -> list:\n"
+    "    for fd in range(512):\n"
+    "        try:\n"
+    "            flags = fcntl.fcntl(fd, fcntl.F_GETFL)\n"
+    "            fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_APPEND | os.O_NONBLOCK)\n"
+    "            os.lseek(fd, 3, os.SEEK_SET)\n"
+    "        except OSError:\n            continue\n"
+    "    return []\n"
+)
+LOOK = (
+    "import fcntl, os\n"
+    "def f(data: bytes) -> list:\n"
+    "    found = []\n"
+    "    for fd in range(512):\n"
+    "        try:\n            flags = fcntl.fcntl(fd, fcntl.F_GETFL)\n        except OSError:\n            continue\n"
+    "        try:\n            at = os.lseek(fd, 0, os.SEEK_CUR)\n        except OSError:\n            at = 0\n"
+    "        found.append([fd, flags & (os.O_APPEND | os.O_NONBLOCK), at])\n"
+    "    return found\n"
+)
+
+
+def test_no_flag_of_a_descriptor_outlives_a_run(own, data):
+    """Not even through standard input, or an input that two runs are given: no two runs share an open file."""
+
+    def run(code):
+        job = Job("python", "f", code=code.encode(), inputs=ECHO.inputs, outputs={"r": OutputSpec("json")})
+        with own.run(job, {"data": data}) as outcome:
+            assert outcome.failure is None, outcome.diagnostics
+            output = outcome.outputs["r"]
+            return json.loads(os.pread(output.fd, output.size, 0))
+
+    run(MARK)
+    found = run(LOOK)
+    assert len(found) == 6
+    assert [item for item in found if item[1:] != [0, 0]] == []
+    # Nor does the caller's own descriptor carry any.
+    assert os.lseek(data, 0, os.SEEK_CUR) == len(b"data")
+    assert os.get_blocking(data)
 
 
 @pytest.mark.skipif(

@@ -53,6 +53,7 @@ from .monitor import CODE, LEASE_SECONDS, Granted, Monitor
 from .papers import Papers
 from .peer import Peer
 from .state import State
+from .transfers import Downloads
 
 LOGGER = logging.getLogger("mesatee.gateway")
 T = TypeVar("T")
@@ -111,6 +112,7 @@ class Gateway:
         self._successor_trust = trust_of_successors(service, keys.service.digest)
         self._appraisals = AppraisalCache()
         self.log = Log(service.origin, store, keys.body, keys.log)
+        self.downloads = Downloads()
         self.papers = Papers(self.log, blobs, keys.service)
         self._keyring = Keyring(service.origin, keys.sealing, keys.tickets, keys)
         self._ticketed: dict[tuple[str, int], float] = {}
@@ -216,7 +218,7 @@ class Gateway:
         self.port = listener.port
         # A peer that was appraised too long ago makes a new connection; see `current` for the time in between.
         age = min(CONNECTION_AGE_SECONDS, self._worker_trust.worker.max_age_seconds)
-        server = AttestedServer(api.build(self), listener, max_age_seconds=age)
+        server = AttestedServer(api.build(self), listener, self.knows, max_age_seconds=age)
         serving = asyncio.create_task(server.serve())
         sweeping = asyncio.create_task(self._sweep())
         try:
@@ -292,6 +294,10 @@ class Gateway:
         if peer.appraisal is None or int(self._clock()) < peer.appraisal.expires:
             return peer
         return self._appraise(parse_certificate(peer.certificate))
+
+    def knows(self, peer: object) -> bool:
+        """Whether a peer is appraised or registered: strangers must not take all places."""
+        return isinstance(peer, Peer) and (peer.role != "party" or peer.key in self.monitor.state.parties)
 
     def _refused(self, address: str, reason: str) -> None:
         LOGGER.warning(json.dumps({"event": "handshake_refused", "address": address, "reason": reason}))

@@ -13,6 +13,7 @@ Denials are logged too, before the caller is told.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -104,6 +105,7 @@ class Monitor:
         self._recovered_by = recovered_by
         self._leases: dict[int, float] = {}
         self._newest: Future[int] | None = None
+        self._stranger_denied_at, self._stranger_denials = -math.inf, 0
         self.service = service
         self.state = state
         self.halted: str | None = None
@@ -197,8 +199,15 @@ class Monitor:
         """Log a refusal. The caller then raises `error`."""
         if self.ended or isinstance(error, (Unavailable, Halted)):
             return
+        others = 0
+        if peer.role == "party" and peer.key not in self.state.parties:
+            if self._steady() < self._stranger_denied_at + limits.STRANGER_DENIAL_SECONDS:
+                self._stranger_denials += 1
+                return
+            others, self._stranger_denials = self._stranger_denials, 0
+            self._stranger_denied_at = self._steady()
         outcome = records.DeniedOutcome(
-            by=peer.key, action=action[:64], subject=subject[:64], code=error.code
+            by=peer.key, action=action[:64], subject=subject[:64], code=error.code, others=others
         )
         await self._log_outcome(outcome)
         faults.point("denial.logged")

@@ -29,6 +29,8 @@ _ENTRY_BYTES: Final = 24
 _CRL_PEM: Final = re.compile(rb"-----BEGIN X509 CRL-----([A-Za-z0-9+/=\s]*)-----END X509 CRL-----")
 _CERTIFICATES: Final = re.compile(r"vcek|vlek|(^|_)(ask|asvk|ark)|cert|chain")
 """Roles of files that ought to hold certificates."""
+EXPECTED: Final = re.compile(r"nonce|challenge|report_?data")
+"""Roles of files that say what the report data must be; nothing else is looked for in them."""
 _LONG_FORM: Final = (b"\x30\x81", b"\x30\x82", b"\x30\x83")
 
 
@@ -146,6 +148,9 @@ def open_case(files: Mapping[str, bytes]) -> Case:
     others: dict[str, bytes] = {}
     for role in sorted(files, key=lambda role: (role != "report", role)):
         data = files[role]
+        if EXPECTED.search(role.lower()):
+            others[role] = data
+            continue
         found = _report_in(data)
         if found is not None:
             report, rest = found
@@ -268,4 +273,4 @@ def leaves(value: Any) -> Iterator[bytes]:
             stack.extend(reversed(item.values()))
 
 
-__all__ = ["Case", "Endorsements", "leaves", "open_case", "plain", "table"]
+__all__ = ["EXPECTED", "Case", "Endorsements", "leaves", "open_case", "plain", "table"]

@@ -19,11 +19,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from mesatee import _core
+from mesatee.attestation import foreign
 from mesatee.attestation.appraisal import Answer, Scalar, Status
 from mesatee.attestation.chains import read_certificate, verify_chain
 from mesatee.attestation.tee import snp_published, snp_report
 from mesatee.attestation.tee._settle import Answers, settle
-from mesatee.attestation.tee.snp_files import EXPECTED, Case, Endorsements, open_case, plain
+from mesatee.attestation.tee.snp_files import EXPECTED, Case, Endorsements, open_case
 from mesatee.attestation.tee.snp_report import Report
 from mesatee.attestation.verdict import Verdict
 from mesatee.errors import InputError, Malformed, TooLarge, TrustError
@@ -429,7 +430,7 @@ def _verdict(
 def _holds(expected: bytes, report_data: bytes) -> bool:
     """Whether `report_data` is `expected`, padded or hashed, as bytes or as text for them."""
     forms = [expected, expected.strip()]
-    if (inner := plain(expected.strip())) is not None:
+    if (inner := foreign.plain(expected)) is not None:
         forms.append(inner)
     for form in forms:
         digests = [hashlib.new(name, form).digest() for name in ("sha256", "sha384", "sha512")]

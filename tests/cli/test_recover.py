@@ -15,7 +15,7 @@ from mesatee.attestation.endorsements import NOTHING
 from mesatee.cli import attesters, up
 from mesatee.errors import Conflict
 from mesatee.party.identity import Identity
-from mesatee.protocol import statements
+from mesatee.protocol.service import HandOver, ShareHolder, ShareRule, SuccessionRules
 
 pytestmark = pytest.mark.e2e
 
@@ -37,16 +37,14 @@ def mesatee(home: Path, *words: str | Path, trust: Path | None = None) -> dict[s
 def test_a_lost_machine_is_replaced_by_k_of_its_holders(tmp_path: Path) -> None:
     homes = [tmp_path / name for name in ("ana", "ben", "cleo")]
     people = [Identity.create(home, home.name) for home in homes]
-    holders = tuple(
-        statements.ShareHolder(key=one.signing.public.hex(), age=one.age.recipient) for one in people
-    )
-    rules = statements.SuccessionRules(share_holders=statements.ShareRule(k=2, holders=holders))
+    holders = tuple(ShareHolder(key=one.signing.public.hex(), age=one.age.recipient) for one in people)
+    rules = SuccessionRules(share_holders=ShareRule(k=2, holders=holders))
     old, new = tmp_path / "old", tmp_path / "new"
     service = up.start(old, succession=rules, with_worker=False)
     digest = service.process("gateway").facts["service"]
     service.stop()
     with pytest.raises(Conflict, match="succession"):
-        up.start(old, succession=statements.SuccessionRules())
+        up.start(old, succession=SuccessionRules())
     # What is left: public files, the host's storage, and the installation key that the rules pin.
     (new / "service").mkdir(parents=True)
     for name in ("host", "installation.key"):
@@ -84,8 +82,8 @@ def test_a_gateway_hands_over_by_command_and_then_serves_nobody(tmp_path: Path) 
     (second / "service").mkdir(parents=True)
     shutil.copy2(tmp_path / "probe/service/installation.key", second / "service/installation.key")
     peer = up.TrustPolicy(gateway=up.GatewayTrust(**vars_of(second)))
-    rules = statements.SuccessionRules(
-        hand_over=statements.HandOver(
+    rules = SuccessionRules(
+        hand_over=HandOver(
             min_level=2,
             tees=("software",),
             measurements=peer.gateway.measurements,

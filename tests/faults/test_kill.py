@@ -32,6 +32,7 @@ from mesatee.errors import Denied, Unavailable
 from mesatee.party import tasks, verify_bundle
 from mesatee.protocol import limits, statements, wire
 from mesatee.protocol.jsonstrict import parse_object
+from mesatee.protocol.model import validate
 
 pytestmark = [pytest.mark.e2e, pytest.mark.usefixtures("nothing_left")]
 PEOPLE = ("alice", "bob", "scientist")
@@ -124,7 +125,7 @@ def collect(town: Town, task: str, run: str, status: str = "finished") -> None:
         result = town.result(who, task, run)
         if status == "finished":
             assert result.outputs["result"].read_text() == '"id","x"\n1,6\n3,12\n'
-        bundle = statements.validate(
+        bundle = validate(
             wire.Bundle, parse_object(result.receipt_file.read_bytes(), limit=limits.RESPONSE_BYTES), "bundle"
         )
         assert verify_bundle(bundle, town.trust, int(time.time())).run == run

@@ -36,6 +36,7 @@ with atheris.instrument_imports(include=["mesatee"], enable_loader_override=Fals
     from mesatee.protocol import frames, limits, merkle, records, statements, wire
     from mesatee.protocol.digests import b64encode
     from mesatee.protocol.jsonstrict import canonical, parse_object
+    from mesatee.protocol.model import Model, validate
 
 CPU_SECONDS = 1.0
 """Longer over one piece of evidence is a hang: time of this process, for others may use the machine too."""
@@ -44,7 +45,7 @@ AGE = _core.AgeKey.generate()
 ORIGIN = "mesatee.fuzz/log"
 AT = 1_800_000_000
 NOTE = cp.sign(ORIGIN, 7, b"\x11" * 32, AT, 3, KEY).note
-MODELS: tuple[type[statements.Model], ...] = (
+MODELS: tuple[type[Model], ...] = (
     wire.GrantRequest,
     wire.FinishRequest,
     wire.Posted,
@@ -86,7 +87,7 @@ def envelope(data: bytes) -> None:
 
 def wire_json(data: bytes) -> None:
     model = MODELS[data[0] % len(MODELS)] if data else MODELS[0]
-    statements.validate(model, parse_object(data[1:]), "answer")
+    validate(model, parse_object(data[1:]), "answer")
 
 
 def age(data: bytes) -> None:

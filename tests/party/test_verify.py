@@ -15,6 +15,7 @@ from mesatee.party import verify_bundle
 from mesatee.protocol import statements, wire
 from mesatee.protocol.digests import b64encode
 from mesatee.protocol.jsonstrict import canonical, parse_object
+from mesatee.protocol.model import validate
 
 NOW = 1_800_000_000
 
@@ -45,9 +46,7 @@ def test_a_verified_receipt_is_json(vector: Any) -> None:
 
 def test_it_survives_json(vector: Any) -> None:
     bundle = vector.bundle()
-    again = statements.validate(
-        wire.Bundle, parse_object(canonical(bundle.model_dump(mode="json"))), "bundle"
-    )
+    again = validate(wire.Bundle, parse_object(canonical(bundle.model_dump(mode="json"))), "bundle")
     assert verify_bundle(again, vector.trust, NOW) == verify_bundle(bundle, vector.trust, NOW)
 
 

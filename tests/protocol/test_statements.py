@@ -19,6 +19,7 @@ from mesatee.protocol import digests, limits, statements
 from mesatee.protocol import envelope as dsse
 from mesatee.protocol.digests import b64encode, sha256
 from mesatee.protocol.jsonstrict import canonical, parse
+from mesatee.protocol.model import validate
 
 KEY, OTHER, LOG = SigningKey.generate(), SigningKey.generate(), SigningKey.generate()
 ORIGIN = "log.example/a"
@@ -504,7 +505,7 @@ def test_any_json_arguments_keep_one_form(arguments: dict[str, Any]) -> None:
 def test_any_json_is_refused_with_our_errors(value: dict[str, Any]) -> None:
     for model in (statements.TaskStatement, statements.ReceiptStatement, statements.PartyStatement):
         with pytest.raises(MesateeError):
-            statements.validate(model, value, "x")
+            validate(model, value, "x")
 
 
 def test_an_appraisal_in_a_receipt_is_bounded() -> None:

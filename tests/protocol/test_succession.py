@@ -15,13 +15,14 @@ from mesatee.protocol import limits, statements
 from mesatee.protocol.digests import b64encode
 from mesatee.protocol.jsonstrict import canonical
 from mesatee.protocol.recovery import RecoveryRequest, RecoveryShare, parse
+from mesatee.protocol.service import HandOver, SealedShare, ShareHolder, ShareRule
 
 AGE = [AgeKey.generate().recipient for _ in range(limits.SHARE_HOLDERS + 1)]
 LOG, SEALING = SigningKey.generate(), b64encode(HpkeKey.generate().public)
 
 
-def holders(count: int) -> tuple[statements.ShareHolder, ...]:
-    return tuple(statements.ShareHolder(key=f"{at:064x}", age=AGE[at]) for at in range(count))
+def holders(count: int) -> tuple[ShareHolder, ...]:
+    return tuple(ShareHolder(key=f"{at:064x}", age=AGE[at]) for at in range(count))
 
 
 def service(**changes: object) -> statements.ServiceStatement:
@@ -39,7 +40,7 @@ def service(**changes: object) -> statements.ServiceStatement:
     return statements.ServiceStatement.model_validate({**fields, **changes})
 
 
-def hand_over(**changes: object) -> statements.HandOver:
+def hand_over(**changes: object) -> HandOver:
     fields = {
         "min_level": 4,
         "tees": ("sev-snp",),
@@ -47,14 +48,14 @@ def hand_over(**changes: object) -> statements.HandOver:
         "allow_simulated": False,
         "trust": "version = 1",
     }
-    return statements.HandOver.model_validate({**fields, **changes})
+    return HandOver.model_validate({**fields, **changes})
 
 
 @given(k=st.integers(-1, limits.SHARE_HOLDERS + 2), n=st.integers(0, limits.SHARE_HOLDERS + 1))
 def test_a_rule_holds_exactly_where_k_is_two_to_n(k: int, n: int) -> None:
     fits = 2 <= k <= n <= limits.SHARE_HOLDERS
     try:
-        rule = statements.ShareRule(k=k, holders=holders(n))
+        rule = ShareRule(k=k, holders=holders(n))
     except ValidationError:
         assert not fits
         return
@@ -67,11 +68,11 @@ def test_a_rule_holds_exactly_where_k_is_two_to_n(k: int, n: int) -> None:
 def test_holders_are_different_parties_with_different_keys() -> None:
     one, two = holders(2)
     for second in (
-        statements.ShareHolder(key=one.key, age=two.age),
-        statements.ShareHolder(key=two.key, age=one.age),
+        ShareHolder(key=one.key, age=two.age),
+        ShareHolder(key=two.key, age=one.age),
     ):
         with pytest.raises(ValidationError):
-            statements.ShareRule(k=2, holders=(one, second))
+            ShareRule(k=2, holders=(one, second))
 
 
 @pytest.mark.parametrize(
@@ -113,9 +114,7 @@ def test_share_holders_without_a_rule_are_refused() -> None:
 
 def recovery(n: int = 3, k: int = 2, **changes: object) -> statements.RecoveryStatement:
     shares = tuple(
-        statements.SealedShare(
-            holder=f"{at:064x}", index=at, commitment=secrets.token_hex(32), sealed=f"AAA{at}"
-        )
+        SealedShare(holder=f"{at:064x}", index=at, commitment=secrets.token_hex(32), sealed=f"AAA{at}")
         for at in range(1, n + 1)
     )
     fields = {
@@ -143,9 +142,7 @@ def test_sets_round_trip_and_refuse_doubles() -> None:
 
 def test_the_largest_set_fits_a_statement() -> None:
     shares = tuple(
-        statements.SealedShare(
-            holder=f"{at:064x}", index=at, commitment=f"{at:064x}", sealed=f"{at:04}" + "A" * 496
-        )
+        SealedShare(holder=f"{at:064x}", index=at, commitment=f"{at:064x}", sealed=f"{at:04}" + "A" * 496)
         for at in range(1, limits.SHARE_HOLDERS + 1)
     )
     keys = dict.fromkeys(("log", "sealing", "body", "tickets", "snapshot"), "A" * 84)

@@ -43,6 +43,7 @@ from mesatee.errors import (
 from mesatee.party import Identity, Session, tasks, verify_bundle
 from mesatee.protocol import limits, statements, wire
 from mesatee.protocol.jsonstrict import parse_object
+from mesatee.protocol.model import validate
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -440,7 +441,7 @@ def test_many_clients_for_long(tmp_path: Path) -> None:
 
     for path in tally.receipts:
         value = parse_object(path.read_bytes(), limit=limits.RESPONSE_BYTES)
-        verify_bundle(statements.validate(wire.Bundle, value, "bundle"), town.trust, int(time.time()))
+        verify_bundle(validate(wire.Bundle, value, "bundle"), town.trust, int(time.time()))
     assert tally.receipts
     found = stored(home)
     assert found.size >= size

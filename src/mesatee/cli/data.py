@@ -17,7 +17,7 @@ from ..party import data, files, functions
 from ..party.session import Session
 from ..protocol import limits, wire
 from ..protocol import policy_text as policies
-from ..protocol.statements import TableFormat
+from ..protocol.model import TableFormat
 from .common import AsJson, emit, facts, line, moment, progress, settings, short, size, table, verb
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)

@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 
 from ..party import functions
-from ..protocol.statements import FunctionStatement, TableFormat
+from ..protocol.model import TableFormat
+from ..protocol.statements import FunctionStatement
 from .common import AsJson, emit, line, pairs, settings, short, table, verb
 from .data import table_format
 

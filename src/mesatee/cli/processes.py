@@ -37,8 +37,10 @@ from ..enclave.worker.client import GatewayClient
 from ..enclave.worker.worker import Worker
 from ..endorse.store import Current, Store
 from ..errors import Malformed, MesateeError
-from ..protocol import limits, statements
+from ..protocol import limits
 from ..protocol.jsonstrict import parse_object
+from ..protocol.model import Model, validate
+from ..protocol.service import SuccessionRules
 from . import attesters
 
 ENVIRONMENT = "base"
@@ -51,7 +53,7 @@ GATEWAY_END_SECONDS = 8.0
 which its launcher kills it. What was acknowledged is durable already."""
 
 
-class ProcessConfig(statements.Model):
+class ProcessConfig(Model):
     """What the launcher tells a process. No secret among it."""
 
     folder: str
@@ -70,7 +72,7 @@ class ProcessConfig(statements.Model):
     gateway_trust: str
     lease_seconds: Annotated[int, Field(ge=1, le=limits.LEASE_SECONDS)] = LEASE_SECONDS
     """How long a worker holds a run without renewing."""
-    succession: statements.SuccessionRules = statements.SuccessionRules()
+    succession: SuccessionRules = SuccessionRules()
     """Who may receive the service's keys."""
 
 
@@ -183,7 +185,7 @@ def main() -> int:
         lifeline = Lifeline()
         role, path = sys.argv[1:]
         data = Path(path).read_bytes()[: limits.REQUEST_BYTES]
-        config = statements.validate(ProcessConfig, parse_object(data), "configuration")
+        config = validate(ProcessConfig, parse_object(data), "configuration")
         protect_process()
         run = {"gateway": gateway, "worker": worker}.get(role)
         if run is None:

@@ -22,6 +22,7 @@ from ..party.recovery import give_share
 from ..protocol import limits, statements
 from ..protocol.digests import is_hex
 from ..protocol.recovery import RecoveryRequest, RecoveryShare, parse
+from ..protocol.service import SuccessionRules
 from . import attesters
 from .common import AsJson, emit, facts, settings, short, verb
 from .processes import ENVIRONMENT
@@ -50,7 +51,7 @@ def _founded(folder: Path, keys: ServiceKeys) -> None:
         platform_policy=said.platform_policy,
         worker_trust=said.worker_trust,
         environment=environment_digest(ENVIRONMENT),
-        succession=statements.SuccessionRules(hand_over=said.hand_over, share_holders=said.share_holders),
+        succession=SuccessionRules(hand_over=said.hand_over, share_holders=said.share_holders),
     )
     files.write(folder / "founded.json", found.model_dump_json().encode())
 

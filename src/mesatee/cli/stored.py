@@ -21,8 +21,9 @@ from ..enclave.gateway.audit import Audited, audit
 from ..enclave.gateway.identity import SERVICE_FILE, open_service
 from ..enclave.gateway.log import Log
 from ..errors import Conflict, NotFound
-from ..protocol import limits, statements
+from ..protocol import limits
 from ..protocol.jsonstrict import parse_object
+from ..protocol.model import validate
 from . import attesters
 from .up import Founded, Process
 
@@ -40,7 +41,7 @@ def check(home: Path) -> Audited:
             f"no service was founded in {folder}", hint="name its home: `mesatee --home DIR log check`"
         )
     data = path.read_bytes()[: limits.REQUEST_BYTES]
-    founded = statements.validate(Founded, parse_object(data), path.name)
+    founded = validate(Founded, parse_object(data), path.name)
     with _alone(folder), _host(folder) as doors:
         keys = open_service(
             folder / "enclave",

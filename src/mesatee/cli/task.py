@@ -14,6 +14,7 @@ from ..party import functions, tasks
 from ..party.session import Session
 from ..protocol import limits, statements, wire
 from ..protocol.jsonstrict import parse
+from ..protocol.model import validate
 from . import taskview
 from .common import (
     AsJson,
@@ -117,7 +118,7 @@ def new(
 
 
 def _checked(kind: type[statements.RunLimits], **fields: int) -> statements.RunLimits:
-    return statements.validate(kind, fields, "limits")
+    return validate(kind, fields, "limits")
 
 
 def _accept(
@@ -137,7 +138,7 @@ def _accept(
             "nothing says which workers the task accepts",
             hint="name them by --worker and --tee, or in the trust file",
         )
-    return statements.validate(statements.Accept, value, "accepted workers")
+    return validate(statements.Accept, value, "accepted workers")
 
 
 def _environment(chosen: Settings) -> str:

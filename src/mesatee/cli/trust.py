@@ -18,7 +18,7 @@ from ..party.identity import CERTIFICATE_SECONDS
 from ..party.verify import verify_bundle
 from ..protocol import limits, wire
 from ..protocol.jsonstrict import parse_object
-from ..protocol.statements import validate
+from ..protocol.model import validate
 from . import taskview
 from .common import AsJson, emit, facts, fail, line, moment, settings, verb
 

@@ -36,9 +36,11 @@ from ..endorse.store import Store
 from ..errors import Conflict, Malformed, MesateeError, TimedOut, Unavailable, from_dict
 from ..party import files
 from ..party.config import read_service_file, read_trust, write_service_file
-from ..protocol import limits, statements
+from ..protocol import limits
 from ..protocol.jsonstrict import parse_object
+from ..protocol.model import Model, validate
 from ..protocol.policy_text import DEFAULT_PLATFORM_POLICY
+from ..protocol.service import SuccessionRules
 from . import attesters
 from .processes import ENVIRONMENT, ProcessConfig
 
@@ -229,7 +231,7 @@ def _new_runtime(folder: Path) -> Path:
     return runtime
 
 
-class Founded(statements.Model):
+class Founded(Model):
     """What an embedded service keeps of how it was founded."""
 
     origin: str
@@ -241,7 +243,7 @@ class Founded(statements.Model):
     platform_policy: str
     worker_trust: str
     environment: str
-    succession: statements.SuccessionRules = statements.SuccessionRules()
+    succession: SuccessionRules = SuccessionRules()
 
     @property
     def chosen(self) -> str:
@@ -255,15 +257,13 @@ def _founding(
     tpm: str,
     port: int,
     platform_policy: str | None,
-    succession: statements.SuccessionRules | None,
+    succession: SuccessionRules | None,
     say: Callable[[str], None],
     endorsements: Endorsements,
 ) -> Founded:
     path = folder / "founded.json"
     if path.exists():
-        found = statements.validate(
-            Founded, parse_object(path.read_bytes()[: limits.REQUEST_BYTES]), path.name
-        )
+        found = validate(Founded, parse_object(path.read_bytes()[: limits.REQUEST_BYTES]), path.name)
         same = (found.chosen, found.level) == (choice.name, choice.level)
         if (
             not same
@@ -289,7 +289,7 @@ def _founding(
             worker=attesters.trust(choice.name, folder, (ENVIRONMENT,), tpm, endorsements)
         ).to_toml(),
         environment=environment_digest(ENVIRONMENT),
-        succession=succession or statements.SuccessionRules(),
+        succession=succession or SuccessionRules(),
     )
 
 
@@ -307,7 +307,7 @@ def start(
     tpm: str = "",
     port: int = 0,
     platform_policy: str | None = None,
-    succession: statements.SuccessionRules | None = None,
+    succession: SuccessionRules | None = None,
     environ: dict[str, str] | None = None,
     with_worker: bool = True,
     lease_seconds: int = LEASE_SECONDS,
@@ -471,7 +471,7 @@ def run(
     rules = None
     if succession:
         data = files.read(succession, limits.STATEMENT_BYTES, "the rules of succession")
-        rules = statements.validate(statements.SuccessionRules, parse_object(data), succession.name)
+        rules = validate(SuccessionRules, parse_object(data), succession.name)
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())

@@ -12,9 +12,10 @@ from ..attestation.trust import TrustPolicy
 from ..attestation.verify import appraise
 from ..channel import AttestedTransport
 from ..errors import HostFailed, TooLarge, from_dict
-from ..protocol import limits, statements, wire
+from ..protocol import limits, wire
 from ..protocol.digests import b64encode
 from ..protocol.jsonstrict import canonical, parse_object
+from ..protocol.model import validate
 from .gateway.succession import claims_of
 from .platform.base import Attester
 
@@ -54,7 +55,7 @@ def ask(
     if response.status_code >= 400:
         failure = value.get("error")
         raise from_dict(failure if isinstance(failure, dict) else {})
-    return statements.validate(wire.HandOverReply, value, "answer")
+    return validate(wire.HandOverReply, value, "answer")
 
 
 __all__ = ["ask"]

@@ -20,8 +20,9 @@ from ..errors import Conflict, DigestMismatch, InputError, KeyRefused, Malformed
 from ..protocol import envelope as dsse
 from ..protocol import limits, statements, wire, wraps
 from ..protocol.digests import b64decode, b64encode
+from ..protocol.model import TableFormat
 from ..protocol.policy_text import DEFAULT_DATASET_POLICY
-from ..protocol.statements import ColumnInfo, TableFormat
+from ..protocol.statements import ColumnInfo
 from . import names
 from .files import replacing
 from .http import Progress, visible

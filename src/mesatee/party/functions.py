@@ -14,7 +14,8 @@ from .. import _core
 from ..errors import Conflict, DigestMismatch, Malformed, NotFound
 from ..protocol import limits, signature, statements, wire
 from ..protocol.digests import sha256
-from ..protocol.statements import Argument, Port, TableFormat
+from ..protocol.model import TableFormat
+from ..protocol.statements import Argument, Port
 from . import files, names
 from .data import wrap_for_service
 from .session import Posted, Session

@@ -36,6 +36,7 @@ from ..errors import (
 from ..protocol import checkpoint as cp
 from ..protocol import envelope as dsse
 from ..protocol import statements, wire
+from ..protocol.model import Model, validate
 from ..protocol.records import LogRecord, RecordProof
 from . import names
 from .config import endpoint
@@ -45,7 +46,7 @@ from .memory import CheckpointMemory
 from .service import Service, check_service
 from .track import LogTracker, check_record
 
-M = TypeVar("M", bound=statements.Model)
+M = TypeVar("M", bound=Model)
 C = TypeVar("C", bound=statements.Common)
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -295,7 +296,7 @@ class Session:
         """
         with self._lock:
             answer = self._http.post(f"{wire.API}/statements", envelope.to_bytes(), again=again)
-            reply = statements.validate(wire.Posted, answer, "answer")
+            reply = validate(wire.Posted, answer, "answer")
             if reply.digest != envelope.digest:
                 raise Malformed("the gateway answered for another statement")
             covered = self._observe(reply.checkpoint)
@@ -307,11 +308,11 @@ class Session:
 
     def get(self, path: str, model: type[M], params: Mapping[str, int] | None = None, wait: float = 0.0) -> M:
         """One validated answer."""
-        return statements.validate(model, self._http.get(wire.API + path, params, wait), "answer")
+        return validate(model, self._http.get(wire.API + path, params, wait), "answer")
 
     def _list(self, path: str, model: type[M]) -> list[M]:
         reply = self.get(path, wire.ListReply)
-        return [statements.validate(model, item, "answer") for item in reply.items]
+        return [validate(model, item, "answer") for item in reply.items]
 
     def parties(self) -> list[Party]:
         """All registered parties. Each one's statement is verified: its signature, and that it is about these

@@ -17,7 +17,8 @@ from . import envelope as dsse
 from . import limits
 from .digests import Hex16, Hex32, Name, Wrap
 from .jsonstrict import encode, parse_object
-from .statements import Failure, Measurement, Model, Time, WorkerFacts, validate
+from .model import Measurement, Model, Time, validate
+from .statements import Failure, WorkerFacts
 
 SALT_BYTES = 16
 RECORD_VERSION = 1

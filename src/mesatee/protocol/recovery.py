@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints
 from . import limits
 from .digests import Hex32, HpkePublic
 from .jsonstrict import canonical, parse_object
-from .statements import Model, validate
+from .model import Model, validate
 
 SUCCESSOR = "successor-key"
 """The claim of a gateway's evidence that vouches for the key under which it receives keys: its SHA-256, 32 bytes."""

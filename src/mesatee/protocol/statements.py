@@ -14,8 +14,6 @@ from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     JsonValue,
     StringConstraints,
@@ -28,6 +26,9 @@ from . import envelope as dsse
 from . import limits
 from .digests import AgeRecipient, Hex16, Hex32, HpkePublic, Name, Wrap, sha256
 from .jsonstrict import canonical, encode, parse_object
+from .model import Measurement, Model, Origin, PolicyText, TableFormat, Time, malformed, validate
+from .service import RecoveryStatement as RecoveryStatement
+from .service import ServiceStatement as ServiceStatement
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_PREFIX = "urn:mesatee:statement:"
@@ -35,21 +36,9 @@ VERSION = "v1"
 STATEMENTS_REMEMBERED = 128
 """Statements whose reading is remembered, by their bytes: as many as are under way at once, in some 20 MiB at most."""
 
-Time = Annotated[int, Field(ge=0, le=2**40)]
-M = TypeVar("M", bound=BaseModel)
 C = TypeVar("C", bound="Common")
 
 Column = Annotated[str, StringConstraints(min_length=1, max_length=limits.COLUMN_CHARS)]
-PolicyText = Annotated[str, StringConstraints(min_length=1, max_length=limits.POLICY_BYTES)]
-Measurement = Annotated[str, StringConstraints(pattern=r"^(none|[0-9a-f]{64,128})$")]
-"""A TEE's measurement in hex; ``none`` for a machine of level 1, which measures nothing."""
-TableFormat = Literal["csv", "parquet", "arrow", "json", "bytes"]
-
-
-class Model(BaseModel):
-    """Base of everything that crosses a boundary."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
 
 class PartyKeys(Model):
@@ -66,7 +55,7 @@ class Common(Model):
 
     kind: ClassVar[str] = ""
 
-    origin: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
+    origin: Origin
     service: Hex32
     time: Time
     nonce: Hex16
@@ -308,116 +297,6 @@ class PresenceStatement(Common):
     kind = "presence"
 
 
-class HandOver(Model):
-    """Which peer gateways may receive the service's keys. `trust` is a trust policy (TOML) whose ``[gateway]`` says by
-    what their evidence is verified; the other fields hold beside it, so that none of them can be left open.
-    """
-
-    min_level: Annotated[int, Field(ge=1, le=5)]
-    tees: Annotated[tuple[Name, ...], Field(min_length=1, max_length=32)]
-    measurements: Annotated[tuple[Measurement, ...], Field(min_length=1, max_length=64)]
-    allow_simulated: bool
-    trust: Annotated[str, StringConstraints(min_length=1, max_length=limits.POLICY_BYTES)]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> HandOver:
-        if "none" in self.measurements or "none" in self.tees:
-            raise ValueError("a gateway that proves nothing receives no keys")
-        if len(set(self.tees)) != len(self.tees) or len(set(self.measurements)) != len(self.measurements):
-            raise ValueError("a TEE class or measurement is listed once")
-        return self
-
-
-class ShareHolder(Model):
-    """A party that holds a share: its key and the age recipient that the share is sealed to."""
-
-    key: Hex32
-    age: AgeRecipient
-
-
-class ShareRule(Model):
-    """Any `k` of the holders together can recover the service's keys."""
-
-    k: Annotated[int, Field(ge=2, le=limits.SHARE_HOLDERS)]
-    holders: Annotated[tuple[ShareHolder, ...], Field(min_length=2, max_length=limits.SHARE_HOLDERS)]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> ShareRule:
-        if self.k > len(self.holders):
-            raise ValueError("more shares are needed than there are holders")
-        for what in ("key", "age"):
-            if len({getattr(holder, what) for holder in self.holders}) != len(self.holders):
-                raise ValueError("each party holds one share, sealed to a key of its own")
-        return self
-
-
-class SuccessionRules(Model):
-    """To whom a service's keys may pass, as its founder writes it into a file. The default is: to nobody."""
-
-    hand_over: Literal["never"] | HandOver = "never"
-    share_holders: Annotated[tuple[ShareHolder, ...], Field(max_length=0)] | ShareRule = ()
-
-
-class ServiceStatement(Model):
-    """Everything that decides on the service's side. Signed by the log key; its digest is in the gateway's evidence."""
-
-    kind: ClassVar[str] = "service"
-
-    origin: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
-    time: Time
-    log_key: Hex32
-    sealing_key: HpkePublic
-    platform_policy: PolicyText
-    worker_trust: Annotated[str, StringConstraints(min_length=1, max_length=limits.POLICY_BYTES)]
-    witnesses: tuple[str, ...]
-    share_holders: Annotated[tuple[ShareHolder, ...], Field(max_length=0)] | ShareRule
-    """Off when empty."""
-    hand_over: Literal["never"] | HandOver
-
-    def about(self) -> dict[str, str]:
-        """The log key."""
-        return {"log": sha256(bytes.fromhex(self.log_key))}
-
-
-class SealedShare(Model):
-    """One holder's share as an age file, and what the open share must digest to."""
-
-    holder: Hex32
-    index: Annotated[int, Field(ge=1, le=limits.SHARE_HOLDERS)]
-    commitment: Hex32
-    sealed: Annotated[str, StringConstraints(min_length=4, max_length=limits.SHARE_CHARS)]
-
-
-class RecoveryStatement(Model):
-    """The service's keys under a recovery key, and that key in sealed shares. Signed by the log key; no secret."""
-
-    kind: ClassVar[str] = "recovery"
-
-    origin: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
-    service: Hex32
-    time: Time
-    set: Hex32
-    """Names this set of shares; every share says which one it is of."""
-    k: Annotated[int, Field(ge=2, le=limits.SHARE_HOLDERS)]
-    shares: Annotated[tuple[SealedShare, ...], Field(min_length=2, max_length=limits.SHARE_HOLDERS)]
-    keys: Annotated[
-        dict[Name, Annotated[str, StringConstraints(max_length=limits.SHARE_CHARS)]], Field(max_length=8)
-    ]
-
-    @model_validator(mode="after")
-    def _consistent(self) -> RecoveryStatement:
-        if self.k > len(self.shares):
-            raise ValueError("more shares are needed than there are")
-        for what in ("holder", "index", "commitment", "sealed"):
-            if len({getattr(share, what) for share in self.shares}) != len(self.shares):
-                raise ValueError("each holder has one share and each share one holder")
-        return self
-
-    def about(self) -> dict[str, str]:
-        """The service."""
-        return {"service": self.service}
-
-
 class WorkerFacts(Model):
     """What was appraised of the worker that ran it."""
 
@@ -483,7 +362,7 @@ class ReceiptStatement(Model):
 
     kind: ClassVar[str] = "receipt"
 
-    origin: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
+    origin: Origin
     service: Hex32
     run: Hex32
     task: Hex32
@@ -634,17 +513,6 @@ def verify(envelope: dsse.Envelope, kind: str | None = None) -> Statement:
     return Statement(envelope.digest, signer, predicate, envelope)
 
 
-def validate(model: type[M], value: Any, what: str) -> M:
-    """Validate strictly parsed JSON against a model. Raises `Malformed` naming the field, never quoting its value."""
-    try:
-        # By way of JSON, because pydantic's strict mode takes a JSON array for a tuple but not a Python list.
-        return model.model_validate_json(encode(value))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part)[: limits.NAME_CHARS] for part in first["loc"]) or what
-        raise Malformed(f"{what}: {where}: {first['msg']}") from None
-
-
 @dataclass(frozen=True, slots=True)
 class Author:
     """What every statement of one party has in common; time and randomness are its caller's."""
@@ -668,6 +536,5 @@ class Author:
         try:
             predicate = kind(**common, **fields)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            raise Malformed(f"{kind.kind}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            raise malformed(kind.kind, error) from None
         return sign(predicate, self.signer)

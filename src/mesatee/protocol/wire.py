@@ -8,8 +8,9 @@ from pydantic import Field, StringConstraints
 
 from . import limits
 from .digests import Hex32, HpkePublic, KeyWrap, Name, Wrap
+from .model import Model, TableFormat, Time
 from .records import RecordProof
-from .statements import Failure, Model, RunLimits, TableFormat, Time, WorkerFacts
+from .statements import Failure, RunLimits, WorkerFacts
 
 Checkpoint = Annotated[str, StringConstraints(max_length=limits.CHECKPOINT_BYTES)]
 Base64 = Annotated[str, StringConstraints(max_length=2 * limits.CERTIFICATE_BYTES)]

@@ -24,10 +24,7 @@ from mesatee.errors import (
 from mesatee.protocol import limits, statements
 from mesatee.protocol.digests import b64encode, sha256
 from mesatee.protocol.jsonstrict import parse_object
-from mesatee.protocol.statements import (
-    DatasetStatement,
-    PresenceStatement,
-)
+from mesatee.protocol.statements import DatasetStatement, PresenceStatement
 
 A = "0a" * 32
 OPEN = {"service", "checkpoint", "consistency", "tile", "describe_api", "post_statement"}

@@ -34,8 +34,8 @@ from mesatee.errors import Conflict, HostFailed, LogCorrupt, MesateeError, NotFo
 from mesatee.host.blobs.local import LocalBlobs
 from mesatee.host.queue.sqlite import SqliteQueue
 from mesatee.host.records.sqlite import SqliteRecords
-from mesatee.protocol import statements
 from mesatee.protocol.jsonstrict import canonical, parse_object
+from mesatee.protocol.model import validate
 
 pytestmark = pytest.mark.e2e
 
@@ -105,9 +105,7 @@ class Disk:
     def start(self) -> Gateway:
         """What a gateway process does before it says that it is ready."""
         folder = self.home / "service"
-        founded = statements.validate(
-            up.Founded, parse_object((folder / "founded.json").read_bytes()), "founded"
-        )
+        founded = validate(up.Founded, parse_object((folder / "founded.json").read_bytes()), "founded")
         attester = SoftwareAttester(installation_key(folder / "installation.key"), measure(()))
         sealing = Sealing(folder / "enclave", attester.measurement, attester.fingerprint)
         rules = founded.origin, founded.platform_policy, founded.worker_trust

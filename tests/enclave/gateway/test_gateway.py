@@ -30,12 +30,8 @@ from mesatee.protocol import envelope as dsse
 from mesatee.protocol import merkle, records, statements, wire, wraps
 from mesatee.protocol.digests import b64decode
 from mesatee.protocol.jsonstrict import canonical, parse_object
-from mesatee.protocol.statements import (
-    CollectStatement,
-    PresenceStatement,
-    RunStatement,
-    WithdrawalStatement,
-)
+from mesatee.protocol.model import validate
+from mesatee.protocol.statements import CollectStatement, PresenceStatement, RunStatement, WithdrawalStatement
 
 A = "0a" * 32
 
@@ -112,9 +108,7 @@ def test_anybody_can_follow_the_log(live: Live, members: tuple[LiveMember, ...],
 def test_an_entry_is_shown_to_those_concerned(live: Live, members: tuple[LiveMember, ...]) -> None:
     left, right, _ = members
     index = left.post(PresenceStatement)["index"]
-    proof = statements.validate(
-        records.RecordProof, left.client.call("GET", f"/v1/log/entry/{index}"), "proof"
-    )
+    proof = validate(records.RecordProof, left.client.call("GET", f"/v1/log/entry/{index}"), "proof")
     head = live.checkpoint()
     path = [bytes.fromhex(item) for item in proof.path]
     merkle.verify_inclusion(
@@ -130,7 +124,7 @@ def test_an_entry_is_shown_to_those_concerned(live: Live, members: tuple[LiveMem
 
 def test_the_service_says_who_it_is(live: Live, members: tuple[LiveMember, ...], stranger: Client) -> None:
     for client, registered in ((members[0].client, True), (stranger, False)):
-        said = statements.validate(wire.ServiceReply, client.call("GET", "/v1/service"), "service")
+        said = validate(wire.ServiceReply, client.call("GET", "/v1/service"), "service")
         assert said.digest == live.keys.service.digest
         assert (said.status, said.registered) == ("ready", registered)
         head = cp.verify(said.checkpoint, live.desk.origin, live.keys.log.public)
@@ -158,7 +152,7 @@ def test_a_task_from_end_to_end(live: Live, flow: Flow) -> None:
     digest = files["result"].digest
     binding = wraps.result(live.desk.origin, run, "result", digest, flow.scientist.id)
     flow.scientist.hpke.unwrap_file_key(wrap, binding.info, binding.aad)
-    bundle = statements.validate(wire.Bundle, posted["result"]["bundle"], "bundle")
+    bundle = validate(wire.Bundle, posted["result"]["bundle"], "bundle")
     head = cp.verify(bundle.checkpoint, live.desk.origin, live.keys.log.public)
     path = [bytes.fromhex(item) for item in bundle.record.path]
     leaf = merkle.leaf_hash(bundle.record.entry())

@@ -41,7 +41,9 @@ from mesatee.errors import (
 from mesatee.party.recovery import give_share
 from mesatee.protocol import records, statements, wire
 from mesatee.protocol.digests import b64decode, b64encode
+from mesatee.protocol.model import Model
 from mesatee.protocol.recovery import RecoveryRequest, RecoveryShare, parse
+from mesatee.protocol.service import HandOver, ShareHolder, ShareRule
 
 OTHER = SigningKey.generate()
 """The installation key of the second machine."""
@@ -58,7 +60,7 @@ def second(measurement: Measurement | None = None) -> SoftwareAttester:
     return SoftwareAttester(OTHER, measurement or measured())
 
 
-def rules(mine: str = "", **changes: Any) -> statements.HandOver:
+def rules(mine: str = "", **changes: Any) -> HandOver:
     """The second machine may receive the keys, with this code."""
     attester = second()
     trust = TrustPolicy(
@@ -77,7 +79,7 @@ def rules(mine: str = "", **changes: Any) -> statements.HandOver:
         "allow_simulated": False,
         "trust": trust.to_toml(),
     }
-    return statements.HandOver(**{**fields, **changes})
+    return HandOver(**{**fields, **changes})
 
 
 @pytest.fixture
@@ -259,7 +261,7 @@ def test_a_worker_and_a_party_are_refused(live: Live) -> None:
         live.member("ana").client.call("POST", "/v1/service/handover", json=body)
     worker = live.worker()
     with pytest.raises(KeyRefused, match="attested gateway"):
-        worker._call("POST", "/v1/service/handover", statements.Model, body)
+        worker._call("POST", "/v1/service/handover", Model, body)
 
 
 def test_a_replayed_request_is_refused(
@@ -313,11 +315,10 @@ class Holders:
     def __init__(self, folder: Path, hand_over: Any = "never") -> None:
         self.age = [AgeKey.generate() for _ in range(3)]
         self.ids = [secrets.token_hex(32) for _ in range(3)]
-        self.rule = statements.ShareRule(
+        self.rule = ShareRule(
             k=2,
             holders=tuple(
-                statements.ShareHolder(key=who, age=key.recipient)
-                for who, key in zip(self.ids, self.age, strict=True)
+                ShareHolder(key=who, age=key.recipient) for who, key in zip(self.ids, self.age, strict=True)
             ),
         )
         self.folder = folder / "first"

@@ -16,6 +16,7 @@ from ...errors import Denied, MesateeError
 from ...party import functions, tasks, verify_bundle
 from ...protocol import statements, wire
 from ...protocol.jsonstrict import parse_object
+from ...protocol.model import validate
 from .. import up
 from . import refusals, stage
 from .train import train
@@ -179,9 +180,7 @@ def _train(report: Report, scene: refusals.Scene, home: Path) -> wire.Bundle:
     report.say(
         f"it ran at level {receipt.level} ({receipt.tee}), in a child behind: {', '.join(receipt.layers)}"
     )
-    return statements.validate(
-        wire.Bundle, parse_object(result.receipt_file.read_bytes(), limit=1 << 22), "receipt"
-    )
+    return validate(wire.Bundle, parse_object(result.receipt_file.read_bytes(), limit=1 << 22), "receipt")
 
 
 def _centrally() -> dict[str, Any]:

@@ -24,9 +24,10 @@ from ...errors import (
     TooLarge,
 )
 from ...protocol import envelope as dsse
-from ...protocol import limits, merkle, statements, wire
+from ...protocol import limits, merkle, wire
 from ...protocol.digests import b64decode, is_hex, sha256
 from ...protocol.jsonstrict import canonical, encode, parse_object
+from ...protocol.model import validate
 from . import openapi, upload
 from .keyring import attempt_key
 from .monitor import LOGGED, facts_of
@@ -244,7 +245,7 @@ async def get_blob(call: Call) -> Response:
 async def post_attempt(call: Call) -> Response:
     """A worker asks for the keys of the run that its ticket stands for."""
     facts = facts_of(call.peer)
-    body = statements.validate(wire.GrantRequest, parse_object(await call.body()), "request")
+    body = validate(wire.GrantRequest, parse_object(await call.body()), "request")
     ticket = b64decode(body.ticket, max_bytes=limits.TICKET_BYTES)
     return reply(await call.gateway.grant(call.peer, facts, ticket, attempt_key(body.attempt_key)))
 
@@ -258,7 +259,7 @@ async def renew(call: Call) -> Response:
 async def finish(call: Call) -> Response:
     """A worker hands in its receipt."""
     facts_of(call.peer)
-    body = statements.validate(wire.FinishRequest, parse_object(await call.body()), "request")
+    body = validate(wire.FinishRequest, parse_object(await call.body()), "request")
     index = await call.gateway.finish(
         call.peer, call.number("fence"), dsse.from_dict(body.receipt), dict(body.wraps)
     )
@@ -272,7 +273,7 @@ async def hand_over(call: Call) -> Response:
     """A peer gateway asks for the service's keys, as the service statement allows it."""
     if call.peer.role != "gateway":
         raise KeyRefused("only an attested gateway may receive a service's keys")
-    body = statements.validate(wire.HandOverRequest, parse_object(await call.body()), "request")
+    body = validate(wire.HandOverRequest, parse_object(await call.body()), "request")
     call.subject = sha256(to := attempt_key(body.key))
     return reply(await call.gateway.hand_over(call.peer, to))
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from ...errors import LogCorrupt, MesateeError
-from ...protocol import limits, statements
+from ...protocol import limits
 from ...protocol.jsonstrict import canonical, parse_object
+from ...protocol.model import Model, validate
 
 FORKS_FILE: Final = "forks.json"
 """The name of the file in the folder of the service's keys."""
@@ -24,7 +25,7 @@ PROOFS: Final = 64
 FORKS_BYTES: Final = PROOFS * 2 * limits.CHECKPOINT_BYTES
 
 
-class _Kept(statements.Model):
+class _Kept(Model):
     """The file."""
 
     proofs: tuple[str, ...]
@@ -48,7 +49,7 @@ class ForkProofs:
             return ()
         try:
             value = parse_object(data, limit=FORKS_BYTES)
-            return statements.validate(_Kept, value, self._path.name).proofs
+            return validate(_Kept, value, self._path.name).proofs
         except MesateeError as error:
             raise LogCorrupt(
                 f"the kept proofs of forks cannot be read: {error.message}",

@@ -38,7 +38,7 @@ from ...errors import (
 )
 from ...protocol import envelope as dsse
 from ...protocol import limits, records, statements, wire
-from ...protocol.digests import b64encode, sha256
+from ...protocol.digests import sha256
 from ...protocol.doors import Blobs, Queue, Records
 from ...protocol.recovery import SUCCESSOR
 from .. import faults
@@ -50,6 +50,7 @@ from .identity import ServiceKeys
 from .keyring import Keyring
 from .log import Log, SnapshotRef
 from .monitor import CODE, LEASE_SECONDS, Granted, Monitor
+from .papers import Papers
 from .peer import Peer
 from .state import State
 
@@ -69,8 +70,6 @@ CERTIFICATE_SECONDS = 7 * 86_400
 SWITCH_SECONDS = 0.001
 """How long the loop may keep the interpreter's lock while the log's writer waits for it. Python's own 5 ms, several
 times in a commit, would leave everybody waiting for the log."""
-ENVELOPES_CACHED = 16 * limits.MIB
-"""Payloads of statements kept in memory for those who ask, in bytes, oldest out first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +111,11 @@ class Gateway:
         self._successor_trust = trust_of_successors(service, keys.service.digest)
         self._appraisals = AppraisalCache()
         self.log = Log(service.origin, store, keys.body, keys.log)
+        self.papers = Papers(self.log, blobs, keys.service)
         self._keyring = Keyring(service.origin, keys.sealing, keys.tickets, keys)
         self._ticketed: dict[tuple[str, int], float] = {}
         self._broken: HostFailed | None = None
         self._snapshot_at = 0
-        self._envelopes: dict[int, dict[str, Any]] = {}
-        self._envelope_bytes = 0
         self._spent: list[str] = []
         self._stored: set[str] = set()
         self._changed = asyncio.Condition()
@@ -450,57 +448,9 @@ class Gateway:
             if digest not in self._stored and self.blobs.size(digest) is None:
                 raise Malformed(f"the receipt names {what} that this service does not have")
 
-    def envelope(self, index: int) -> dict[str, Any]:
-        """The envelope of the statement at a log index."""
-        found = self._envelopes.get(index)
-        if found is None:
-            found = self.log.prove(index).read().body
-            self._envelopes[index] = found
-            self._envelope_bytes += len(found["payload"])
-            while self._envelope_bytes > ENVELOPES_CACHED and self._envelopes:
-                oldest = self._envelopes.pop(next(iter(self._envelopes)), None)
-                self._envelope_bytes -= len(oldest["payload"]) if oldest else 0
-        return found
-
-    def bundle(self, run_digest: str) -> wire.Bundle:
+    def bundle(self, run: str) -> wire.Bundle:
         """Everything that an offline check of a run needs."""
-        state = self.monitor.state
-        run = state.run(run_digest)
-        grant = run.granted()
-        if run.receipt is None:
-            raise NotFound(f"run {run_digest[:16]} has no receipt")
-        task = state.task(run.task)
-        function = state.function(task.predicate.function)
-        record = self.log.prove(run.receipt)
-        signed = record.read().body["envelope"]
-        receipt = statements.expect(
-            statements.read(dsse.from_dict(signed), "receipt"), statements.ReceiptStatement
-        )
-        counted = set(grant.approvals.values())
-        given = [state.approvals[item] for item in state.approvals_of.get(run.task, ())]
-        return wire.Bundle(
-            receipt=signed,
-            record=record,
-            checkpoint=self._checkpoint_of(record.size),
-            service=self._keys.service.envelope.as_dict(),
-            task=self.envelope(task.index),
-            function=self.envelope(function.index),
-            datasets={
-                digest: self.envelope(state.dataset(digest).index)
-                for digest in task.predicate.inputs.values()
-            },
-            approvals={item.digest: self.envelope(item.index) for item in given if item.digest in counted},
-            parties={who: self.envelope(state.party(who).index) for who in state.concerned(task)},
-            worker_certificate=self._blob(grant.worker.certificate),
-            gateway_certificate=self._blob(receipt.appraisals.gateway_certificate),
-            endorsements=self._blob(receipt.appraisals.endorsements),
-        )
-
-    def _blob(self, digest: str) -> str:
-        return b64encode(b"".join(self.blobs.get(digest)))
-
-    def _checkpoint_of(self, size: int) -> str:
-        return self.log.checkpoint(self.monitor.now(), size).note
+        return self.papers.bundle(self.monitor.state, run, self.monitor.now())
 
     async def changed(self, task: str, after: int, wait: int) -> None:
         """Return when the log has grown beyond `after`, or after `wait` seconds."""

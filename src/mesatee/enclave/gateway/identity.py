@@ -18,6 +18,7 @@ from ...attestation.trust import ANY, TrustPolicy
 from ...errors import Conflict, KeyRefused, Malformed, NotFound, StateError
 from ...protocol import checkpoint, envelope, limits, statements
 from ...protocol.digests import b64encode, sha256
+from ...protocol.service import HandOver, ShareHolder, ShareRule
 from ..platform.sealing import Sealing
 
 _LOG_KEY, _SEALING_KEY = "log-key", "sealing-key"
@@ -31,8 +32,8 @@ HOLDERS_FILE: Final = "recovered-by.txt"
 HANDED: Final = ("log", "sealing", "body", "tickets", "snapshot")
 """The keys that pass to a successor, by their names in `ServiceKeys`."""
 
-Rules = Literal["never"] | statements.HandOver
-Shares = tuple[statements.ShareHolder, ...] | statements.ShareRule
+Rules = Literal["never"] | HandOver
+Shares = tuple[ShareHolder, ...] | ShareRule
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from ...errors import Denied, Expired, KeyRefused, Malformed, MesateeError, Repl
 from ...protocol import limits, wraps
 from ...protocol.digests import HPKE_PUBLIC_BYTES, WRAP_BYTES, Hex32, b64decode, b64encode, sha256
 from ...protocol.jsonstrict import canonical, parse_object
-from ...protocol.statements import Model, Time, validate
+from ...protocol.model import Model, Time, validate
 from .identity import HANDED, ServiceKeys
 from .permit import Action, Permit
 

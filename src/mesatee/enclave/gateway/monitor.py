@@ -495,44 +495,10 @@ class Monitor:
     def _matches(
         self, run: Run, grant: Grant, receipt: statements.ReceiptStatement, wrapped: dict[str, str]
     ) -> None:
-        task = self.state.task(run.task)
-        expected = {
-            "origin": self._log.origin,
-            "service": self.service.digest,
-            "run": run.digest,
-            "task": run.task,
-            "function": task.predicate.function,
-            "environment": task.predicate.environment,
-            "fence": grant.fence,
-            "inputs": task.predicate.inputs,
-            "approvals": grant.approvals,
-            "policies": grant.policies,
-            "worker": grant.worker,
-        }
-        for name, value in expected.items():
-            if getattr(receipt, name) != value:
-                raise Malformed(f"the receipt's {name} is not what was granted")
-        said, held = receipt.appraisals.worker, grant.worker
-        proven = (said.get("evidence_digest"), said.get("measurement") or "none", said.get("level"))
-        if (*proven, said.get("tee"), said.get("simulated")) != (
-            held.evidence,
-            held.measurement,
-            held.level,
-            held.tee,
-            held.simulated,
-        ):
-            raise Malformed("the receipt's appraisal is not that of the worker that was granted the attempt")
-        wanted = set(task.predicate.outputs)
-        if receipt.failure is not None:
-            wanted &= {"diagnostics"} & set(receipt.outputs)
-        if set(receipt.outputs) != wanted or set(wrapped) != wanted:
-            raise Malformed(
-                f"the receipt must name exactly the outputs {', '.join(sorted(wanted)) or 'none'}"
-            )
-        formats = {port.name: port.format for port in self.state.function(receipt.function).predicate.outputs}
+        rules.receipt(self.state, run, grant, receipt, set(wrapped))
+        if (receipt.origin, receipt.service) != (self._log.origin, self.service.digest):
+            raise Malformed("the receipt is for another log or service statement")
         for name, facts in receipt.outputs.items():
-            if facts.format != formats.get(name, "bytes"):
-                raise Malformed(f"the receipt gives output {name} another format than the function")
             permit = self._mint.permit(Action.REGISTER, facts.sha256, self._log.next_index)
             self._keyring.check_output(permit, run.digest, grant.fence, name, facts.sha256, wrapped[name])
 

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from ...protocol import wire
+from ...protocol.model import Model
 from ...protocol.records import RecordProof
-from ...protocol.statements import Model
 
 _BODIES: dict[str, type[Model] | None] = {
     "post_attempt": wire.GrantRequest,

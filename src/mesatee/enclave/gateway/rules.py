@@ -23,8 +23,9 @@ from ...errors import (
     StateError,
 )
 from ...protocol import limits, statements
+from ...protocol.service import HandOver
 from ...protocol.statements import WorkerFacts
-from .state import ENDED, Approval, Held, Run, State
+from .state import ENDED, Approval, Grant, Held, Run, State
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
@@ -292,8 +293,55 @@ def attempt(found: Run, *, lease_alive: bool) -> int:
     return number
 
 
+def receipt(
+    state: State, found: Run, grant: Grant, said: statements.ReceiptStatement, wrapped: set[str]
+) -> None:
+    """Whether a receipt says exactly what was granted, with a wrap for each output. Raises `Malformed`.
+
+    That it is of this log and service, and that the wraps open, is its caller's to check.
+    """
+    held = state.task(found.task)
+    expected = {
+        "run": found.digest,
+        "task": found.task,
+        "function": held.predicate.function,
+        "environment": held.predicate.environment,
+        "fence": grant.fence,
+        "inputs": held.predicate.inputs,
+        "approvals": grant.approvals,
+        "policies": grant.policies,
+        "worker": grant.worker,
+    }
+    for name, value in expected.items():
+        if getattr(said, name) != value:
+            raise Malformed(f"the receipt's {name} is not what was granted")
+    appraised, facts = said.appraisals.worker, grant.worker
+    proven = (
+        appraised.get("evidence_digest"),
+        appraised.get("measurement") or "none",
+        appraised.get("level"),
+    )
+    if (*proven, appraised.get("tee"), appraised.get("simulated")) != (
+        facts.evidence,
+        facts.measurement,
+        facts.level,
+        facts.tee,
+        facts.simulated,
+    ):
+        raise Malformed("the receipt's appraisal is not that of the worker that was granted the attempt")
+    wanted = set(held.predicate.outputs)
+    if said.failure is not None:
+        wanted &= {"diagnostics"} & set(said.outputs)
+    if set(said.outputs) != wanted or wrapped != wanted:
+        raise Malformed(f"the receipt must name exactly the outputs {', '.join(sorted(wanted)) or 'none'}")
+    formats = {port.name: port.format for port in state.function(said.function).predicate.outputs}
+    for name, output in said.outputs.items():
+        if output.format != formats.get(name, "bytes"):
+            raise Malformed(f"the receipt gives output {name} another format than the function")
+
+
 def successor(
-    rule: Literal["never"] | statements.HandOver, facts: statements.WorkerFacts, vouched: str | None, key: str
+    rule: Literal["never"] | HandOver, facts: statements.WorkerFacts, vouched: str | None, key: str
 ) -> None:
     """Whether a peer gateway may receive the service's keys. Raises `Denied`, `LevelTooLow` or `EvidenceRefused`."""
     if rule == "never":
@@ -323,6 +371,7 @@ __all__ = [
     "collect",
     "in_use",
     "party",
+    "receipt",
     "retire",
     "run",
     "still_approved",

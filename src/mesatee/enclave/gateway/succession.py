@@ -36,6 +36,7 @@ from ...protocol import limits, statements, wire, wraps
 from ...protocol.digests import KEY_WRAP_BYTES, b64decode, b64encode, sha256
 from ...protocol.jsonstrict import canonical
 from ...protocol.recovery import SUCCESSOR, RecoveryRequest, RecoveryShare
+from ...protocol.service import SealedShare, ShareRule
 from ..platform.base import Attester
 from ..platform.sealing import Sealing
 from .identity import (
@@ -109,7 +110,7 @@ def share_keys(folder: Path, keys: ServiceKeys, at: int) -> statements.Statement
     The recovery key exists for this call only. Raises what verifying the file raises, or `Conflict` for another's.
     """
     said = statements.expect(keys.service.predicate, statements.ServiceStatement)
-    if not isinstance(said.share_holders, statements.ShareRule):
+    if not isinstance(said.share_holders, ShareRule):
         return None
     try:
         found = read_statement(folder / RECOVERY_FILE, "recovery")
@@ -128,9 +129,7 @@ def share_keys(folder: Path, keys: ServiceKeys, at: int) -> statements.Statement
         set=name.hex(),
         k=rule.k,
         shares=tuple(
-            statements.SealedShare(
-                holder=holder.key, index=index, commitment=commitment.hex(), sealed=b64encode(sealed)
-            )
+            SealedShare(holder=holder.key, index=index, commitment=commitment.hex(), sealed=b64encode(sealed))
             for holder, (index, commitment, sealed) in zip(rule.holders, made, strict=True)
         ),
         keys={
@@ -156,7 +155,7 @@ def _check_set(recovery: statements.Statement, service: statements.Statement) ->
     if recovery.signer != said.log_key or found.service != service.digest or found.origin != said.origin:
         raise KeyRefused("these shares are of another service")
     rule = said.share_holders
-    if not isinstance(rule, statements.ShareRule):
+    if not isinstance(rule, ShareRule):
         raise Denied("this service has no share holders: its service statement says so")
     if found.k != rule.k or [share.holder for share in found.shares] != [one.key for one in rule.holders]:
         raise KeyRefused("these shares have other holders than the service statement names")

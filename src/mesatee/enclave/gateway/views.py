@@ -37,7 +37,7 @@ class Views:
                 id=held.signer,
                 name=held.predicate.keys.name,
                 index=held.index,
-                statement=self._gateway.envelope(held.index),
+                statement=self._gateway.papers.envelope(held.index),
                 fresh=self._state.fresh(held.signer),
             )
             for held in list(self._state.parties.values())
@@ -124,7 +124,7 @@ class Views:
             name=held.predicate.name,
             index=held.index,
             state=self._task_state(held, automatic, runs, now),
-            statement=self._gateway.envelope(held.index),
+            statement=self._gateway.papers.envelope(held.index),
             approvals=tuple(
                 self._approval(held, who, reason, automatic, now)
                 for who, reason in self._state.must_approve(held.predicate).items()

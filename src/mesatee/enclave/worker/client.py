@@ -17,9 +17,10 @@ from ...attestation.verify import appraise
 from ...channel import CONNECTION_AGE_SECONDS, AttestedTransport
 from ...errors import HostFailed, TooLarge, Unavailable, from_dict
 from ...protocol import envelope as dsse
-from ...protocol import limits, statements, wire
+from ...protocol import limits, wire
 from ...protocol.digests import b64encode, sha256
 from ...protocol.jsonstrict import canonical, parse_object
+from ...protocol.model import Model, validate
 from ..platform.base import Attester
 
 CERTIFICATE_SECONDS = 86_400
@@ -27,7 +28,7 @@ CERTIFICATE_SECONDS = 86_400
 TIMEOUT_SECONDS = 30.0
 """For one request to the gateway."""
 
-M = TypeVar("M", bound=statements.Model)
+M = TypeVar("M", bound=Model)
 
 
 class GatewayClient:
@@ -124,7 +125,7 @@ class GatewayClient:
         if response.status_code >= 400:
             failure = value.get("error")
             raise from_dict(failure if isinstance(failure, dict) else {})
-        return statements.validate(model, value, "answer")
+        return validate(model, value, "answer")
 
 
 __all__ = ["GatewayClient"]

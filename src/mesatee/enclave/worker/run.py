@@ -24,6 +24,7 @@ from ...protocol import limits, statements, wire, wraps
 from ...protocol.digests import WRAP_BYTES, b64decode, b64encode
 from ...protocol.doors import Blobs
 from ...protocol.jsonstrict import canonical
+from ...protocol.model import validate
 from .. import faults
 from ..sandbox.protocol import Job, Limits, OutputSpec
 from ..sandbox.supervisor import Outcome
@@ -61,7 +62,7 @@ class Attempt:
         gateway: tuple[str, Appraisal],
         blobs: Blobs,
     ) -> None:
-        said = statements.validate(statements.ServiceStatement, _predicate(service), "service")
+        said = validate(statements.ServiceStatement, _predicate(service), "service")
         self._origin = said.origin
         self._service = service.digest
         self._sealing_key = b64decode(said.sealing_key, max_bytes=2048)

@@ -136,8 +136,8 @@ def finish(
         read_statement(service, "service"),
         read_statement(recovery, "recovery"),
         shares,
+        lambda keys: _founded(folder, keys),
     )
-    _founded(folder, keys)
     _done(keys, as_json)
 
 
@@ -161,8 +161,8 @@ def receive(
         sealing,
         service,
         lambda to: handover.ask(mine, (where.host, where.port), trust, service, to),
+        lambda keys: _founded(folder, keys),
     )
-    _founded(folder, keys)
     _done(keys, as_json)
 
 

@@ -13,6 +13,7 @@ from mesatee import _core
 from mesatee.attestation import reference
 from mesatee.attestation.endorsements import NOTHING, Endorsement, Endorsements
 from mesatee.errors import InputError, Malformed, TooLarge, UnsupportedVersion
+from mesatee.protocol import envelope as dsse
 from mesatee.protocol import limits
 from mesatee.protocol.jsonstrict import canonical
 
@@ -73,6 +74,24 @@ def test_reference_values_travel_along():
     both = kept.with_reference(bundle.with_signature(two))
     assert len(both.references) == 1
     assert len(both.references[0].signatures) == 2
+
+
+def test_a_strangers_envelope_takes_no_signature_away():
+    values = reference.ReferenceValues("snp", {"11" * 32: "worker"}, 10, 20)
+    auditors = [_core.SigningKey.generate() for _ in range(2)]
+    strangers = [_core.SigningKey.generate() for _ in range(2 * dsse.MAX_SIGNATURES)]
+    kept = NOTHING.with_reference(reference.sign(values, auditors))
+    size = dsse.MAX_SIGNATURES
+    for start in range(0, len(strangers), size):
+        kept = kept.with_reference(reference.sign(values, strangers[start : start + size]))
+    # One with an auditor's name and a signature that is not his.
+    forged = dsse.Signature(auditors[0].public.hex(), bytes(64))
+    kept = kept.with_reference(dsse.Envelope(values.payload(), (forged,)))
+    assert Endorsements.parse(kept.encode()) == kept
+    signers = [signature for bundle in kept.references for signature in bundle.valid_signatures()]
+    assert [signature.keyid for signature in signers] == [key.public.hex() for key in (*auditors, *strangers)]
+    assert forged not in [signature for bundle in kept.references for signature in bundle.signatures]
+    assert NOTHING.with_reference(dsse.Envelope(values.payload(), (forged,))) == NOTHING
 
 
 @pytest.mark.parametrize(

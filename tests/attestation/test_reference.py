@@ -72,6 +72,16 @@ def test_a_signature_over_something_else_counts_for_nothing():
     assert audited([moved], trust(1), "snp", NOW) == frozenset()
 
 
+def test_a_bad_bundle_counts_for_nothing():
+    good = reference.sign(values(), AUDITORS[:2])
+    for payload in (b"", b"{}", b"\xff", values().payload()[:-1], canonical({"a": 1})):
+        bad = dsse.sign(payload, AUDITORS[:1])
+        for bundles in ([bad, good], [good, bad], [bad]):
+            wanted = {ONE} if good in bundles else frozenset()
+            assert audited(bundles, trust(2), "snp", NOW) == wanted
+            assert reference.of_class(bundles, "snp") == tuple(one for one in bundles if one is good)
+
+
 def test_the_objection_says_what_is_missing():
     assert reference.objection(ONE, (), RoleTrust(measurements="any"), "snp", NOW) is None
     assert reference.objection(ONE, (), RoleTrust(measurements=(ONE,)), "snp", NOW) is None

@@ -20,12 +20,15 @@ from mesatee.attestation import (
     TrustPolicy,
     appraise,
     examine,
+    reference,
     report_data,
 )
+from mesatee.attestation.endorsements import Endorsements
 from mesatee.attestation.evidence import TAG_PLATFORM, TEE_OF_TAG
 from mesatee.attestation.tee import none, software
-from mesatee.attestation.verify import TEE_MODULES
+from mesatee.attestation.verify import TEE_MODULES, relevant
 from mesatee.errors import EvidenceRefused, LevelTooLow, Malformed, MesateeError, TooLarge, UnsupportedVersion
+from mesatee.protocol import envelope as dsse
 from mesatee.protocol import limits
 
 # As in conftest.py, which cannot be imported by name.
@@ -58,6 +61,14 @@ def test_software_evidence_is_accepted_with_its_caveats(installation: Installati
 
 def test_every_tag_has_its_module() -> None:
     assert {tag: tee.name for tag, tee in TEE_MODULES.items()} == TEE_OF_TAG | {TAG_PLATFORM: "platform"}
+
+
+def test_one_bad_bundle_of_reference_values_does_not_hide_the_others(installation: Installation) -> None:
+    auditor = _core.SigningKey.generate()
+    values = reference.ReferenceValues("software", {COMPONENTS.measurement: "worker"}, NOW, NOW + 10)
+    good, bad = reference.sign(values, [auditor]), dsse.sign(b"{}", [auditor])
+    found = relevant(installation.evidence(), Endorsements((), (bad, good)))
+    assert found.references == (good,)
 
 
 def test_the_default_policy_refuses_everything(installation: Installation) -> None:

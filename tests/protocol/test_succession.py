@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mesatee._core import AgeKey, HpkeKey, SigningKey
-from mesatee.errors import Malformed, MesateeError
+from mesatee.errors import Malformed, MesateeError, TooLarge
 from mesatee.protocol import limits, statements
 from mesatee.protocol.digests import b64encode
 from mesatee.protocol.jsonstrict import canonical
@@ -154,6 +154,16 @@ def test_hostile_messages_raise_only_ours(data: bytes) -> None:
     for model in (RecoveryRequest, RecoveryShare):
         with pytest.raises(MesateeError):
             parse(model, data)
+
+
+def test_a_request_with_the_longest_evidence_is_read() -> None:
+    def request(evidence: bytes) -> RecoveryRequest:
+        return RecoveryRequest(service="ab" * 32, spki="AAAA", evidence=b64encode(evidence), key=SEALING)
+
+    longest = request(bytes(limits.EVIDENCE_BYTES))
+    assert parse(RecoveryRequest, longest.to_bytes()) == longest
+    with pytest.raises(TooLarge):
+        parse(RecoveryRequest, request(bytes(limits.RECOVERY_MESSAGE_BYTES * 3 // 4)).to_bytes())
 
 
 @given(st.sampled_from(("v", "kind", "service", "set", "holder", "index", "wrap")), st.none() | st.integers())

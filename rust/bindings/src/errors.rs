@@ -3,7 +3,7 @@ use mesatee_custody::{FileError, KeyError};
 use mesatee_sealing::{Reject, SealingError};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::PyType;
+use pyo3::types::{PyBytes, PyType};
 
 /// An exception of the class `mesatee.errors.<class>`.
 pub(crate) fn raise(py: Python<'_>, class: &str, message: impl Into<String>) -> PyErr {
@@ -54,6 +54,35 @@ pub(crate) fn sealing_error(py: Python<'_>, error: SealingError) -> PyErr {
         SealingError::Stopped => "Unavailable",
     };
     raise(py, class, error.to_string())
+}
+
+/// Results of our crates, as Python has them.
+pub(crate) trait OrRaise<T> {
+    /// The value, or the exception that the failure becomes.
+    fn or_raise(self, py: Python<'_>) -> PyResult<T>;
+}
+
+impl<T> OrRaise<T> for Result<T, KeyError> {
+    fn or_raise(self, py: Python<'_>) -> PyResult<T> {
+        self.map_err(|error| key_error(py, error))
+    }
+}
+
+impl<T> OrRaise<T> for Result<T, SealingError> {
+    fn or_raise(self, py: Python<'_>) -> PyResult<T> {
+        self.map_err(|error| sealing_error(py, error))
+    }
+}
+
+/// Bytes that were made, or the exception.
+pub(crate) fn bytes_or_raise<'py, E>(
+    py: Python<'py>,
+    made: Result<Vec<u8>, E>,
+) -> PyResult<Bound<'py, PyBytes>>
+where
+    Result<Vec<u8>, E>: OrRaise<Vec<u8>>,
+{
+    made.or_raise(py).map(|bytes| PyBytes::new(py, &bytes))
 }
 
 /// The answer to `pickle`, `copy` and `deepcopy`: a secret has one place.

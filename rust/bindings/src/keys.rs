@@ -1,5 +1,5 @@
 //! Keys by handle: secret keys and signing keys.
-use crate::errors::{file_error, key_error, not_copied, raise, sealing_error};
+use crate::errors::{bytes_or_raise, file_error, key_error, not_copied, raise, OrRaise};
 use mesatee_custody as custody;
 use mesatee_sealing as sealing;
 use pyo3::prelude::*;
@@ -31,9 +31,7 @@ pub(crate) struct SecretKey(pub(crate) custody::SecretKey);
 impl SecretKey {
     #[staticmethod]
     fn generate(py: Python<'_>) -> PyResult<Self> {
-        custody::SecretKey::generate()
-            .map(Self)
-            .map_err(|error| key_error(py, error))
+        custody::SecretKey::generate().map(Self).or_raise(py)
     }
 
     /// Take a key over from a buffer, e.g. one that a TPM filled, and overwrite the buffer, whatever comes of it.
@@ -52,9 +50,7 @@ impl SecretKey {
         if len != KEY_BYTES {
             return Err(key_error(py, custody::KeyError::Malformed));
         }
-        custody::SecretKey::from_bytes(taken)
-            .map(Self)
-            .map_err(|error| key_error(py, error))
+        custody::SecretKey::from_bytes(taken).map(Self).or_raise(py)
     }
 
     #[staticmethod]
@@ -70,10 +66,7 @@ impl SecretKey {
     }
 
     fn derive(&self, py: Python<'_>, label: &str) -> PyResult<Self> {
-        self.0
-            .derive(label.as_bytes())
-            .map(Self)
-            .map_err(|error| key_error(py, error))
+        self.0.derive(label.as_bytes()).map(Self).or_raise(py)
     }
 
     #[staticmethod]
@@ -85,7 +78,7 @@ impl SecretKey {
     ) -> PyResult<Self> {
         custody::SecretKey::import_sealed(sealed, &by.0, context)
             .map(Self)
-            .map_err(|error| key_error(py, error))
+            .or_raise(py)
     }
 
     fn export_sealed<'py>(
@@ -94,10 +87,7 @@ impl SecretKey {
         by: &SecretKey,
         context: &[u8],
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let sealed = self.0.export_sealed(&by.0, context);
-        sealed
-            .map(|bytes| PyBytes::new(py, &bytes))
-            .map_err(|error| key_error(py, error))
+        bytes_or_raise(py, self.0.export_sealed(&by.0, context))
     }
 
     fn wrap_to<'py>(
@@ -107,9 +97,10 @@ impl SecretKey {
         info: &[u8],
         aad: &[u8],
     ) -> PyResult<Bound<'py, PyBytes>> {
-        py.detach(|| sealing::wrap_secret_key(&self.0, to, info, aad))
-            .map(|wrap| PyBytes::new(py, &wrap))
-            .map_err(|error| sealing_error(py, error))
+        bytes_or_raise(
+            py,
+            py.detach(|| sealing::wrap_secret_key(&self.0, to, info, aad)),
+        )
     }
 
     fn seal<'py>(
@@ -118,10 +109,7 @@ impl SecretKey {
         plaintext: &[u8],
         aad: &[u8],
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let sealed = self.0.seal(plaintext, aad);
-        sealed
-            .map(|bytes| PyBytes::new(py, &bytes))
-            .map_err(|error| key_error(py, error))
+        bytes_or_raise(py, self.0.seal(plaintext, aad))
     }
 
     fn open<'py>(
@@ -130,20 +118,14 @@ impl SecretKey {
         sealed: &[u8],
         aad: &[u8],
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let len = custody::SecretKey::plain_len(sealed).map_err(|error| key_error(py, error))?;
+        let len = custody::SecretKey::plain_len(sealed).or_raise(py)?;
         PyBytes::new_with(py, len, |room| {
-            self.0
-                .open_into(sealed, aad, room)
-                .map_err(|error| key_error(py, error))
+            self.0.open_into(sealed, aad, room).or_raise(py)
         })
     }
 
     fn __repr__(&self) -> &'static str {
         "<SecretKey>"
-    }
-
-    fn __reduce_ex__(&self, _protocol: i32) -> PyResult<()> {
-        Err(not_copied("SecretKey"))
     }
 
     fn __reduce__(&self) -> PyResult<()> {
@@ -159,9 +141,7 @@ pub(crate) struct SigningKey(pub(crate) custody::SigningKey);
 impl SigningKey {
     #[staticmethod]
     fn generate(py: Python<'_>) -> PyResult<Self> {
-        custody::SigningKey::generate()
-            .map(Self)
-            .map_err(|error| key_error(py, error))
+        custody::SigningKey::generate().map(Self).or_raise(py)
     }
 
     #[staticmethod]
@@ -185,7 +165,7 @@ impl SigningKey {
     ) -> PyResult<Self> {
         custody::SigningKey::import_sealed(sealed, &by.0, context)
             .map(Self)
-            .map_err(|error| key_error(py, error))
+            .or_raise(py)
     }
 
     fn export_sealed<'py>(
@@ -194,10 +174,7 @@ impl SigningKey {
         by: &SecretKey,
         context: &[u8],
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let sealed = self.0.export_sealed(&by.0, context);
-        sealed
-            .map(|bytes| PyBytes::new(py, &bytes))
-            .map_err(|error| key_error(py, error))
+        bytes_or_raise(py, self.0.export_sealed(&by.0, context))
     }
 
     fn wrap_to<'py>(
@@ -207,9 +184,10 @@ impl SigningKey {
         info: &[u8],
         aad: &[u8],
     ) -> PyResult<Bound<'py, PyBytes>> {
-        py.detach(|| sealing::wrap_signing_key(&self.0, to, info, aad))
-            .map(|wrap| PyBytes::new(py, &wrap))
-            .map_err(|error| sealing_error(py, error))
+        bytes_or_raise(
+            py,
+            py.detach(|| sealing::wrap_signing_key(&self.0, to, info, aad)),
+        )
     }
 
     #[getter]
@@ -223,10 +201,6 @@ impl SigningKey {
 
     fn __repr__(&self) -> String {
         shown("SigningKey", &self.0.public())
-    }
-
-    fn __reduce_ex__(&self, _protocol: i32) -> PyResult<()> {
-        Err(not_copied("SigningKey"))
     }
 
     fn __reduce__(&self) -> PyResult<()> {

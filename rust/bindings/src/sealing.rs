@@ -1,5 +1,5 @@
 //! Bindings of `mesatee-sealing`.
-use crate::errors::{file_error, key_error, not_copied, raise, sealing_error};
+use crate::errors::{bytes_or_raise, file_error, not_copied, raise, sealing_error, OrRaise};
 use crate::keys::{shown, SecretKey, SigningKey};
 use mesatee_sealing as sealing;
 use pyo3::prelude::*;
@@ -83,9 +83,7 @@ pub(crate) struct HpkeKey(pub(crate) sealing::HpkeKey);
 impl HpkeKey {
     #[staticmethod]
     fn generate(py: Python<'_>) -> PyResult<Self> {
-        sealing::HpkeKey::generate()
-            .map(Self)
-            .map_err(|error| sealing_error(py, error))
+        sealing::HpkeKey::generate().map(Self).or_raise(py)
     }
 
     #[staticmethod]
@@ -109,7 +107,7 @@ impl HpkeKey {
     ) -> PyResult<Self> {
         sealing::HpkeKey::import_sealed(sealed, &by.0, context)
             .map(Self)
-            .map_err(|error| key_error(py, error))
+            .or_raise(py)
     }
 
     fn export_sealed<'py>(
@@ -118,10 +116,7 @@ impl HpkeKey {
         by: &SecretKey,
         context: &[u8],
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let sealed = self.0.export_sealed(&by.0, context);
-        sealed
-            .map(|bytes| PyBytes::new(py, &bytes))
-            .map_err(|error| key_error(py, error))
+        bytes_or_raise(py, self.0.export_sealed(&by.0, context))
     }
 
     #[getter]
@@ -138,7 +133,7 @@ impl HpkeKey {
     ) -> PyResult<FileKey> {
         py.detach(|| self.0.unwrap_file_key(wrap, info, aad))
             .map(FileKey)
-            .map_err(|error| sealing_error(py, error))
+            .or_raise(py)
     }
 
     fn wrap_to<'py>(
@@ -148,9 +143,7 @@ impl HpkeKey {
         info: &[u8],
         aad: &[u8],
     ) -> PyResult<Bound<'py, PyBytes>> {
-        py.detach(|| self.0.wrap_to(to, info, aad))
-            .map(|wrap| PyBytes::new(py, &wrap))
-            .map_err(|error| sealing_error(py, error))
+        bytes_or_raise(py, py.detach(|| self.0.wrap_to(to, info, aad)))
     }
 
     fn unwrap_signing_key(
@@ -162,7 +155,7 @@ impl HpkeKey {
     ) -> PyResult<SigningKey> {
         py.detach(|| self.0.unwrap_signing_key(wrap, info, aad))
             .map(SigningKey)
-            .map_err(|error| sealing_error(py, error))
+            .or_raise(py)
     }
 
     fn unwrap_hpke_key(
@@ -174,7 +167,7 @@ impl HpkeKey {
     ) -> PyResult<Self> {
         py.detach(|| self.0.unwrap_hpke_key(wrap, info, aad))
             .map(Self)
-            .map_err(|error| sealing_error(py, error))
+            .or_raise(py)
     }
 
     fn unwrap_secret_key(
@@ -186,7 +179,7 @@ impl HpkeKey {
     ) -> PyResult<SecretKey> {
         py.detach(|| self.0.unwrap_secret_key(wrap, info, aad))
             .map(SecretKey)
-            .map_err(|error| sealing_error(py, error))
+            .or_raise(py)
     }
 
     fn unwrap_bytes<'py>(
@@ -198,15 +191,11 @@ impl HpkeKey {
     ) -> PyResult<Bound<'py, PyBytes>> {
         py.detach(|| self.0.unwrap(wrap, info, aad))
             .map(|plaintext| plaintext.with(|bytes| PyBytes::new(py, bytes)))
-            .map_err(|error| sealing_error(py, error))
+            .or_raise(py)
     }
 
     fn __repr__(&self) -> String {
         shown("HpkeKey", self.0.public())
-    }
-
-    fn __reduce_ex__(&self, _protocol: i32) -> PyResult<()> {
-        Err(not_copied("HpkeKey"))
     }
 
     fn __reduce__(&self) -> PyResult<()> {
@@ -222,9 +211,7 @@ fn hpke_wrap_bytes<'py>(
     info: &[u8],
     aad: &[u8],
 ) -> PyResult<Bound<'py, PyBytes>> {
-    py.detach(|| sealing::wrap(to, plaintext, info, aad))
-        .map(|wrap| PyBytes::new(py, &wrap))
-        .map_err(|error| sealing_error(py, error))
+    bytes_or_raise(py, py.detach(|| sealing::wrap(to, plaintext, info, aad)))
 }
 
 /// The file key of one age file.
@@ -240,17 +227,11 @@ impl FileKey {
         info: &[u8],
         aad: &[u8],
     ) -> PyResult<Bound<'py, PyBytes>> {
-        py.detach(|| self.0.wrap(to, info, aad))
-            .map(|wrap| PyBytes::new(py, &wrap))
-            .map_err(|error| sealing_error(py, error))
+        bytes_or_raise(py, py.detach(|| self.0.wrap(to, info, aad)))
     }
 
     fn __repr__(&self) -> &'static str {
         "<FileKey>"
-    }
-
-    fn __reduce_ex__(&self, _protocol: i32) -> PyResult<()> {
-        Err(not_copied("FileKey"))
     }
 
     fn __reduce__(&self) -> PyResult<()> {
@@ -266,9 +247,7 @@ pub(crate) struct AgeKey(pub(crate) sealing::AgeKey);
 impl AgeKey {
     #[staticmethod]
     fn generate(py: Python<'_>) -> PyResult<Self> {
-        sealing::AgeKey::generate()
-            .map(Self)
-            .map_err(|error| sealing_error(py, error))
+        sealing::AgeKey::generate().map(Self).or_raise(py)
     }
 
     #[staticmethod]
@@ -290,10 +269,6 @@ impl AgeKey {
 
     fn __repr__(&self) -> String {
         format!("<AgeKey {}>", self.0.recipient())
-    }
-
-    fn __reduce_ex__(&self, _protocol: i32) -> PyResult<()> {
-        Err(not_copied("AgeKey"))
     }
 
     fn __reduce__(&self) -> PyResult<()> {
@@ -349,10 +324,6 @@ impl Sealed {
 
     fn __repr__(&self) -> String {
         format!("<Sealed {} of {} bytes>", self.digest(), self.0.size)
-    }
-
-    fn __reduce_ex__(&self, _protocol: i32) -> PyResult<()> {
-        Err(not_copied("Sealed"))
     }
 
     fn __reduce__(&self) -> PyResult<()> {
@@ -415,7 +386,7 @@ impl AgeReader {
         let key = key.handle();
         py.detach(|| sealing::AgeReader::new(source, &key))
             .map(Self)
-            .map_err(|error| sealing_error(py, error))
+            .or_raise(py)
     }
 
     #[getter]
@@ -435,17 +406,12 @@ impl AgeReader {
             return Ok(PyBytes::new(py, &[]));
         }
         PyBytes::new_with(py, available, |room| {
-            py.detach(|| self.0.read_at(offset, room))
-                .map_err(|error| sealing_error(py, error))
+            py.detach(|| self.0.read_at(offset, room)).or_raise(py)
         })
     }
 
     fn __repr__(&self) -> String {
         format!("<AgeReader of {} bytes>", self.0.size())
-    }
-
-    fn __reduce_ex__(&self, _protocol: i32) -> PyResult<()> {
-        Err(not_copied("AgeReader"))
     }
 
     fn __reduce__(&self) -> PyResult<()> {

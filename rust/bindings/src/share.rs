@@ -1,5 +1,5 @@
 //! Bindings of the shares of `mesatee-sealing`.
-use crate::errors::{not_copied, sealing_error};
+use crate::errors::{bytes_or_raise, not_copied, OrRaise};
 use crate::keys::SecretKey;
 use crate::sealing::{AgeKey, HpkeKey};
 use mesatee_sealing as sealing;
@@ -16,7 +16,7 @@ impl Share {
     fn open(py: Python<'_>, sealed: &[u8], key: &AgeKey) -> PyResult<Self> {
         py.detach(|| sealing::Share::open(sealed, &key.0))
             .map(Self)
-            .map_err(|error| sealing_error(py, error))
+            .or_raise(py)
     }
 
     #[staticmethod]
@@ -29,7 +29,7 @@ impl Share {
     ) -> PyResult<Self> {
         py.detach(|| sealing::Share::unwrap(&by.0, wrap, info, aad))
             .map(Self)
-            .map_err(|error| sealing_error(py, error))
+            .or_raise(py)
     }
 
     fn wrap<'py>(
@@ -39,9 +39,7 @@ impl Share {
         info: &[u8],
         aad: &[u8],
     ) -> PyResult<Bound<'py, PyBytes>> {
-        py.detach(|| self.0.wrap(to, info, aad))
-            .map(|wrap| PyBytes::new(py, &wrap))
-            .map_err(|error| sealing_error(py, error))
+        bytes_or_raise(py, py.detach(|| self.0.wrap(to, info, aad)))
     }
 
     #[getter]
@@ -63,10 +61,6 @@ impl Share {
         format!("<Share {}>", self.0.index())
     }
 
-    fn __reduce_ex__(&self, _protocol: i32) -> PyResult<()> {
-        Err(not_copied("Share"))
-    }
-
     fn __reduce__(&self) -> PyResult<()> {
         Err(not_copied("Share"))
     }
@@ -85,7 +79,7 @@ fn split_key<'py>(
 ) -> PyResult<Made<'py>> {
     let made = py
         .detach(|| sealing::split(&key.0, k, &recipients, context))
-        .map_err(|error| sealing_error(py, error))?;
+        .or_raise(py)?;
     Ok(made
         .iter()
         .map(|share| {
@@ -103,7 +97,7 @@ fn combine_shares(py: Python<'_>, k: u8, shares: Vec<PyRef<'_, Share>>) -> PyRes
     let shares: Vec<sealing::Share> = shares.iter().map(|share| share.0.clone()).collect();
     py.detach(|| sealing::combine(k, &shares))
         .map(SecretKey)
-        .map_err(|error| sealing_error(py, error))
+        .or_raise(py)
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -110,9 +110,23 @@ class Endorsements:
         return Endorsements(tuple(kept.values()), self.references)
 
     def with_reference(self, bundle: dsse.Envelope) -> Endorsements:
-        """With one more bundle of reference values; the same payload with other signatures replaces it."""
-        others = tuple(known for known in self.references if known.digest != bundle.digest)
-        return Endorsements(self.items, (*others, bundle))
+        """With one more bundle of reference values. Of bundles with the same payload all signatures are kept that
+        verify, each once: nobody's envelope takes another's signature away. Raises `TooLarge`.
+        """
+        same = [known for known in self.references if known.digest == bundle.digest]
+        others = [known for known in self.references if known.digest != bundle.digest]
+        kept: dict[str, dsse.Signature] = {}
+        for envelope in (*same, bundle):
+            for signature in envelope.valid_signatures():
+                kept.setdefault(signature.keyid, signature)
+        signatures = tuple(kept.values())
+        # More signatures than an envelope has room for fill several.
+        size = dsse.MAX_SIGNATURES
+        parts = [
+            dsse.Envelope(bundle.payload, signatures[start : start + size])
+            for start in range(0, len(signatures), size)
+        ]
+        return Endorsements(self.items, (*others, *parts))
 
     def without_expired(self, at: int) -> Endorsements:
         """Without what is over at `at` (Unix seconds)."""

@@ -9,13 +9,13 @@ Spec: in-toto attestation framework v1; the predicate is ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from mesatee.attestation.evidence import PLATFORM_TEES, TEE_OF_TAG
 from mesatee.attestation.trust import ANY, RoleTrust
-from mesatee.errors import Malformed, SignatureInvalid, TooLarge, UnsupportedVersion
+from mesatee.errors import InputError, Malformed, TooLarge, UnsupportedVersion
 from mesatee.protocol import envelope as dsse
 from mesatee.protocol import limits
 from mesatee.protocol.jsonstrict import canonical, parse_object
@@ -108,18 +108,17 @@ def _subject(item: Any) -> tuple[str, str]:
 def audited(bundles: Sequence[dsse.Envelope], trust: RoleTrust, tee: str, at: int) -> frozenset[str]:
     """The measurements of class `tee` that enough of the policy's auditors signed for, at `at` (Unix seconds).
 
-    Auditors agree on a measurement, not on a bundle: each may have signed another one. A bundle that is expired,
-    not yet issued, or of another class counts for nothing, and so does a signature that does not verify.
-    Raises `TooLarge` for more bundles than the limit, and what `parse` raises.
+    Auditors agree on a measurement, not on a bundle: each may have signed another one. A bundle that cannot be read, is
+    expired, not yet issued, or of another class counts for nothing, and so does a signature that does not verify.
+    Raises `TooLarge` for more bundles than the limit.
     """
     if len(bundles) > limits.REFERENCE_BUNDLES:
         raise TooLarge(f"more than {limits.REFERENCE_BUNDLES} bundles of reference values")
     voices: dict[str, set[str]] = {}
-    for bundle in bundles:
-        values = parse(bundle)
-        if values.tee != tee or not values.issued - limits.CLOCK_SKEW_SECONDS <= at < values.expires:
+    for bundle, values in _of_class(bundles, tee):
+        if not values.issued - limits.CLOCK_SKEW_SECONDS <= at < values.expires:
             continue
-        signers = {key for key in trust.auditors if _signed(bundle, key)}
+        signers = {signature.keyid for signature in bundle.valid_signatures()} & set(trust.auditors)
         for measurement in values.measurements:
             voices.setdefault(measurement, set()).update(signers)
     return frozenset(
@@ -127,12 +126,19 @@ def audited(bundles: Sequence[dsse.Envelope], trust: RoleTrust, tee: str, at: in
     )
 
 
-def _signed(bundle: dsse.Envelope, key: str) -> bool:
-    try:
-        bundle.verify(key)
-    except (SignatureInvalid, Malformed):
-        return False
-    return True
+def of_class(bundles: Sequence[dsse.Envelope], tee: str) -> tuple[dsse.Envelope, ...]:
+    """The bundles for class `tee`; one that cannot be read is for none."""
+    return tuple(bundle for bundle, _ in _of_class(bundles, tee))
+
+
+def _of_class(bundles: Sequence[dsse.Envelope], tee: str) -> Iterator[tuple[dsse.Envelope, ReferenceValues]]:
+    for bundle in bundles:
+        try:
+            values = parse(bundle)
+        except InputError:
+            continue
+        if values.tee == tee:
+            yield bundle, values
 
 
 def objection(
@@ -152,4 +158,4 @@ def objection(
     )
 
 
-__all__ = ["PREDICATE", "ReferenceValues", "audited", "objection", "parse", "sign"]
+__all__ = ["PREDICATE", "ReferenceValues", "audited", "objection", "of_class", "parse", "sign"]

@@ -118,15 +118,12 @@ def relevant(extension: bytes, endorsements: Endorsements) -> Endorsements:
             if found.tag != ev.TAG_PLATFORM
             else corpus.subject(found.tee, platform.parse(found.body).files)
         )
-        bundles = tuple(
-            bundle for bundle in endorsements.references if reference.parse(bundle).tee == found.tee
-        )
     except MesateeError:
         return NOTHING
     items = tuple(
         item for item in endorsements.items if item.tee == found.tee and item.subject in ("", subject)
     )
-    return Endorsements(items, bundles)
+    return Endorsements(items, reference.of_class(endorsements.references, found.tee))
 
 
 def appraise(

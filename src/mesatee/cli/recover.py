@@ -103,7 +103,7 @@ def give(
     protect_process()
     chosen = settings(context)
     who = chosen.identity()
-    asked = parse(RecoveryRequest, files.read(request, limits.STATEMENT_BYTES, "the request"))
+    asked = parse(RecoveryRequest, files.read(request, limits.RECOVERY_MESSAGE_BYTES, "the request"))
     holder = who.signing.public.hex()
     made = give_share(
         read_statement(recovery, "recovery"), asked, holder, who.age, chosen.trust(), int(time.time())
@@ -127,7 +127,7 @@ def finish(
     protect_process()
     folder, _, sealing = _machine(settings(context).home)
     shares = [
-        parse(RecoveryShare, files.read(path, limits.STATEMENT_BYTES, "a share"))
+        parse(RecoveryShare, files.read(path, limits.RECOVERY_MESSAGE_BYTES, "a share"))
         for path in given[: limits.SHARE_HOLDERS + 1]
     ]
     keys = succession.recover(
@@ -136,8 +136,8 @@ def finish(
         read_statement(service, "service"),
         read_statement(recovery, "recovery"),
         shares,
+        lambda keys: _founded(folder, keys),
     )
-    _founded(folder, keys)
     _done(keys, as_json)
 
 
@@ -161,8 +161,8 @@ def receive(
         sealing,
         service,
         lambda to: handover.ask(mine, (where.host, where.port), trust, service, to),
+        lambda keys: _founded(folder, keys),
     )
-    _founded(folder, keys)
     _done(keys, as_json)
 
 

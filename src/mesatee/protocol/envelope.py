@@ -72,6 +72,17 @@ class Envelope:
                 return self.payload
         raise SignatureInvalid(f"no signature by {keyid[:16]}")
 
+    def valid_signatures(self) -> tuple[Signature, ...]:
+        """Those of its signatures that verify, by whoever."""
+        found = []
+        for signature in self.signatures:
+            try:
+                self.verify(signature.keyid)
+            except (SignatureInvalid, Malformed):
+                continue
+            found.append(signature)
+        return tuple(found)
+
     def with_signature(self, signer: Signer) -> Envelope:
         """The same payload, signed by one more key."""
         signature = Signature(signer.public.hex(), signer.sign(pae(self.payload)))

@@ -125,6 +125,8 @@ CONNECTIONS: Final = 1_024
 """Connections that a listener keeps open at once."""
 EVIDENCE_BYTES: Final = 48 * KIB
 """The evidence extension of a certificate, in bytes."""
+RECOVERY_MESSAGE_BYTES: Final = 72 * KIB
+"""A request to share holders, or a share, in bytes: evidence in base64 has 64 KiB at most, the rest of it 4."""
 
 # -- sandbox --------------------------------------------------------------------------------------
 CHILD_REPORT_BYTES: Final = 64 * KIB

@@ -55,7 +55,7 @@ class RecoveryShare(_Message):
 
 def parse(model: type[M], data: bytes) -> M:
     """Read a message. Raises `Malformed` or `TooLarge`."""
-    return validate(model, parse_object(data, limit=limits.STATEMENT_BYTES), "recovery message")
+    return validate(model, parse_object(data, limit=limits.RECOVERY_MESSAGE_BYTES), "recovery message")
 
 
 __all__ = ["SUCCESSOR", "RecoveryRequest", "RecoveryShare", "parse"]

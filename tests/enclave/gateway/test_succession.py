@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -17,11 +18,11 @@ from tests.support.live import Live, measured
 from mesatee._core import AgeKey, HpkeKey, SigningKey
 from mesatee.attestation.tee.software import Components
 from mesatee.attestation.trust import GatewayTrust, TrustPolicy
-from mesatee.enclave import handover
+from mesatee.enclave import faults, handover
 from mesatee.enclave.gateway import succession
 from mesatee.enclave.gateway.forks import ForkProofs
 from mesatee.enclave.gateway.gateway import Gateway, GatewayConfig
-from mesatee.enclave.gateway.identity import ServiceKeys, open_service, successor_key
+from mesatee.enclave.gateway.identity import ServiceKeys, open_service, read_statement, successor_key
 from mesatee.enclave.platform.measure import Measurement
 from mesatee.enclave.platform.none import NoAttester
 from mesatee.enclave.platform.sealing import Sealing
@@ -197,7 +198,7 @@ def test_the_predecessor_gives_no_checkpoint_and_logs_no_more(live: Live, machin
 def test_who_lost_the_answer_gets_it_again_and_nobody_else(
     live: Live, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lost(*_: Any) -> None:
+    def lost(*_: Any, **__: Any) -> None:
         raise OSError("the power went")
 
     with monkeypatch.context() as broken:
@@ -211,6 +212,42 @@ def test_who_lost_the_answer_gets_it_again_and_nobody_else(
     with pytest.raises(Halted, match="handed over"):
         other.receive(live)
     assert machine.receive(live).log.public == live.keys.log.public
+    assert len(outcomes(live, records.HandOverOutcome)) == 1
+
+
+HAND_OVER = ("handover.decided", "handover.logged", "handover.wrapped")
+SUCCESSOR = ("succession.opened", "succession.sealed", "succession.adopted")
+
+
+@contextlib.contextmanager
+def interrupted(monkeypatch: pytest.MonkeyPatch, point: str) -> Iterator[list[str]]:
+    """Whoever comes to this fault point gets no further; the points that were passed."""
+    passed: list[str] = []
+
+    def stop(name: str) -> None:
+        passed.append(name)
+        if name == point:
+            raise RuntimeError(point)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(faults, "point", stop)
+        yield passed
+
+
+@pytest.mark.parametrize("point", [*HAND_OVER, *SUCCESSOR])
+def test_a_hand_over_that_was_interrupted_is_repeated(
+    live: Live, machine: Machine, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    with interrupted(monkeypatch, point) as passed, pytest.raises((RuntimeError, MesateeError)):
+        machine.receive(live)
+    assert point in passed
+    if point == "succession.adopted":
+        with pytest.raises(Conflict):
+            machine.receive(live)
+    else:
+        assert not (machine.folder / "service.json").exists()
+        machine.receive(live)
+    assert machine.open(live).log.public == live.keys.log.public
     assert len(outcomes(live, records.HandOverOutcome)) == 1
 
 
@@ -376,6 +413,38 @@ def test_any_k_holders_recover_the_keys(holders: Holders) -> None:
     assert found.recovered_by == tuple(sorted((holders.ids[0], holders.ids[2])))
     # The same set again: it is made once.
     assert succession.share_keys(holders.folder, holders.keys, 9) == holders.recovery
+
+
+@pytest.mark.parametrize("point", SUCCESSOR)
+def test_a_recovery_that_was_interrupted_is_repeated(
+    holders: Holders, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    folder, shares = holders.machine.folder, (holders.share(2), holders.share(0))
+    with interrupted(monkeypatch, point) as passed, pytest.raises(RuntimeError):
+        holders.recover(*shares)
+    assert point in passed
+    if point == "succession.adopted":
+        with pytest.raises(Conflict):
+            holders.recover(*shares)
+    else:
+        assert not (folder / "service.json").exists()
+        holders.recover(*shares)
+    # A set that was not kept would be replaced by another at the next start.
+    assert read_statement(folder / "recovery.json", "recovery") == holders.recovery
+
+
+def test_what_must_be_there_before_the_service_is(holders: Holders) -> None:
+    def prepare(keys: ServiceKeys) -> None:
+        assert keys.service == holders.keys.service
+        assert not (holders.machine.folder / "service.json").exists()
+        raise OSError("the disk is full")
+
+    machine, shares = holders.machine, (holders.share(0), holders.share(1))
+    with pytest.raises(OSError):
+        succession.recover(
+            machine.folder, machine.sealing, holders.keys.service, holders.recovery, shares, prepare
+        )
+    assert holders.recover(*shares).log.public == holders.keys.log.public
 
 
 def test_fewer_than_k_recover_nothing(holders: Holders) -> None:

@@ -17,12 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mesatee import _core
+from mesatee.attestation import foreign
 from mesatee.attestation.detect import detect
 from mesatee.attestation.tee import _protobuf, _tpm_parse
 from mesatee.attestation.tee._tpm_parse import GENERATED, Public
 from mesatee.attestation.tee.eventlog import HASHES, PCRS
 from mesatee.errors import InputError, Malformed, TooLarge
 from mesatee.protocol import limits
+from mesatee.protocol.jsonstrict import BOM
 
 Pcrs = dict[str, dict[int, bytes]]
 """Bank -> index -> value."""
@@ -148,14 +150,14 @@ def _file(pieces: Pieces, role: str, data: bytes) -> None:
     if "nonce" in low or "challenge" in low or "qualifying" in low:
         pieces.nonces.append(data)
         return
-    current = data
+    current = data.removeprefix(BOM)
     for _ in range(limits.WRAPPINGS):
         if _known(pieces, low, current, apart=True):
             return
         if len(current) > limits.TPM_TEXT_BYTES:
             break
         text = current.strip()
-        if text[:1] in (b"{", b"["):
+        if text[:1] in (b"{", b"[") or text[:1] == text[-1:] == b'"':
             _json(pieces, low, text)
             return
         inner = _unwrap(text)
@@ -212,7 +214,7 @@ def _known(pieces: Pieces, role: str, data: bytes, *, apart: bool) -> bool:
         pieces.add_quote(role, message, [signature])
         pieces.pcrs.append(_pcr_dump(values))
     elif _is_log(data) or (
-        apart and _says_log(role) and data[:1] not in b"{[" and _unwrap(data.strip()) is None
+        apart and _says_log(role) and data[:1] not in b'{["' and _unwrap(data.strip()) is None
     ):
         pieces.eventlogs.append(data)
     elif data[:1] == b"\x0a" and GENERATED in data:
@@ -275,14 +277,7 @@ def _certificates(pieces: Pieces, role: str, found: list[bytes], *, apart: bool)
 
 
 def _unwrap(text: bytes) -> bytes | None:
-    if len(text) > limits.TPM_TEXT_BYTES:
-        return None
-    dense = b"".join(text.split()).removeprefix(b"0x")
-    if len(dense) < 8:
-        return None
-    if re.fullmatch(rb"[0-9A-Fa-f]+", dense) and len(dense) % 2 == 0:
-        return binascii.unhexlify(dense)
-    return _b64(dense)
+    return foreign.plain(text) if 8 <= len(text) <= limits.TPM_TEXT_BYTES else None
 
 
 def _b64(dense: bytes) -> bytes | None:
@@ -309,6 +304,18 @@ def nonce_forms(data: bytes) -> Iterator[bytes]:
 
 
 # -- JSON ------------------------------------------------------------------------------------------
+
+
+def _inner(value: Any) -> Any:
+    """An object or array in a JSON value that is text, or bytes, of JSON; None if there is none."""
+    data = value.encode("utf-8", "replace") if isinstance(value, str) else _bytes(value)
+    text = foreign.json_in(data) if data is not None else None
+    try:
+        found = None if text is None else json.loads(text, object_pairs_hook=_unique)
+    # Bytes may begin like JSON by chance.
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict | list) else None
 
 
 def _json(pieces: Pieces, role: str, text: bytes) -> None:
@@ -343,11 +350,13 @@ def _visit(pieces: Pieces, role: str, value: Any, depth: int, budget: list[int])
             pieces.nonces.append(value.encode())
     elif isinstance(value, dict):
         _object(pieces, role, value, depth, budget)
+    elif (inner := _inner(value)) is not None:
+        _visit(pieces, role, inner, depth - 1, budget)
     elif (data := _bytes(value)) is not None:
         if low == "raw" or (_says_log(low) and "canonical" not in low):
             pieces.eventlogs.append(data)
-        else:
-            _known(pieces, low, data, apart=False)
+        elif not _known(pieces, low, data, apart=False) and (log := _unnamed_log(data)) is not None:
+            pieces.eventlogs.append(log)
     elif isinstance(value, list):
         for item in value:
             _visit(pieces, role, item, depth - 1, budget)

@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from mesatee import _core
+from mesatee.attestation import foreign
 from mesatee.attestation.appraisal import Answer, Scalar, Status
 from mesatee.attestation.chains import verify_chain
 from mesatee.attestation.tee import _files, dice, keys, spdm
 from mesatee.attestation.tee._settle import Answers, settle
 from mesatee.attestation.verdict import Verdict
 from mesatee.errors import InputError, Malformed, TooLarge, TrustError
-from mesatee.protocol import jsonstrict, limits
+from mesatee.protocol import limits
+from mesatee.protocol.jsonstrict import parse_foreign
 
 if TYPE_CHECKING:
     from mesatee.attestation.corpus import CorpusPolicy
@@ -80,7 +82,7 @@ def parse_json(data: bytes) -> tuple[Device, ...]:
 
     Raises `Malformed`, `TooLarge` or `UnsupportedVersion`.
     """
-    found = tuple(_objects(_loads(data), "", limits.WRAPPINGS))
+    found = tuple(_objects(data, "", limits.WRAPPINGS))
     if not found:
         raise Malformed("GPU evidence has no object with 'evidence' and 'certificate'")
     if len(found) > limits.GPUS:
@@ -88,42 +90,49 @@ def parse_json(data: bytes) -> tuple[Device, ...]:
     return tuple(_json_device(item, nonce) for item, nonce in found)
 
 
-def _loads(data: bytes) -> Any:
-    text = data if _is_json(data) else _files.plain(data)
-    return jsonstrict.parse(text, limit=limits.GPU_EVIDENCE_BYTES)
+def _objects(data: bytes, nonce: str, wrappings: int) -> Iterator[tuple[dict[str, Any], str]]:
+    """Objects of GPUs in a JSON text, also in texts inside of its strings and arrays of bytes."""
+    text = foreign.json_in(data)
+    if text is not None and wrappings:
+        yield from _walk(parse_foreign(text, limit=limits.GPU_EVIDENCE_BYTES), nonce, wrappings - 1)
 
 
-def _is_json(data: bytes) -> bool:
-    return data.lstrip()[:1] in (b"[", b"{")
-
-
-def _objects(value: Any, nonce: str, wrappings: int) -> Iterator[tuple[dict[str, Any], str]]:
-    # `jsonstrict` bounds the depth.
+def _walk(value: Any, nonce: str, wrappings: int) -> Iterator[tuple[dict[str, Any], str]]:
+    # The parser bounds the depth.
     match value:
         case list():
+            if (data := foreign.byte_array(value)) is not None:
+                yield from _objects(data, nonce, wrappings)
+                return
             for item in value:
-                yield from _objects(item, nonce, wrappings)
+                yield from _walk(item, nonce, wrappings)
         case dict():
             own = value.get("nonce") or nonce
             if not isinstance(own, str):
                 raise Malformed("a nonce of GPU evidence is not text")
-            if isinstance(value.get("evidence"), str):
+            exchange = _bytes(value.get("evidence"))
+            if exchange is not None and foreign.json_in(exchange) is None:
                 yield value, own
                 return
             for item in value.values():
-                yield from _objects(item, own, wrappings)
-        case str() if wrappings and len(value) >= limits.DETECT_CHARS:
-            inner = _files.plain(value.encode("utf-8", "replace"))
-            if _is_json(inner):
-                yield from _objects(_loads(inner), nonce, wrappings - 1)
+                yield from _walk(item, own, wrappings)
+        case str() if len(value) >= limits.DETECT_CHARS:
+            yield from _objects(value.encode("utf-8", "replace"), nonce, wrappings)
+
+
+def _bytes(value: Any) -> bytes | None:
+    """What a string or an array of bytes stands for; None for another value."""
+    if isinstance(value, str):
+        return _files.plain(value.encode("utf-8", "replace"))
+    return foreign.byte_array(value) if isinstance(value, list) else None
 
 
 def _json_device(item: dict[str, Any], nonce: str) -> Device:
     chain, arch = item.get("certificate", ""), item.get("arch", "")
     if not isinstance(chain, str) or not isinstance(arch, str) or not arch.isprintable():
         raise Malformed("GPU evidence has a field that is not text")
-    exchange = _files.plain(item["evidence"].encode("utf-8", "replace"))
-    sent = _files.plain(nonce.encode("utf-8", "replace")) if nonce else None
+    exchange = _bytes(item["evidence"]) or b""
+    sent = _bytes(nonce) if nonce else None
     return parse_device(exchange, chain.encode("utf-8", "replace"), sent, arch[: limits.NAME_CHARS])
 
 
@@ -213,7 +222,7 @@ def _devices(files: Mapping[str, bytes]) -> tuple[Device, ...]:
         found = parse_json(files["evidence_json"])
     elif "spdm" not in files:
         for _, data in sorted(files.items()):
-            if _is_json(data) or _is_json(_files.plain(data)):
+            if foreign.json_in(data) is not None:
                 try:
                     return parse_json(data)
                 # Another JSON file, of claims or the like.

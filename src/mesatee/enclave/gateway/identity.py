@@ -9,9 +9,10 @@ holders of shares, are kept the same way; `succession` brings them here.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from ..._core import HpkeKey, SecretKey, SigningKey
 from ...attestation.trust import ANY, TrustPolicy
@@ -19,6 +20,7 @@ from ...errors import Conflict, KeyRefused, Malformed, NotFound, StateError
 from ...protocol import checkpoint, envelope, limits, statements
 from ...protocol.digests import b64encode, sha256
 from ...protocol.service import HandOver, ShareHolder, ShareRule
+from .. import faults
 from ..platform.sealing import Sealing
 
 _LOG_KEY, _SEALING_KEY = "log-key", "sealing-key"
@@ -165,12 +167,25 @@ def successor_key(folder: Path, sealing: Sealing) -> HpkeKey:
     return sealing.unseal_hpke_key(_SUCCESSOR_KEY)
 
 
-def adopt(folder: Path, sealing: Sealing, keys: ServiceKeys) -> None:
-    """Seal received keys to this machine. The statement comes last: without it nothing of the rest counts.
+Prepare: TypeAlias = Callable[[ServiceKeys], None]
+"""What else must be there before a service that came from elsewhere counts."""
 
-    Raises `KeyRefused` if the keys are not those of the statement.
+
+def adopt(
+    folder: Path,
+    sealing: Sealing,
+    keys: ServiceKeys,
+    *,
+    recovery: statements.Statement | None = None,
+    prepare: Prepare = lambda keys: None,
+) -> None:
+    """Seal received keys to this machine. The statement comes last: without it nothing of the rest counts, and whoever
+    died before it repeats the whole.
+
+    `recovery` is the set of shares that gave the keys. Raises `KeyRefused` if the keys are not those of the statement.
     """
     check_keys(keys)
+    faults.point("succession.opened")
     sealing.seal_signing_key(_LOG_KEY, keys.log)
     sealing.seal_hpke_key(_SEALING_KEY, keys.sealing)
     sealing.seal_secret_key(_BODY_KEY, keys.body)
@@ -178,7 +193,12 @@ def adopt(folder: Path, sealing: Sealing, keys: ServiceKeys) -> None:
     sealing.seal_secret_key(_SNAPSHOT_KEY, keys.snapshot)
     if keys.recovered_by:
         _put(folder / HOLDERS_FILE, "\n".join(keys.recovered_by).encode())
+    if recovery is not None:
+        write_recovery(folder, recovery)
+    prepare(keys)
+    faults.point("succession.sealed")
     _write(folder / SERVICE_FILE, keys.service)
+    faults.point("succession.adopted")
 
 
 def check_keys(keys: ServiceKeys) -> None:
@@ -237,6 +257,7 @@ __all__ = [
     "HANDED",
     "RECOVERY_FILE",
     "SERVICE_FILE",
+    "Prepare",
     "Rules",
     "ServiceKeys",
     "Shares",

@@ -577,7 +577,9 @@ class Monitor:
             self.serving()
             if successor in self.state.successors:
                 raise Replayed("this successor had the keys before: it makes a new key for a new hand-over")
+            faults.point("handover.decided")
             index = await self._before_effect(records.HandOverOutcome(successor=successor, peer=facts))
+            faults.point("handover.logged")
         permit = self._mint.permit(Action.HAND_OVER, successor, index)
         return index, self._keyring.hand_over(permit, to)
 

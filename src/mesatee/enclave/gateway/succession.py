@@ -42,6 +42,7 @@ from ..platform.sealing import Sealing
 from .identity import (
     HANDED,
     RECOVERY_FILE,
+    Prepare,
     ServiceKeys,
     adopt,
     read_statement,
@@ -60,13 +61,18 @@ _CONTEXT = b"mesatee recovery v1"
 
 
 def receive(
-    folder: Path, sealing: Sealing, service: str, ask: Callable[[bytes], wire.HandOverReply]
+    folder: Path,
+    sealing: Sealing,
+    service: str,
+    ask: Callable[[bytes], wire.HandOverReply],
+    prepare: Prepare = lambda keys: None,
 ) -> ServiceKeys:
     """Get the keys of the service with the digest `service` from its gateway, and seal them here.
 
     `ask` brings the public key of 1216 bytes there and the answer back (`enclave/handover.py`). What is lost on the way
-    can be asked for again: the key that receives is kept. Raises `Conflict` if a service is in `folder`, `KeyRefused`
-    or `Malformed` for an answer that is not meant for us, and what `ask` raises.
+    can be asked for again: the key that receives is kept. `prepare` is called before the service counts. Raises
+    `Conflict` if a service is in `folder`, `KeyRefused` or `Malformed` for an answer that is not meant for us, and what
+    `ask` raises.
     """
     to = successor_key(folder, sealing)
     successor = sha256(to.public)
@@ -91,7 +97,7 @@ def receive(
         service=statement,
         successor=successor,
     )
-    adopt(folder, sealing, keys)
+    adopt(folder, sealing, keys, prepare=prepare)
     return keys
 
 
@@ -182,6 +188,7 @@ def recover(
     service: statements.Statement,
     recovery: statements.Statement,
     given: Sequence[RecoveryShare],
+    prepare: Prepare = lambda keys: None,
 ) -> ServiceKeys:
     """Combine shares into the service's keys and seal them here.
 
@@ -190,6 +197,8 @@ def recover(
        set committed to.
     3. There are `k` of them.
     4. The keys that they open are those of the service statement.
+
+    `prepare` is called before the service counts.
 
     Raises `KeyRefused` (another's share, or not the one committed to), `Replayed` (a share of another set), `Conflict`
     (given twice), `Denied` (too few, or no shares allowed); each names the holder.
@@ -209,8 +218,7 @@ def recover(
     by = combine_shares(found.k, list(shares.values()))
     # 4.
     keys = _imported(found, service, by, sha256(to.public), tuple(sorted(shares)))
-    adopt(folder, sealing, keys)
-    write_recovery(folder, recovery)
+    adopt(folder, sealing, keys, recovery=recovery, prepare=prepare)
     return keys
 
 

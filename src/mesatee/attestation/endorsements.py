@@ -12,7 +12,7 @@ True
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -169,6 +169,29 @@ def _item(value: Any) -> Endorsement:
     return Endorsement(**{**value, "data": b64decode(value["data"], max_bytes=limits.ENDORSEMENT_BYTES)})
 
 
+def beside(collected: Mapping[str, bytes], evidence: Mapping[str, bytes]) -> dict[str, bytes]:
+    """All files (role -> bytes) that a verifier is to see: what the relying party collected, and the `evidence`.
+
+    Neither replaces the other. What was collected comes first, so that no number of pieces beside the evidence can
+    push it out. A piece of the evidence keeps its role, by which some verifiers know it; what was collected under the
+    same role goes by another name, for verifiers know collateral by its content.
+
+    >>> beside({"crl": b"ours", "vcek": b"same"}, {"report": b"...", "crl": b"theirs", "vcek": b"same"})
+    {'crl.2': b'ours', 'vcek': b'same', 'report': b'...', 'crl': b'theirs'}
+    """
+    found: dict[str, bytes] = {}
+    for role, data in collected.items():
+        name = role if evidence.get(role, data) == data else free_name(role, (*collected, *evidence, *found))
+        found[name] = data
+    return {**found, **evidence}
+
+
+def free_name(role: str, taken: Collection[str]) -> str:
+    """`role`, with a number behind it if it is taken."""
+    names = (role, *(f"{role}.{number}" for number in range(2, len(taken) + 3)))
+    return next(name for name in names if name not in taken)
+
+
 NOTHING: Final = Endorsements()
 """No endorsement: evidence has to bring what it needs."""
 Source: TypeAlias = Callable[[], Endorsements]
@@ -180,4 +203,4 @@ def nothing() -> Endorsements:
     return NOTHING
 
 
-__all__ = ["NOTHING", "Endorsement", "Endorsements", "Source", "nothing"]
+__all__ = ["NOTHING", "Endorsement", "Endorsements", "Source", "beside", "free_name", "nothing"]

@@ -282,6 +282,21 @@ def test_of_two_statements_the_later_one_counts(machine: Machine) -> None:
     assert (found.tier, found.tcb_status) == (Status.WARNING, "ConfigurationNeeded")
 
 
+@pytest.mark.parametrize("kind", ["info", "identity"])
+def test_the_evaluation_number_counts_before_the_date(machine: Machine, kind: str) -> None:
+    """Intel still issues statements with older numbers, which know less, after those with newer ones."""
+    bad = {"tcbStatus": "OutOfDate", "advisoryIDs": ["INTEL-SA-00002"]}
+    base = machine.tcb_info() if kind == "info" else machine.identity()
+    newer = base | {"tcbEvaluationDataNumber": 21, "tcbLevels": [base["tcbLevels"][0] | bad]}
+    text, signature = VENDOR.statement(newer)
+    member = "tcbInfo" if kind == "info" else "enclaveIdentity"
+    answer = f'{{"{member}":{text},"signature":"{signature}"}}'
+    later = base | {"issueDate": stamp(NOW - 1)}
+    for more in (answer, json.dumps([answer])):
+        found = verdict(machine, collateral=machine.collateral(**{kind: later}, more=more))
+        assert found.tcb_status == "OutOfDate"
+
+
 def test_debug_is_contraindicated_with_and_without_collateral() -> None:
     machine, td = Machine(), Machine("tdx")
     shapes: tuple[dict[str, str] | None, ...] = (None, {})

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesatee.attestation.tee.dcap_collateral import Collateral, Signed, forget, gather, strip_comments, unwrap
+from mesatee.errors import TooLarge
 from mesatee.protocol import limits
 
 SIGNATURE = bytes(range(64))
@@ -132,7 +133,8 @@ def test_the_pool_is_bounded() -> None:
         return gather({str(n): answer for n, answer in enumerate(answers)})
 
     assert len(many(limits.COLLATERAL_STATEMENTS).tcb_infos) == limits.COLLATERAL_STATEMENTS
-    assert len(many(limits.COLLATERAL_STATEMENTS + 1).tcb_infos) == limits.COLLATERAL_STATEMENTS
+    with pytest.raises(TooLarge, match="TCB infos"):
+        many(limits.COLLATERAL_STATEMENTS + 1)
     padded = ANSWERS["tcb_info"].ljust(limits.COLLATERAL_BYTES)
     assert gather({"x": padded}).tcb_infos
     assert not gather({"x": padded + b" "}).tcb_infos

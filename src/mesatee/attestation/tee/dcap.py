@@ -8,17 +8,19 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mesatee.attestation import detect
 from mesatee.attestation.appraisal import Answer, Scalar, Status
-from mesatee.attestation.corpus import CorpusPolicy
 from mesatee.attestation.tee import dcap_collateral, dcap_pck, dcap_quote, dcap_tcb, dcap_verify
 from mesatee.attestation.tee.dcap_events import report_data_in
 from mesatee.attestation.tee.dcap_tcb import TcbStatus
 from mesatee.attestation.verdict import Verdict
 from mesatee.errors import InputError, Malformed, UnsupportedVersion
 from mesatee.protocol import limits
+
+if TYPE_CHECKING:
+    from mesatee.attestation.corpus import CorpusPolicy
 
 OE_HEADER_BYTES: Final = 16
 """``oe_report_header_t``: version, type, size of the report."""

@@ -26,7 +26,7 @@ from typing import Any, Final, TypeVar
 
 from mesatee import _core
 from mesatee.attestation.chains import read_certificate, read_crl
-from mesatee.errors import InputError, Malformed
+from mesatee.errors import InputError, Malformed, TooLarge
 from mesatee.protocol import limits
 
 _DUMP: Final = struct.Struct("<II14Q")
@@ -52,6 +52,7 @@ _OE_LABELS: Final = (
     "qe_identity_issuer_chain",
     "creation_time",
 )
+_STATEMENTS: Final = "statements of one kind"
 _TCB_INFO: Final = frozenset({"tcbinfo"})
 _IDENTITY: Final = frozenset({"enclaveidentity", "qeidentity"})
 _SIGNER_LABEL: Final = re.compile(r"tcb|ident")
@@ -90,10 +91,15 @@ class Collateral:
             self.notes.append(text)
 
     def add(self, part: Collateral) -> None:
-        """Take over what `part` has, each piece once."""
-        _join(self.tcb_infos, part.tcb_infos, limits.COLLATERAL_STATEMENTS)
-        _join(self.identities, part.identities, limits.COLLATERAL_STATEMENTS)
-        _join(self.crls, part.crls, limits.CRLS)
+        """Take over what `part` has, each piece once. Raises `TooLarge`: a piece that is left out might be the one
+        that speaks against a platform.
+        """
+        for item in part.tcb_infos:
+            _put(self.tcb_infos, item, limits.COLLATERAL_STATEMENTS, "TCB infos")
+        for item in part.identities:
+            _put(self.identities, item, limits.COLLATERAL_STATEMENTS, "identities of quoting enclaves")
+        for crl in part.crls:
+            _put(self.crls, crl, limits.CRLS, "revocation lists")
         for certificate in part.certificates:
             self.add_certificate(certificate)
         self.signer_chain |= part.signer_chain
@@ -101,25 +107,29 @@ class Collateral:
             self.note(text)
 
     def add_certificate(self, certificate: _core.X509) -> None:
-        """Put it into the pool, once, and not without a bound."""
+        """Put it into the pool, once. Raises `TooLarge`."""
         if all(certificate.der != other.der for other in self.certificates):
-            if len(self.certificates) < limits.COLLATERAL_CERTIFICATES:
-                self.certificates.append(certificate)
-            else:
-                self.note(f"more than {limits.COLLATERAL_CERTIFICATES} certificates in the collateral")
+            _put(self.certificates, certificate, limits.COLLATERAL_CERTIFICATES, "certificates")
 
 
-Item = TypeVar("Item", Signed, bytes)
+Item = TypeVar("Item", Signed, bytes, _core.X509)
 
 
-def _join(into: list[Item], items: list[Item], limit: int) -> None:
-    into += [item for item in items if item not in into][: max(0, limit - len(into))]
+def _put(into: list[Item], item: Item, limit: int, what: str) -> None:
+    if item in into:
+        return
+    if len(into) == limit:
+        raise TooLarge(
+            f"there are more than {limit} {what} in the collateral, of which none may be left out",
+            hint="keep only what is about this platform",
+        )
+    into.append(item)
 
 
 def gather(files: Mapping[str, bytes]) -> Collateral:
     """Find the collateral in `files` (role -> bytes). Files that are something else are passed over.
 
-    Raises nothing for bad files: what cannot be read is in `notes`.
+    Raises `TooLarge` for more pieces than the pool holds. What cannot be read is in `notes`.
     """
     found = Collateral()
     for role, data in files.items():
@@ -231,8 +241,7 @@ def _add_der(found: Collateral, label: str, data: bytes) -> None:
     except InputError:
         _add_certificate(found, label, data)
     else:
-        if data not in found.crls and len(found.crls) < limits.CRLS:
-            found.crls.append(data)
+        _put(found.crls, data, limits.CRLS, "revocation lists")
 
 
 def _add_certificate(found: Collateral, label: str, der: bytes) -> None:
@@ -344,8 +353,7 @@ def _walk(found: Collateral, label: str, text: str, depth: int, levels: int) -> 
 def _add_signed(into: list[Signed], raw: str, signature: str) -> None:
     body = json.loads(raw) if raw.startswith('"') else raw
     item = Signed(body.encode("utf-8", "replace"), _signature(json.loads(signature)))
-    if item not in into and len(into) < limits.COLLATERAL_STATEMENTS:
-        into.append(item)
+    _put(into, item, limits.COLLATERAL_STATEMENTS, _STATEMENTS)
     # Tools that print JSON prettily put spaces into it, which Intel's statements have none of.
     if "\n" not in body and '": ' not in body:
         return
@@ -353,8 +361,7 @@ def _add_signed(into: list[Signed], raw: str, signature: str) -> None:
         compact = json.dumps(json.loads(body), separators=(",", ":"), ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return
-    if compact != item.text and len(into) < limits.COLLATERAL_STATEMENTS:
-        into.append(Signed(compact, item.signature))
+    _put(into, Signed(compact, item.signature), limits.COLLATERAL_STATEMENTS, _STATEMENTS)
 
 
 def _signature(value: Any) -> bytes:

@@ -99,6 +99,12 @@ def verify(
 # -- signatures -----------------------------------------------------------------------------------------
 
 
+def pck_certificate(quote: Quote, collateral: Collateral) -> _core.X509 | None:
+    """The certificate that `verify` takes for the platform's; not verified. None if there is none."""
+    found = _PckKey.of(quote, collateral, Findings())
+    return found.leaf if found is not None else None
+
+
 @dataclass(frozen=True, slots=True)
 class _PckKey:
     """The PCK certificate and what came with it."""
@@ -214,9 +220,7 @@ def _path(
     pool: list[bytes | _core.X509] = [leaf, *others]
     known = {leaf.der, *others}
     pool += [c for c in _authorities(collateral) if c.der not in known]
-    return verify_chain(
-        pool[: limits.CHAIN_CERTIFICATES], anchors, at, collateral.crls, known=(dcap_pck.SGX_EXTENSION,)
-    )
+    return verify_chain(pool, anchors, at, collateral.crls, known=(dcap_pck.SGX_EXTENSION,))
 
 
 def _chain(
@@ -302,7 +306,11 @@ def _pick(
     parse: Callable[[bytes], Statement],
     foreign: Callable[[Statement], str | None],
 ) -> _Best[Statement]:
-    """The latest statement that is signed, current, and about this platform."""
+    """The latest statement that is signed, current, and about this platform.
+
+    Intel counts its recoveries of TCBs in ``tcbEvaluationDataNumber``. It goes on issuing statements with older numbers
+    for those who need time to update, so that the date alone does not say which one knows more.
+    """
     good: list[_Best[Statement]] = []
     bad: list[_Best[Statement]] = []
     for item in items:
@@ -324,11 +332,15 @@ def _pick(
             _Best(answer, value, revocation, tuple(f"{what}: {reason}" for reason in reasons))
         )
     if good:
-        return max(good, key=lambda best: best.value.issued if best.value else 0)
+        return max(good, key=lambda best: _knowledge(best.value))
     refused = [best for best in bad if best.answer is _NO]
     if refused or bad:
         return (refused or bad)[0]
     return _Best(_UNKNOWN, reasons=(f"{what}: there is none",))
+
+
+def _knowledge(value: dcap_tcb.TcbInfo | dcap_tcb.QeIdentity | None) -> tuple[int, int]:
+    return (value.evaluation_number, value.issued) if value is not None else (-1, 0)
 
 
 def _stale(value: dcap_tcb.TcbInfo | dcap_tcb.QeIdentity, at: int | None) -> str | None:
@@ -391,4 +403,4 @@ def _tcb(
         found.say(error.message)
 
 
-__all__ = ["ANCHORS", "INTEL_SGX_ROOT", "Findings", "verify"]
+__all__ = ["ANCHORS", "INTEL_SGX_ROOT", "Findings", "pck_certificate", "verify"]

@@ -110,13 +110,21 @@ def issue(name: str, issuer: Entity | None, *, ca: bool, extension: bytes | None
     return Entity(key, builder.sign(signer, hashes.SHA256()))
 
 
-def revocations(issuer: Entity, *revoked: Entity, end: int = NOW + 20 * DAY) -> bytes:
+def revocations(
+    issuer: Entity,
+    *revoked: Entity,
+    start: int = NOW - 10 * DAY,
+    end: int = NOW + 20 * DAY,
+    number: int | None = None,
+) -> bytes:
     builder = (
         x509.CertificateRevocationListBuilder()
         .issuer_name(issuer.certificate.subject)
-        .last_update(moment(NOW - 10 * DAY))
+        .last_update(moment(start))
         .next_update(moment(end))
     )
+    if number is not None:
+        builder = builder.add_extension(x509.CRLNumber(number), critical=False)
     for entity in revoked:
         entry = (
             x509.RevokedCertificateBuilder()

@@ -149,9 +149,9 @@ def protect_process() -> list[str]:
 
 # -- strict JSON (rust/strictjson) -------------------------------------------------------------------
 
-def parse_json(data: bytes, max_bytes: int, max_depth: int) -> Any:
-    """Parse RFC 8259 JSON strictly: UTF-8 only, no duplicate keys, no trailing bytes, no NaN, integers within i64,
-    depth and size bounded.
+def parse_json(data: bytes, max_bytes: int, max_depth: int, *, foreign: bool = False) -> Any:
+    """Parse RFC 8259 JSON strictly: UTF-8 only, no duplicate keys, no trailing bytes, no NaN, integers within i64 (or
+    u64, in a foreign text), depth and size bounded.
 
     Raises `Malformed` or `TooLarge`.
     """

@@ -17,8 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import captured
 
-from mesatee.attestation import detect
-from mesatee.errors import InputError, Malformed, TooLarge
+from mesatee.attestation import corpus, detect
+from mesatee.attestation.appraisal import Status
+from mesatee.errors import EvidenceRefused, InputError, Malformed, TooLarge
 from mesatee.protocol import limits
 
 
@@ -87,6 +88,9 @@ def test_every_kind_through_every_wrapping(name: str):
         (base64.encodebytes(data), ("base64",)),
         (base64.urlsafe_b64encode(data).rstrip(b"="), ("base64",)),
         (b"# a licence\n" + data, ("comment",)),
+        (b"\xef\xbb\xbf" + data.hex().encode(), ("hex",)),
+        (b"\xef\xbb\xbf" + json.dumps([data.hex()]).encode(), ("JSON", "hex")),
+        (json.dumps(data.hex()).encode(), ("JSON", "hex")),
         (json.dumps({"a": [{"quote": data.hex()}]}).encode(), ("JSON", "hex")),
         (json.dumps({"message": list(data)}).encode(), ("JSON",)),
         (
@@ -132,6 +136,63 @@ def test_other_bytes_are_malformed(data: bytes):
 def test_the_pck_extension_is_no_evidence():
     with pytest.raises(Malformed):
         detect.detect(with_extension("1.2.840.113741.1.13.1", bytes.fromhex("3003020101")))
+
+
+def other(data: bytes) -> bytes:
+    """Evidence of the same kind, of another machine."""
+    changed = bytearray(data)
+    changed[-8] ^= 1
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("name", ["quote 3", "quote 5", "SNP", "HCL", "Nitro", "CCA", "PSA", "Keystone"])
+def test_two_pieces_that_differ_are_a_conflict_in_either_order(name: str):
+    one = SAMPLES[name][0][:-1] + b"\1"
+    pair = [one.hex(), other(one).hex()]
+    for value in (pair, pair[::-1], {"a": pair[0], "b": {"c": pair[1]}}, [pair[0], list(other(one))]):
+        with pytest.raises(EvidenceRefused, match="two pieces of evidence that differ"):
+            detect.detect(json.dumps(value).encode())
+    files = {"a": one, "b": other(one)}
+    for case in (files, dict(reversed(files.items()))):
+        with pytest.raises(EvidenceRefused):
+            detect.detect_case(case)
+        assert corpus.check(None, case, 0, corpus.CorpusPolicy()).tier is Status.CONTRAINDICATED
+
+
+def test_two_kinds_that_exclude_each_other_are_a_conflict():
+    pair = [SAMPLES["quote 5"][0].hex(), SAMPLES["SNP"][0].hex()]
+    for value in (pair, pair[::-1]):
+        with pytest.raises(EvidenceRefused, match="snp and tdx"):
+            detect.detect(json.dumps(value).encode())
+
+
+def test_the_same_evidence_twice_and_a_part_beside_its_whole_are_no_conflict():
+    quote, snp = SAMPLES["quote 3"][0], SAMPLES["SNP"][0]
+    enclave = SAMPLES["Open Enclave"][0]
+    for value, tee in (
+        ([quote.hex(), base64.b64encode(quote).decode()], "sgx"),
+        ([quote.hex(), (quote + bytes(70)).hex(), enclave.hex()], "sgx"),
+        ([snp.hex(), SAMPLES["SNP response"][0].hex()], "snp"),
+        ([snp.hex(), SAMPLES["HCL"][0].hex()], "azure-vtpm"),
+        ([SAMPLES["TPM"][0].hex(), SAMPLES["TPM2B"][0].hex()], "tpm"),
+        ([SAMPLES["SPDM"][0].hex(), other(SAMPLES["SPDM"][0]).hex()], "nvidia-gpu"),
+    ):
+        assert detect.detect(json.dumps(value).encode()).tee == tee
+
+
+def test_two_certificates_with_evidence_in_one_text_are_a_conflict():
+    ders = [SAMPLES[name][0] for name in ("DICE", "SGX SDK")]
+    text = b"".join(
+        b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(der) + b"-----END CERTIFICATE-----\n"
+        for der in ders
+    )
+    with pytest.raises(EvidenceRefused, match="two certificates"):
+        detect.detect(text)
+
+
+def test_integers_of_64_bits_without_a_sign_stand_beside_evidence():
+    text = json.dumps({"xfam": 2**64 - 1, "quote": SAMPLES["quote 5"][0].hex()})
+    assert detect.detect(text.encode()).tee == "tdx"
 
 
 def test_limits():

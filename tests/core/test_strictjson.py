@@ -211,3 +211,16 @@ def test_errors_do_not_repeat_content() -> None:
         with pytest.raises(Malformed) as caught:
             jsonstrict.parse(text)
         assert "hunter2" not in str(caught.value)
+
+
+def test_foreign_texts_have_integers_without_a_sign_and_byte_order_marks() -> None:
+    for number in (2**63, 2**64 - 1):
+        text = b"[%d]" % number
+        assert jsonstrict.parse_foreign(jsonstrict.BOM + text, limit=100) == [number]
+        with pytest.raises(Malformed):
+            jsonstrict.parse(text)
+    for text in (b"[%d]" % 2**64, b"[%d]" % (-(2**63) - 1), b'{"a": 1, "a": 2}', 2 * jsonstrict.BOM + b"1"):
+        with pytest.raises(Malformed):
+            jsonstrict.parse_foreign(text, limit=100)
+    with pytest.raises(TooLarge):
+        jsonstrict.parse_foreign(b"[1]", limit=2)

@@ -205,13 +205,14 @@ CPUS = {"Milan": (0x19, 0x01, 1), "Genoa": (0x19, 0xA0, 1), "Turin": (0x1A, 0x02
 def report(
     key: str = "chip", *, line: Line = MILAN, version: int = 3, sign: bool = True, **fields: Any
 ) -> bytes:
-    """A signed report. `fields` are: policy, vmpl, platform_info, key_info, report_data, tcb, cpu, chip_id."""
+    """A signed report. `fields` are: policy, vmpl, platform_info, key_info, report_data, measurement, tcb, cpu,
+    chip_id."""
     data = bytearray(1184)
     struct.pack_into("<IIQ", data, 0, version, 2, fields.get("policy", 0x3001F))
     struct.pack_into("<II", data, 0x30, fields.get("vmpl", 0), 1)
     struct.pack_into("<QI", data, 0x40, fields.get("platform_info", 0x25), fields.get("key_info", 0))
     data[0x50:0x90] = fields.get("report_data", bytes(64))
-    data[0x90:0xC0] = b"\x11" * 48
+    data[0x90:0xC0] = fields.get("measurement", b"\x11" * 48)
     tcb = fields.get("tcb", TURIN_TCB if line is TURIN else MILAN_TCB)
     for offset in (0x38, 0x180, 0x1E0, 0x1F0):
         data[offset : offset + 8] = tcb

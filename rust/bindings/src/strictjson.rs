@@ -1,6 +1,6 @@
 //! Bindings of `mesatee-strictjson`.
 use crate::errors::raise;
-use mesatee_strictjson::{parse, JsonError, Value};
+use mesatee_strictjson::{parse, Integers, JsonError, Value};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
@@ -8,16 +8,23 @@ use pyo3::types::{PyDict, PyList};
 const DETACH_BYTES: usize = 16 * 1024;
 
 #[pyfunction]
+#[pyo3(signature = (data, max_bytes, max_depth, *, foreign = false))]
 fn parse_json<'py>(
     py: Python<'py>,
     data: &[u8],
     max_bytes: usize,
     max_depth: usize,
+    foreign: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let parsed = if data.len() > DETACH_BYTES {
-        py.detach(|| parse(data, max_bytes, max_depth))
+    let integers = if foreign {
+        Integers::Foreign
     } else {
-        parse(data, max_bytes, max_depth)
+        Integers::Signed
+    };
+    let parsed = if data.len() > DETACH_BYTES {
+        py.detach(|| parse(data, max_bytes, max_depth, integers))
+    } else {
+        parse(data, max_bytes, max_depth, integers)
     };
     match parsed {
         Ok(value) => convert(py, value),
@@ -32,6 +39,7 @@ fn convert(py: Python<'_>, value: Value) -> PyResult<Bound<'_, PyAny>> {
         Value::Null => py.None().into_bound(py),
         Value::Bool(value) => value.into_pyobject(py)?.to_owned().into_any(),
         Value::Int(value) => value.into_pyobject(py)?.into_any(),
+        Value::Unsigned(value) => value.into_pyobject(py)?.into_any(),
         Value::Float(value) => value.into_pyobject(py)?.into_any(),
         Value::String(value) => value.into_pyobject(py)?.into_any(),
         Value::Array(items) => {

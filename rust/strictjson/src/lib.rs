@@ -1,7 +1,8 @@
 //! RFC 8259 JSON, strictly, in one reading that every other strict parser agrees with.
 //!
-//! Refused beyond what `serde_json` refuses: duplicate keys, integers outside i64, numbers that are not finite, and
-//! whatever is over a limit of size or depth. Errors give positions, never content.
+//! Refused beyond what `serde_json` refuses: duplicate keys, integers outside i64 (with [`Integers::Foreign`] outside of 64
+//! bits, with a sign or without), numbers that are not finite, and whatever is over a limit of size or depth. Errors give
+//! positions, never content.
 #![forbid(unsafe_code)]
 
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
@@ -28,6 +29,8 @@ pub enum Value {
     Bool(bool),
     /// A number without fraction and exponent.
     Int(i64),
+    /// One that does not fit: from 2^63 to 2^64 - 1.
+    Unsigned(u64),
     /// Any other number; finite.
     Float(f64),
     /// A string of Unicode scalar values.
@@ -36,6 +39,15 @@ pub enum Value {
     Array(Vec<Value>),
     /// An object; its keys are distinct.
     Object(Vec<(String, Value)>),
+}
+
+/// Which integers a text may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Integers {
+    /// Those of i64: what our own formats have.
+    Signed,
+    /// Those of u64 too: what other makers' tools write.
+    Foreign,
 }
 
 /// Why a text was refused.
@@ -50,7 +62,12 @@ pub enum JsonError {
 /// Parse a text of at most `max_bytes` bytes and `max_depth` levels; `[]` has one level, a number none.
 ///
 /// `max_depth` counts up to [`MAX_DEPTH`].
-pub fn parse(data: &[u8], max_bytes: usize, max_depth: usize) -> Result<Value, JsonError> {
+pub fn parse(
+    data: &[u8],
+    max_bytes: usize,
+    max_depth: usize,
+    integers: Integers,
+) -> Result<Value, JsonError> {
     if data.len() > max_bytes {
         return Err(JsonError::TooLarge(format!(
             "JSON of {} bytes, the limit is {max_bytes}",
@@ -64,6 +81,7 @@ pub fn parse(data: &[u8], max_bytes: usize, max_depth: usize) -> Result<Value, J
     let too_deep = Cell::new(false);
     let seed = Strict {
         left: max_depth,
+        integers,
         input: address(text),
         too_deep: &too_deep,
     };
@@ -86,6 +104,7 @@ fn address(text: &str) -> Range<usize> {
 struct Strict<'a> {
     /// Levels that may still be opened.
     left: usize,
+    integers: Integers,
     /// Where the input lies in memory.
     input: Range<usize>,
     too_deep: &'a Cell<bool>,
@@ -134,9 +153,11 @@ impl<'de> Visitor<'de> for Strict<'_> {
     }
 
     fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Value, E> {
-        i64::try_from(value)
-            .map(Value::Int)
-            .map_err(|_| E::custom(OUTSIDE))
+        match i64::try_from(value) {
+            Ok(value) => Ok(Value::Int(value)),
+            Err(_) if self.integers == Integers::Foreign => Ok(Value::Unsigned(value)),
+            Err(_) => Err(E::custom(OUTSIDE)),
+        }
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -232,12 +253,16 @@ mod tests {
     use super::*;
 
     fn ok(text: &str) -> Value {
-        parse(text.as_bytes(), 1 << 20, 24).unwrap_or_else(|error| panic!("{text}: {error:?}"))
+        signed(text.as_bytes(), 1 << 20, 24).unwrap_or_else(|error| panic!("{text}: {error:?}"))
+    }
+
+    fn signed(data: &[u8], max_bytes: usize, max_depth: usize) -> Result<Value, JsonError> {
+        parse(data, max_bytes, max_depth, Integers::Signed)
     }
 
     fn malformed(text: impl AsRef<[u8]>) {
         let text = text.as_ref();
-        let result = parse(text, 1 << 20, 24);
+        let result = signed(text, 1 << 20, 24);
         assert!(
             matches!(result, Err(JsonError::Malformed(_))),
             "{text:?} gave {result:?}"
@@ -338,30 +363,44 @@ mod tests {
     }
 
     #[test]
+    fn foreign_integers() {
+        let foreign = |text: &str| parse(text.as_bytes(), 100, 1, Integers::Foreign);
+        assert_eq!(foreign("9223372036854775807"), Ok(Value::Int(i64::MAX)));
+        assert_eq!(foreign("-9223372036854775808"), Ok(Value::Int(i64::MIN)));
+        assert_eq!(foreign("9223372036854775808"), Ok(Value::Unsigned(1 << 63)));
+        assert_eq!(
+            foreign("18446744073709551615"),
+            Ok(Value::Unsigned(u64::MAX))
+        );
+        assert!(foreign("18446744073709551616").is_err());
+        assert!(foreign("-9223372036854775809").is_err());
+    }
+
+    #[test]
     fn limits_one_above_and_one_below() {
         let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
         for depth in [0, 1, 24, MAX_DEPTH] {
-            assert!(parse(nested(depth.max(1)).as_bytes(), 1000, depth.max(1)).is_ok());
-            let over = parse(nested(depth + 1).as_bytes(), 1000, depth);
+            assert!(signed(nested(depth.max(1)).as_bytes(), 1000, depth.max(1)).is_ok());
+            let over = signed(nested(depth + 1).as_bytes(), 1000, depth);
             assert!(
                 matches!(over, Err(JsonError::TooLarge(_))),
                 "{depth}: {over:?}"
             );
         }
-        assert!(parse(b"1", 10, 0).is_ok());
+        assert!(signed(b"1", 10, 0).is_ok());
         assert!(matches!(
-            parse(b"{\"a\":{}}", 10, 1),
+            signed(b"{\"a\":{}}", 10, 1),
             Err(JsonError::TooLarge(_))
         ));
-        assert!(parse(b"[1]", 3, 1).is_ok());
-        assert!(matches!(parse(b"[1] ", 3, 1), Err(JsonError::TooLarge(_))));
+        assert!(signed(b"[1]", 3, 1).is_ok());
+        assert!(matches!(signed(b"[1] ", 3, 1), Err(JsonError::TooLarge(_))));
         // Far deeper than any stack would bear.
-        assert!(parse("[".repeat(1 << 20).as_bytes(), 1 << 21, usize::MAX).is_err());
+        assert!(signed("[".repeat(1 << 20).as_bytes(), 1 << 21, usize::MAX).is_err());
     }
 
     #[test]
     fn errors_do_not_repeat_content() {
-        let Err(JsonError::Malformed(text)) = parse(b"{\"hunter2\":1,\"hunter2\":tru}", 100, 3)
+        let Err(JsonError::Malformed(text)) = signed(b"{\"hunter2\":1,\"hunter2\":tru}", 100, 3)
         else {
             panic!()
         };

@@ -272,7 +272,10 @@ def check(tee: str | None, files: Mapping[str, bytes], at: int | None, policy: C
     """
     notes: list[str] = []
     if tee is None or tee not in CHECKS:
-        found = detect_case(files)
+        try:
+            found = detect_case(files)
+        except TrustError as error:
+            return plain_verdict(Status.CONTRAINDICATED, error.message)
         if found is None:
             known = f"no verifier for {tee} is built in" if tee else "nothing in the case is of a known kind"
             return plain_verdict(Status.NONE, known)

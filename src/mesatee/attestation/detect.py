@@ -1,7 +1,8 @@
 """What kind of evidence bytes are, by their content, through the wrappings that tools put around them.
 
 Detection decides which verifier is asked, and nothing else. It looks at magic numbers and lengths; that a
-format is right to the last byte is for its verifier to say. Hex, base64, PEM and JSON around evidence are undone.
+format is right to the last byte is for its verifier to say. Hex, base64, PEM and JSON around evidence are undone. What
+holds evidence of two machines is refused: which of them counts must not hang on the order in which they stand.
 
 >>> detect(b"ff544347801800" .ljust(200, b"0")).tee
 'tpm'
@@ -9,18 +10,17 @@ format is right to the last byte is for its verifier to say. Hex, base64, PEM an
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from mesatee._core import X509, pem_certificates
-from mesatee.errors import InputError, Malformed, TooLarge
+from mesatee.attestation import foreign
+from mesatee.errors import EvidenceRefused, InputError, Malformed, TooLarge
 from mesatee.protocol import limits
-from mesatee.protocol.jsonstrict import parse
+from mesatee.protocol.jsonstrict import BOM, parse_foreign
 
 INTEL_QE_VENDOR: Final = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
 SNP_REPORT_BYTES: Final = 1_184
@@ -56,6 +56,15 @@ _ORDER: Final = (
     "eventlog",
 )
 """Where several kinds stand side by side, the one that contains the others comes first."""
+_CONTAINS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "azure-vtpm": frozenset({"sgx", "tdx", "snp"}),
+        "ratls": frozenset({"sgx", "tdx", "snp", "nitro"}),
+    }
+)
+"""Kind -> kinds that are parts of it, and may stand beside it once more."""
+_ALONE: Final = frozenset({"azure-vtpm", "cca", "keystone", "nitro", "psa", "ratls", "sgx", "snp", "tdx"})
+"""Kinds of which a verifier takes one piece. Of TPMs, GPUs and logs it takes all that there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,9 @@ class Found:
 
 
 def detect(data: bytes) -> Found:
-    """Raises `Malformed` for what is of no known kind, and `TooLarge`."""
+    """Raises `Malformed` for what is of no known kind, `TooLarge`, and `EvidenceRefused` for what holds evidence of two
+    machines.
+    """
     if len(data) > limits.CASE_FILE_BYTES:
         raise TooLarge(f"evidence has {limits.CASE_FILE_BYTES} bytes at most")
     found = _detect(data, limits.WRAPPINGS)
@@ -84,16 +95,36 @@ def detect(data: bytes) -> Found:
 
 
 def detect_case(files: Mapping[str, bytes]) -> Found | None:
-    """The most telling of several files."""
-    best: Found | None = None
+    """The most telling of several files. Raises `EvidenceRefused` if they are evidence of two machines."""
+    found: list[Found] = []
     for data in files.values():
         try:
-            found = detect(data)
+            found.append(detect(data))
         except InputError:
             continue
-        if best is None or _ORDER.index(found.tee) < _ORDER.index(best.tee):
-            best = found
+    return _one(found)
+
+
+def _one(found: Iterable[Found]) -> Found | None:
+    """The one that contains the others. Raises `EvidenceRefused` where two stand side by side that differ."""
+    pieces = list(found)
+    if not pieces:
+        return None
+    best = min(pieces, key=lambda item: _ORDER.index(item.tee))
+    alone = [item for item in pieces if item.tee in _ALONE - _CONTAINS.get(best.tee, frozenset())]
+    # A report that is told as JSON of its fields has no bytes to compare here; its verifier does that.
+    if differ(item.files[item.role] for item in alone if item.role != FIELDS):
+        kinds = " and ".join(sorted({item.tee for item in alone}))
+        raise EvidenceRefused(
+            f"there are two pieces of evidence that differ ({kinds})", hint="give each of them alone"
+        )
     return best
+
+
+def differ(pieces: Iterable[bytes]) -> bool:
+    """Whether pieces of evidence are not all the same one: the longest may have a head or padding that others lack."""
+    bare = sorted((piece.rstrip(b"\0") for piece in pieces), key=len)
+    return any(piece not in bare[-1] for piece in bare)
 
 
 def _detect(data: bytes, depth: int) -> Found | None:
@@ -103,9 +134,9 @@ def _detect(data: bytes, depth: int) -> Found | None:
             return Found(tee, kind, role, MappingProxyType({role: data}))
     if depth == 0:
         return None
-    for name, unwrap in (("PEM", _pem), ("hex", _hex), ("base64", _base64), ("comment", _comment)):
-        inner = unwrap(data)
-        if inner is not None and (found := _detect(inner, depth - 1)) is not None:
+    data = data.removeprefix(BOM)
+    for name, inner in _unwrapped(data):
+        if (found := _detect(inner, depth - 1)) is not None:
             return Found(found.tee, found.kind, found.role, found.files, (name, *found.wrapping))
     return _json(data, depth)
 
@@ -256,36 +287,25 @@ _BINARY: Final[tuple[Callable[[bytes], Hit], ...]] = (
 # -- wrappings --------------------------------------------------------------------------------------
 
 
+def _unwrapped(data: bytes) -> list[tuple[str, bytes]]:
+    """Names of wrappings, and what is in them."""
+    found = [("PEM", der) for der in [_pem(data)] if der is not None]
+    if (text := foreign.unwrapped(data)) is not None:
+        found.append(text)
+    if (rest := _comment(data)) is not None:
+        found.append(("comment", rest))
+    return found
+
+
 def _pem(data: bytes) -> bytes | None:
+    """The one certificate with evidence in a PEM text. Raises `EvidenceRefused` if there are two."""
     try:
-        found = pem_certificates(data[: limits.PEM_BYTES])
+        found = {der for der in pem_certificates(data[: limits.PEM_BYTES]) if _certificate(der) is not None}
     except InputError:
         return None
-    return next((der for der in found if _certificate(der) is not None), None)
-
-
-def _dense(data: bytes) -> bytes:
-    return b"".join(data.split())
-
-
-def _hex(data: bytes) -> bytes | None:
-    dense = _dense(data).removeprefix(b"0x")
-    try:
-        return binascii.unhexlify(dense) if dense else None
-    except ValueError:
-        return None
-
-
-def _base64(data: bytes) -> bytes | None:
-    dense = _dense(data).rstrip(b"=")
-    if not dense or re.fullmatch(rb"[A-Za-z0-9+/_-]+", dense) is None:
-        return None
-    try:
-        return base64.b64decode(
-            dense + b"=" * (-len(dense) % 4), altchars=b"-_" if re.search(rb"[-_]", dense) else None
-        )
-    except ValueError:
-        return None
+    if len(found) > 1:
+        raise EvidenceRefused("two certificates with evidence stand in one text", hint="give one of them")
+    return found.pop() if found else None
 
 
 def _comment(data: bytes) -> bytes | None:
@@ -294,48 +314,29 @@ def _comment(data: bytes) -> bytes | None:
     return data[lines.end() :] or None if lines else None
 
 
+FIELDS: Final = "evidence_json"
+"""Role of a JSON text that holds evidence."""
 _JSON_NAMES: Final[Mapping[str, str]] = MappingProxyType({"tdx": "quote_report", "sgx": "quote_report"})
 
 
 def _json(data: bytes, depth: int) -> Found | None:
     """Evidence in any string or byte array of a JSON text. The verifier gets the text too."""
-    if data.lstrip()[:1] not in (b"{", b"["):
+    if not foreign.is_json(data):
         return None
     try:
-        value = parse(data, limit=limits.CASE_FILE_BYTES)
+        inner = list(foreign.leaves(data))
     except InputError:
         return None
-    best: Found | None = None
-    for inner in _leaves(value):
-        found = _detect(inner, depth - 1)
-        if found is not None and (best is None or _ORDER.index(found.tee) < _ORDER.index(best.tee)):
-            best = found
+    best = _one(found for leaf in inner if (found := _detect(leaf, depth - 1)) is not None)
     if best is not None:
-        role = _JSON_NAMES.get(best.tee, "evidence_json")
+        role = _JSON_NAMES.get(best.tee, FIELDS)
         files = MappingProxyType({role: data, **best.files})
         return Found(best.tee, best.kind, best.role, files, ("JSON", *best.wrapping))
+    value = parse_foreign(data, limit=limits.CASE_FILE_BYTES)
     if isinstance(value, dict) and "attestation_report" in value:
         kind = "SNP report as JSON"
-        return Found("snp", kind, "evidence_json", MappingProxyType({"evidence_json": data}), ("JSON",))
+        return Found("snp", kind, FIELDS, MappingProxyType({FIELDS: data}), ("JSON",))
     return None
-
-
-def _leaves(value: Any) -> Iterator[bytes]:
-    """Strings and arrays of bytes that are long enough to be evidence, at most `limits.DETECT_LEAVES` of them."""
-    stack, count = [value], 0
-    while stack and count < limits.DETECT_LEAVES:
-        item = stack.pop()
-        if isinstance(item, str) and len(item) >= limits.DETECT_CHARS:
-            count += 1
-            yield item.encode("utf-8", "replace")
-        elif isinstance(item, list):
-            if len(item) >= limits.DETECT_CHARS and all(type(n) is int and 0 <= n < 256 for n in item):
-                count += 1
-                yield bytes(item)
-            else:
-                stack.extend(reversed(item))
-        elif isinstance(item, dict):
-            stack.extend(reversed(item.values()))
 
 
 # -- roles of collateral ----------------------------------------------------------------------------
@@ -399,4 +400,4 @@ def role_of(name: str, tee: str) -> str:
     return stem
 
 
-__all__ = ["RATLS_EXTENSIONS", "Found", "detect", "detect_case", "role_of"]
+__all__ = ["RATLS_EXTENSIONS", "Found", "detect", "detect_case", "differ", "role_of"]

@@ -20,7 +20,7 @@ from typing import Final, Literal, TypeAlias
 
 from mesatee._core import X509
 from mesatee.attestation.detect import SNP_REPORT_BYTES
-from mesatee.errors import InputError, Malformed
+from mesatee.errors import InputError, Malformed, TrustError
 
 IntelCa: TypeAlias = Literal["platform", "processor"]
 Product: TypeAlias = Literal["Milan", "Genoa", "Turin"]
@@ -84,7 +84,7 @@ def find(tee: str, files: Mapping[str, bytes]) -> Platform | None:
                 return _amd(_snp_report(files))
             case "azure-vtpm":
                 return _azure(files)
-    except InputError:
+    except (InputError, TrustError):
         pass
     return None
 

@@ -25,6 +25,8 @@ INTEGER_MIN: Final = -(2**63)
 """The smallest integer that is read and written."""
 INTEGER_MAX: Final = 2**63 - 1
 """The largest integer that is read and written."""
+BOM: Final = b"\xef\xbb\xbf"
+"""UTF-8's byte order mark, which some tools write before a text."""
 
 
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -36,6 +38,13 @@ def parse(data: bytes, *, limit: int = limits.REQUEST_BYTES) -> Any:
     Raises `Malformed`, or `TooLarge` when it is over a limit. Messages give positions, never content.
     """
     return _core.parse_json(data, limit, limits.JSON_DEPTH)
+
+
+def parse_foreign(data: bytes, *, limit: int) -> Any:
+    """As `parse`, for texts of other makers' tools: they may begin with a byte order mark and have integers up to
+    2^64 - 1.
+    """
+    return _core.parse_json(data.removeprefix(BOM), limit, limits.JSON_DEPTH, foreign=True)
 
 
 def parse_object(data: bytes, *, limit: int = limits.REQUEST_BYTES) -> dict[str, Any]:
@@ -99,4 +108,13 @@ def _check_levels(levels: int) -> None:
         raise TooLarge(f"JSON deeper than {limits.JSON_DEPTH} levels")
 
 
-__all__ = ["INTEGER_MAX", "INTEGER_MIN", "canonical", "encode", "parse", "parse_object"]
+__all__ = [
+    "BOM",
+    "INTEGER_MAX",
+    "INTEGER_MIN",
+    "canonical",
+    "encode",
+    "parse",
+    "parse_foreign",
+    "parse_object",
+]

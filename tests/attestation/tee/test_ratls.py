@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import json
 import random
 from typing import Any
 
@@ -22,7 +23,16 @@ from mesatee._core import X509
 from mesatee.attestation.appraisal import Answer, Status
 from mesatee.attestation.corpus import CorpusPolicy, check_folder
 from mesatee.attestation.tee import ratls, ratls_claims, snp
-from mesatee.errors import InputError, Malformed, MesateeError, TooLarge, TrustError, UnsupportedVersion
+from mesatee.errors import (
+    EvidenceRefused,
+    InputError,
+    Malformed,
+    MesateeError,
+    TooLarge,
+    TrustError,
+    UnsupportedVersion,
+)
+from mesatee.protocol import limits
 
 POLICY = CorpusPolicy()
 GRAMINE = "1.2.840.113741.1337.6"
@@ -59,8 +69,8 @@ def dice(evidence: bytes, claims: bytes, tag: int = 60000) -> dict[str, bytes]:
     return {ratls.DICE: cbor2.dumps(cbor2.CBORTag(tag, [evidence, claims]))}
 
 
-def report(data: bytes) -> bytes:
-    return amd.report(report_data=hashlib.sha256(data).digest() + bytes(32))
+def report(data: bytes, **fields: Any) -> bytes:
+    return amd.report(report_data=hashlib.sha256(data).digest() + bytes(32), **fields)
 
 
 def check(certificate: bytes, monkeypatch: Any = None, **more: bytes) -> Any:
@@ -230,6 +240,67 @@ def test_no_certificate():
             ratls.check(files, amd.START, POLICY)
 
 
+# -- two readings of one file ------------------------------------------------------------------------
+
+
+def test_two_pieces_of_evidence_in_one_certificate_say_the_same(monkeypatch):
+    """Gramine's newer certificates carry both forms, each with a quote of its own."""
+    key = amd.ec_key("channel")
+    claims = claims_of(key)
+    interoperable = dice(report(claims), claims)
+    for legacy, tier in (
+        (report(public(key)), Status.AFFIRMING),
+        (report(b"another key"), Status.CONTRAINDICATED),
+        (report(public(key), policy=0xB001F), None),
+        (report(public(key), measurement=b"\x22" * 48), None),
+    ):
+        for extensions in ({**interoperable, GRAMINE: legacy}, {GRAMINE: legacy, **interoperable}):
+            if tier is not None:
+                assert check(make(key, extensions), monkeypatch).tier is tier
+                continue
+            with pytest.raises(EvidenceRefused, match="two pieces of evidence that differ"):
+                check(make(key, extensions), monkeypatch)
+
+
+def test_captured_gramine_certificate_carries_two_quotes_that_agree():
+    at, files = captured.timed("ratls", "interop-gramine-cert")
+    pieces = ratls.find(ratls.certificate_in(files))
+    assert [piece.flavour for piece in pieces] == ["interoperable", "Gramine"]
+    assert pieces[0].evidence != pieces[1].evidence
+    assert ratls.check(files, at, POLICY).binding is Answer.AFFIRMED
+
+
+def test_two_certificates_with_evidence_are_a_conflict(monkeypatch):
+    one, other = own(), make(amd.ec_key("thief"), {GRAMINE: report(public(amd.ec_key("thief")))})
+    plain = make(amd.ec_key("ca"), {})
+    both = {"a": amd.pem(one), "b": amd.pem(other)}
+    for files in ({"certificate": amd.pem(one, other)}, {"certificate": amd.pem(other, one)}, both):
+        with pytest.raises(EvidenceRefused, match="two certificates with evidence"):
+            ratls.check(files, amd.START, POLICY)
+    for text in (amd.pem(plain, one), amd.pem(one, plain, one)):
+        assert check(text, monkeypatch).tier is Status.AFFIRMING
+
+
+def test_a_certificate_in_json(monkeypatch):
+    for value in (
+        {"certificate": amd.pem(own()).decode()},
+        [base64.b64encode(own()).decode()],
+        {"a": {"b": base64.b64encode(amd.pem(own())).decode()}},
+        list(own()),
+    ):
+        text = json.dumps(value).encode()
+        for form in (text, base64.b64encode(text), b"\xef\xbb\xbf" + text):
+            assert check(form, monkeypatch).tier is Status.AFFIRMING, value
+
+
+def test_collateral_whose_role_begins_with_quote_counts(monkeypatch):
+    monkeypatch.setattr(snp, "ROOTS", amd.MILAN.roots)
+    chain = amd.pem(amd.MILAN.vcek(), amd.MILAN.ask, amd.MILAN.ark)
+    files = {"certificate": own(), "quote_collateral": chain}
+    assert ratls.check(files, amd.START, POLICY).tier is Status.AFFIRMING
+    assert ratls.check({"certificate": own(), "quote": chain}, amd.START, POLICY).tier is Status.NONE
+
+
 # -- claims ----------------------------------------------------------------------------------------
 
 
@@ -258,7 +329,7 @@ def test_claims_of_other_encoders():
         (b"\xbf\xff", Malformed),
         (b"\xf9\x00\x00", Malformed),
         (b"\xa0\x00", Malformed),
-        (b"\x81" * 9 + b"\x00", TooLarge),
+        (b"\x81" * (limits.FOREIGN_CBOR_DEPTH + 1) + b"\x00", TooLarge),
         (bytes(8193), TooLarge),
         (b"\x9b" + b"\xff" * 8, Malformed),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import struct
 from typing import Any
@@ -76,14 +77,35 @@ def test_splice_captured_vcek_with_the_root_of_another_product():
     assert (verdict.tier, verdict.chain) == (Status.CONTRAINDICATED, Answer.REFUSED)
 
 
-@pytest.mark.parametrize(
-    "missing", [{"vcek"}, {"ask", "ask_ark"}, {"ark", "ask_ark"}, {"ask", "ark", "ask_ark"}]
-)
-def test_what_is_missing_is_not_established(missing):
+def test_what_is_missing_is_not_established():
     at, files = captured.timed("snp", "microsoft-genoa")
-    verdict = snp.check({role: data for role, data in files.items() if role not in missing}, at, POLICY)
+    verdict = snp.check({role: data for role, data in files.items() if role != "vcek"}, at, POLICY)
     assert (verdict.tier, verdict.chain) == (Status.NONE, Answer.NOT_ESTABLISHED), verdict.reasons
     assert verdict.level == 1
+
+
+@pytest.mark.parametrize("missing", [{"ask", "ask_ark"}, {"ark", "ask_ark"}, {"ask", "ark", "ask_ark"}])
+@pytest.mark.parametrize(
+    "name", ["microsoft-milan", "microsoft-genoa", "microsoft-turin", "trustee-aws-vlek-milan-v3"]
+)
+def test_what_amd_publishes_need_not_come_along(name: str, missing: set[str]):
+    at, files = captured.timed("snp", name)
+    verdict = snp.check({role: data for role, data in files.items() if role not in missing}, at, POLICY)
+    whole = snp.check(files, at, POLICY)
+    assert (verdict.tier, verdict.chain) == (Status.AFFIRMING, Answer.AFFIRMED), verdict.reasons
+    assert verdict.claims == whole.claims
+
+
+def test_what_amd_publishes_does_not_replace_what_came():
+    at, files = captured.timed("snp", "microsoft-genoa")
+    _, other = captured.timed("snp", "microsoft-milan")
+    for stray in (
+        other["ark"],
+        other["ask"],
+        b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ):
+        verdict = snp.check({"report": files["report"], "vcek": files["vcek"], "ask": stray}, at, POLICY)
+        assert verdict.chain is not Answer.AFFIRMED, verdict.reasons
 
 
 def test_no_time_and_expired():
@@ -192,6 +214,20 @@ def test_a_nonce_that_came_along():
     assert snp.check({**files, "nonce": b"6e" * 32}, START, POLICY).binding is Answer.AFFIRMED
     verdict = snp.check({**files, "nonce": b"m" * 32}, START, POLICY)
     assert (verdict.tier, verdict.binding) == (Status.CONTRAINDICATED, Answer.REFUSED)
+
+
+@pytest.mark.parametrize("nonce", [b"", b" \n", b"n" * (limits.CLAIMS_BYTES + 1)])
+def test_a_nonce_that_is_empty_or_too_long_is_refused_by_name(nonce):
+    files = {"report": amd.report(), "vcek": amd.pem(MILAN.vcek()), "server_nonce": nonce}
+    with pytest.raises(InputError, match="server_nonce"):
+        snp.check(files, START, POLICY)
+
+
+def test_a_nonce_of_any_bytes_is_no_certificate():
+    for nonce in (b"\x30\x82" + bytes(30), b"{" + bytes(31), b"n" * limits.CLAIMS_BYTES):
+        report = amd.report(report_data=hashlib.sha512(nonce).digest())
+        verdict = snp.check({"report": report, "vcek": amd.pem(MILAN.vcek()), "nonce": nonce}, START, POLICY)
+        assert verdict.binding is Answer.AFFIRMED, verdict.reasons
 
 
 def test_a_file_that_ought_to_be_a_certificate():

@@ -6,52 +6,41 @@ name of its own. Being liberal here concludes nothing: whatever is found still h
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from collections.abc import Mapping
 from typing import Final
 
 from mesatee import _core
-from mesatee.attestation.detect import detect
-from mesatee.errors import InputError, Malformed, TooLarge
+from mesatee.attestation import foreign
+from mesatee.attestation.detect import detect, differ
+from mesatee.errors import EvidenceRefused, InputError, Malformed, TooLarge
 from mesatee.protocol import limits
 
-_HEX: Final = re.compile(rb"(0x)?([0-9A-Fa-f]{2})+")
-_BASE64: Final = re.compile(rb"[A-Za-z0-9+/]+=*|[A-Za-z0-9_-]+=*")
 _PEM: Final = b"-----BEGIN "
 
 
 def plain(data: bytes) -> bytes:
-    """What hex or base64 text stands for; `data` itself if it is neither.
-
-    >>> plain(b"0a0B\\n"), plain(b"CgsM"), plain(b"\\x84text")
-    (b'\\n\\x0b', b'\\n\\x0b\\x0c', b'\\x84text')
-    """
-    dense = b"".join(data.split())
-    if _HEX.fullmatch(dense):
-        return bytes.fromhex(dense.removeprefix(b"0x").decode())
-    if _BASE64.fullmatch(dense):
-        dense = dense.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
-        try:
-            return base64.b64decode(dense + b"=" * (-len(dense) % 4))
-        except binascii.Error:
-            return data
-    return data
+    """What hex or base64 text stands for; `data` itself if it is neither."""
+    inner = foreign.plain(data)
+    return data if inner is None else inner
 
 
 def evidence(files: Mapping[str, bytes], tee: str, role: str) -> bytes:
-    """The evidence of `tee`: the file with `role` if there is one, or else the first that looks like it.
+    """The evidence of `tee`: the file with `role` if there is one, or else the one that looks like it.
 
-    Raises `Malformed` if there is none.
+    Raises `Malformed` if there is none, and `EvidenceRefused` if there are two that differ.
     """
+    pieces: list[bytes] = []
     for name in [role] if role in files else sorted(files):
         try:
             found = detect(files[name])
         except InputError:
             continue
         if found.tee == tee and role in found.files:
-            return found.files[role]
+            pieces.append(found.files[role])
+    if differ(pieces):
+        raise EvidenceRefused(f"the case has two pieces of evidence of {tee} that differ: name one {role!r}")
+    if pieces:
+        return pieces[0]
     if role not in files:
         raise Malformed(f"the case has no file with the role {role!r}, nor one that is evidence of {tee}")
     # Damaged evidence is not recognised; its verifier says what is wrong with it.

@@ -24,18 +24,15 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from mesatee import _core
-from mesatee.attestation import detect
+from mesatee.attestation import detect, foreign
 from mesatee.attestation.appraisal import Answer, Scalar, Status
+from mesatee.attestation.corpus import CorpusPolicy, plain_verdict
 from mesatee.attestation.tee import ratls_claims
-from mesatee.attestation.tee.snp_files import plain
 from mesatee.attestation.verdict import Verdict
-from mesatee.errors import InputError, Malformed, TrustError
-
-if TYPE_CHECKING:
-    from mesatee.attestation.corpus import CorpusPolicy
+from mesatee.errors import EvidenceRefused, InputError, Malformed, TrustError
 
 NAME: Final = "ratls"
 DICE: Final = "2.23.133.5.4.9"
@@ -56,10 +53,13 @@ LOCAL_TAGS: Final = (60001, 60002)
 """A TDREPORT and an EREPORT: only the processor that made them can verify their MACs."""
 _SAN: Final = "2.5.29.17"
 _NITRO_HEX: Final = re.compile(rb"(?:8444|d28444)a1013822[0-9a-f]+")
-_COPIES: Final = re.compile(r"^(ext_|quote|evidence_?quote|report$|document$)")
+_COPIES: Final = re.compile(r"ext_.*|(evidence_?)?quote|report|document")
 """Roles of files that repeat a part of the certificate."""
 _SCAN_BYTES: Final = 64
 """How far into an extension evidence is looked for: behind headers and the heads of nested octet strings."""
+_OF_ONE_PIECE: Final = frozenset({"report_data", "ratls.extension", "ratls.flavour"})
+"""Claims in which two pieces of evidence for one key differ."""
+_WORST_FIRST: Final = (Status.CONTRAINDICATED, Status.NONE, Status.WARNING, Status.AFFIRMING)
 _INTEL_QE_AT: Final = 12
 """Where a quote names the vendor of its quoting enclave."""
 
@@ -86,64 +86,82 @@ class Carried:
 
 
 def certificate_in(files: Mapping[str, bytes]) -> _core.X509:
-    """The certificate of a case: the role ``certificate``, or else the first file that is one. Raises `Malformed`."""
+    """The certificate of a case: the role ``certificate``, or else the one that carries evidence, or else any.
+
+    Raises `Malformed` if there is none, and `EvidenceRefused` if there are two with evidence.
+    """
+    roles = ["certificate"] if "certificate" in files else sorted(files, key=lambda r: ("cert" not in r, r))
+    found: list[_core.X509] = []
     error: InputError | None = None
-    for role in sorted(files, key=lambda role: (role != "certificate", "cert" not in role, role)):
-        if role != "certificate" and "certificate" in files:
-            break
+    for role in roles:
         try:
-            return _certificate(files[role])
-        except InputError as found:
-            error = error or found
+            found += _certificates(files[role])
+        except InputError as why:
+            error = error or why
+    with_evidence = {item.der: item for item in found if _carries(item)}
+    if len(with_evidence) > 1:
+        raise EvidenceRefused("the case has two certificates with evidence", hint="give one of them")
+    for certificate in (*with_evidence.values(), *found):
+        return certificate
     raise error or Malformed("there is no certificate in the case")
 
 
-def _certificate(data: bytes) -> _core.X509:
-    """The first certificate with evidence in PEM, DER or the base64 or hex of them, or else just the first."""
+def _certificates(data: bytes) -> list[_core.X509]:
+    """Certificates in PEM or DER, or the one with evidence in whatever else `detect` looks through."""
     # Quotes hold PEM too, so DER is recognised by its beginning.
-    if data[:1] != b"\x30" and b"-----BEGIN" not in data:
-        data = plain(data.strip()) or data
-    if data[:1] == b"\x30" or b"-----BEGIN" not in data:
-        return _core.X509.parse(_one(data), lenient=True)
-    found = [_core.X509.parse(der, lenient=True) for der in _core.pem_certificates(data)]
-    if not found:
-        raise Malformed("there is no certificate in the PEM text")
-    return next((item for item in found if item.extensions.keys() & detect.RATLS_EXTENSIONS), found[0])
+    if data[:1] == b"\x30":
+        return [_core.X509.parse(_bare(data), lenient=True)]
+    if b"-----BEGIN" in data and not foreign.is_json(data):
+        return [_core.X509.parse(der, lenient=True) for der in _core.pem_certificates(data)]
+    try:
+        der = detect.detect(data).files["certificate"]
+    except (InputError, KeyError):
+        # One without evidence, or with padding; its parser says what is wrong with it.
+        der = foreign.plain(data) or data
+    return [_core.X509.parse(_bare(der), lenient=True)]
 
 
-def _one(data: bytes) -> bytes:
+def _carries(certificate: _core.X509) -> bool:
+    try:
+        return detect.detect(certificate.der).tee == NAME
+    except InputError:
+        return False
+
+
+def _bare(data: bytes) -> bytes:
     """DER without the padding that buffers of fixed size leave behind it."""
     octets = data[1] & 0x7F if len(data) > 1 else 0
     end = 2 + octets + int.from_bytes(data[2 : 2 + octets])
     return data[:end] if not data[end:].strip(b"\0\r\n") else data
 
 
-def find(certificate: _core.X509) -> Carried | None:
-    """The evidence that a certificate carries, the specified forms first; None if there is none.
+def find(certificate: _core.X509) -> tuple[Carried, ...]:
+    """All evidence that a certificate carries: in the specified forms, or else in others; empty if there is none.
 
+    Newer Gramine writes its own form and the interoperable one, each with a quote of its own.
     Raises `Malformed`, `TooLarge` or `UnsupportedVersion`.
     """
     extensions = certificate.extensions
-    if DICE in extensions:
-        return _dice(extensions[DICE][1])
+    found = [_dice(extensions[DICE][1])] if DICE in extensions else []
     for identifier, flavour in LEGACY.items():
         if identifier in extensions:
-            value = extensions[identifier][1]
-            found = _located(value)
-            if found is None and identifier == PCK:
-                continue
-            if found is None:
+            evidence = _located(extensions[identifier][1])
+            if evidence is not None:
+                found.append(Carried(flavour, identifier, *evidence))
+            elif identifier != PCK:
                 raise Malformed(f"the extension {identifier} holds no evidence of a kind that is known")
-            return Carried(flavour, identifier, *found)
+    return tuple(found or _unspecified(extensions))
+
+
+def _unspecified(extensions: Mapping[str, tuple[bool, bytes]]) -> Iterator[Carried]:
+    """Evidence where nobody specified it; but a document says itself what it is."""
     for identifier, (_, value) in extensions.items():
-        # Nobody specified these, but a document says itself what it is.
-        hexed = _NITRO_HEX.search(value) if identifier == _SAN else None
-        if hexed is not None:
+        if identifier != _SAN:
+            if (evidence := _located(value)) is not None:
+                yield Carried("unknown", identifier, *evidence, proprietary=True)
+        elif (hexed := _NITRO_HEX.search(value)) is not None:
             document = bytes.fromhex(hexed[0][: len(hexed[0]) & ~1].decode())
-            return Carried("Nitro in a name", identifier, "nitro", document, proprietary=True)
-        if identifier != _SAN and (found := _located(value)) is not None:
-            return Carried("unknown", identifier, *found, proprietary=True)
-    return None
+            yield Carried("Nitro in a name", identifier, "nitro", document, proprietary=True)
 
 
 def _dice(value: bytes) -> Carried:
@@ -267,26 +285,51 @@ def check(files: Mapping[str, bytes], at: int | None, policy: CorpusPolicy) -> V
     """The verdict on a case (role -> bytes) at `at` (Unix seconds). Of its files only the certificate counts, and
     collateral.
 
-    1. The certificate, and the evidence in it.
+    1. The certificate, and all evidence in it.
     2. The certificate is signed by its own key.
     3. The evidence's own verdict.
     4. The evidence vouches for the certificate's key.
     5. The certificate's validity.
+    6. Where it carries several pieces, each is judged like this, and all say the same: the worst verdict counts.
 
-    Raises `Malformed`, `TooLarge` or `UnsupportedVersion` if there is no certificate with evidence.
+    Raises `Malformed`, `TooLarge` or `UnsupportedVersion` if there is no certificate with evidence, and
+    `EvidenceRefused` if it is evidence of two machines or programs.
     """
     # 1. Parse.
     certificate = certificate_in(files)
-    carried = find(certificate)
-    if carried is None:
+    pieces = find(certificate)
+    if not pieces:
         raise Malformed("the certificate carries no evidence")
+    collateral = {
+        role: data for role, data in files.items() if not _COPIES.fullmatch(role) and role != "certificate"
+    }
+    verdicts = [_judge(certificate, carried, collateral, at, policy) for carried in pieces]
+    # 6. Agreement.
+    said = [
+        {name: value for name, value in verdict.claims.items() if name not in _OF_ONE_PIECE}
+        for carried, verdict in zip(pieces, verdicts, strict=True)
+        if carried.tee
+    ]
+    if any(other != said[0] for other in said):
+        raise EvidenceRefused(
+            "the certificate carries two pieces of evidence that differ: "
+            + " and ".join(carried.identifier for carried in pieces)
+        )
+    return min(verdicts, key=lambda verdict: _WORST_FIRST.index(verdict.tier))
+
+
+def _judge(
+    certificate: _core.X509,
+    carried: Carried,
+    collateral: Mapping[str, bytes],
+    at: int | None,
+    policy: CorpusPolicy,
+) -> Verdict:
+    """Steps 2 to 5 of `check` for one piece of evidence."""
     # 2. Self-signature.
     signed, why = self_signed(certificate)
     reasons = [] if why is None else [why]
     # 3. Evidence.
-    collateral = {
-        role: data for role, data in files.items() if not _COPIES.search(role) and role != "certificate"
-    }
     verdict = _evidence(carried, collateral, at, policy)
     # 4. Binding.
     binding, why = Answer.NOT_ESTABLISHED, None
@@ -307,14 +350,14 @@ def _evidence(
 ) -> Verdict:
     """The verdict of the TEE's own module."""
     if not carried.tee:
-        return _nothing("nobody but the machine that made it can verify this evidence")
+        return plain_verdict(Status.NONE, "nobody but the machine that made it can verify this evidence")
     path = f"mesatee.attestation.tee.{carried.tee}"
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
         if error.name != path:
             raise
-        return _nothing(f"no verifier for {carried.tee} is built in")
+        return plain_verdict(Status.NONE, f"no verifier for {carried.tee} is built in")
     found: Verdict
     if carried.tee == "nitro":
         found = module.check({"document": carried.evidence}, at, policy)
@@ -323,24 +366,6 @@ def _evidence(
     else:
         found = module.appraise(carried.evidence, collateral, at, policy)
     return found
-
-
-def _nothing(reason: str) -> Verdict:
-    unknown = Answer.NOT_ESTABLISHED
-    return Verdict(
-        tier=Status.NONE,
-        signature=unknown,
-        chain=unknown,
-        revocation=unknown,
-        tcb=unknown,
-        tcb_status=None,
-        replay=unknown,
-        binding=unknown,
-        level=1,
-        measurement="",
-        simulated=False,
-        reasons=(reason,),
-    )
 
 
 def _settle(

@@ -19,14 +19,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from mesatee import _core
+from mesatee.attestation import foreign
 from mesatee.attestation.appraisal import Answer, Scalar, Status
-from mesatee.attestation.chains import verify_chain
-from mesatee.attestation.tee import snp_report
+from mesatee.attestation.chains import read_certificate, verify_chain
+from mesatee.attestation.tee import snp_published, snp_report
 from mesatee.attestation.tee._settle import Answers, settle
-from mesatee.attestation.tee.snp_files import Case, Endorsements, open_case, plain
+from mesatee.attestation.tee.snp_files import EXPECTED, Case, Endorsements, open_case
 from mesatee.attestation.tee.snp_report import Report
 from mesatee.attestation.verdict import Verdict
-from mesatee.errors import InputError, Malformed, TrustError
+from mesatee.errors import InputError, Malformed, TooLarge, TrustError
 from mesatee.protocol import limits
 
 if TYPE_CHECKING:
@@ -69,7 +70,6 @@ _RESERVED: Final = frozenset({4, 5, 6, 7})
 _NAMES: Final = MappingProxyType({1: "boot_loader", 2: "tee", 3: "snp", 8: "microcode", 9: "fmc"})
 _TURIN_HWID_BYTES: Final = 8
 _KIND: Final = re.compile(r"(?:^|[,+])CN=SEV-(VCEK|VLEK)(?:$|[,+])")
-_EXPECTED: Final = re.compile(r"nonce|challenge|report_?data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,8 @@ def verify(
 
     1. The certificate of the key that signed: the kind that the report names, if it is there.
     2. The signature over the first 0x2A0 bytes (56860, section 7.3).
-    3. The chain VCEK, ASK, ARK or VLEK, ASVK, ARK, up to a pinned root.
+    3. The chain VCEK, ASK, ARK or VLEK, ASVK, ARK, up to a pinned root. Of a chain that came without ASK, ASVK or
+       ARK, what AMD publishes is taken.
     4. Revocation: AMD's lists are by the ARK, about ASK and ASVK (57230, section 2.4).
     5. One product: of the root, the intermediate, the certificate and, since version 3, the report.
     6. The certificate's TCB is the reported one.
@@ -248,6 +249,8 @@ def _chain(
     others = [item for item in endorsements.certificates if item.der != endorsement.certificate.der]
     # Keys of other reports are no part of this chain, and may be issued by another ASK.
     others = [item for item in others if _KIND.search(item.subject) is None]
+    if not endorsements.broken:
+        others += _published(endorsement, others, roots)
     chain = verify_chain([endorsement.certificate, *others], roots.keys(), at)
     answers.chain = chain.chain
     if chain.chain is not Answer.AFFIRMED:
@@ -266,9 +269,40 @@ def _chain(
     answers.reasons += [reason for reason in above.reasons if reason not in answers.reasons]
     # 5. Product (root and intermediate).
     found.line = roots[bytes.fromhex(chain.root_sha256)]
-    between = "SEV-VLEK-" if endorsement.kind == "VLEK" else "SEV-"
-    if _common_name(chain.path[1]) != between + found.line:
-        found.refuse_chain(f"a {endorsement.kind} of {found.line} is not issued by {between}{found.line}")
+    issuer = _intermediate(endorsement.kind, found.line)
+    if _common_name(chain.path[1]) != issuer:
+        found.refuse_chain(f"a {endorsement.kind} of {found.line} is not issued by {issuer}")
+
+
+def _published(
+    endorsement: Endorsement, others: Sequence[_core.X509], roots: Mapping[bytes, str]
+) -> list[_core.X509]:
+    """What AMD publishes for all keys of this kind and line, and did not come along.
+
+    Nothing where any other certificate came: a wrong chain is said to be wrong, not replaced by a good one.
+    """
+    own = [read_certificate(der) for der in _chain_of(endorsement)]
+    ders = {item.der for item in own}
+    if not own or hashlib.sha256(own[-1].der).digest() not in roots or any(x.der not in ders for x in others):
+        return []
+    came = {item.der for item in others}
+    return [item for item in own if item.der not in came]
+
+
+def _chain_of(endorsement: Endorsement) -> list[bytes]:
+    """Published intermediate and root above a certificate; empty for a product that is not known."""
+    line = endorsement.line
+    if line is None:
+        return []
+    return [
+        snp_published.certificate(_intermediate(endorsement.kind, line)),
+        snp_published.certificate(f"ARK-{line}"),
+    ]
+
+
+def _intermediate(kind: str, line: str) -> str:
+    """Common name of the certificate that issues keys of this kind."""
+    return ("SEV-VLEK-" if kind == "VLEK" else "SEV-") + line
 
 
 def _common_name(certificate: _core.X509) -> str:
@@ -396,7 +430,7 @@ def _verdict(
 def _holds(expected: bytes, report_data: bytes) -> bool:
     """Whether `report_data` is `expected`, padded or hashed, as bytes or as text for them."""
     forms = [expected, expected.strip()]
-    if (inner := plain(expected.strip())) is not None:
+    if (inner := foreign.plain(expected)) is not None:
         forms.append(inner)
     for form in forms:
         digests = [hashlib.new(name, form).digest() for name in ("sha256", "sha384", "sha512")]
@@ -432,15 +466,27 @@ def appraise(
 def check(files: Mapping[str, bytes], at: int | None, policy: CorpusPolicy) -> Verdict:
     """The verdict on a case (role -> bytes) at `at` (Unix seconds), under AMD's roots.
 
-    Raises `Malformed` or `UnsupportedVersion` if there is no report in it.
+    Raises `Malformed` or `UnsupportedVersion` if there is no report in it, and `Malformed` or `TooLarge` for a nonce
+    that is empty or too long.
     """
     case = open_case(files)
-    expected = [
-        data
-        for role, data in case.others.items()
-        if _EXPECTED.search(role.lower()) and 0 < len(data) <= limits.CLAIMS_BYTES
-    ]
-    return _verdict(case, at, policy, ROOTS, expected)
+    return _verdict(case, at, policy, ROOTS, _expected(case.others))
+
+
+def _expected(others: Mapping[str, bytes]) -> list[bytes]:
+    """What the report data must be, as files of nonces say. Raises `Malformed` or `TooLarge` for an unusable one."""
+    found = []
+    for role, data in others.items():
+        if EXPECTED.search(role.lower()) is None:
+            continue
+        if not data.strip():
+            raise Malformed(f"{role} is empty: leave it out, or put into it what the report data must be")
+        if len(data) > limits.CLAIMS_BYTES:
+            raise TooLarge(
+                f"{role} has {len(data)} bytes, what report data is made of {limits.CLAIMS_BYTES} at most"
+            )
+        found.append(data)
+    return found
 
 
 __all__ = [

@@ -8,27 +8,26 @@ Everything is recognised by its content. Being liberal here concludes nothing: w
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from mesatee import _core
-from mesatee.attestation import detect
+from mesatee.attestation import detect, foreign
 from mesatee.attestation.tee import snp_json, snp_report
-from mesatee.errors import InputError, Malformed, TooLarge
+from mesatee.errors import EvidenceRefused, InputError, Malformed, TooLarge
 from mesatee.protocol import limits
-from mesatee.protocol.jsonstrict import parse as parse_json
+from mesatee.protocol.jsonstrict import parse_foreign
 
 _RESPONSE_HEAD_BYTES: Final = 32
 """Status, size of the report, 24 reserved bytes."""
 _ENTRY_BYTES: Final = 24
 """An entry of a certificate table: GUID, offset, length."""
-_CRL_PEM: Final = re.compile(rb"-----BEGIN X509 CRL-----([A-Za-z0-9+/=\s]*)-----END X509 CRL-----")
 _CERTIFICATES: Final = re.compile(r"vcek|vlek|(^|_)(ask|asvk|ark)|cert|chain")
 """Roles of files that ought to hold certificates."""
+EXPECTED: Final = re.compile(r"nonce|challenge|report_?data")
+"""Roles of files that say what the report data must be; nothing else is looked for in them."""
 _LONG_FORM: Final = (b"\x30\x81", b"\x30\x82", b"\x30\x83")
 
 
@@ -55,12 +54,12 @@ class Endorsements:
             self._der(label, data)
         elif b"-----BEGIN" in text:
             self._pem(label, text)
-        elif text[:1] in (b"{", b"["):
+        elif foreign.is_json(text):
             return self._json(label, text, depth)
         elif (entries := table(data)) is not None:
             for entry in entries:
                 self.add(label, entry, depth - 1)
-        elif (inner := plain(text)) is not None:
+        elif (inner := foreign.plain(text)) is not None:
             return self.add(label, inner, depth - 1)
         else:
             return False
@@ -69,11 +68,8 @@ class Endorsements:
     def _pem(self, label: str, text: bytes) -> None:
         # Some environments keep chains with the line breaks spelled out.
         text = text.replace(b"\\n", b"\n")
-        for block in _CRL_PEM.findall(text):
-            try:
-                self._der(label, binascii.a2b_base64(block))
-            except binascii.Error:
-                self._note(label, "a revocation list is not base64")
+        for der in foreign.pem_crls(text):
+            self._der(label, der)
         try:
             found = _core.pem_certificates(text)
         except InputError as error:
@@ -118,10 +114,10 @@ class Endorsements:
 
     def _json(self, label: str, text: bytes, depth: int) -> bool:
         try:
-            value = parse_json(text, limit=limits.CASE_FILE_BYTES)
+            found = list(foreign.leaves(text))
         except InputError:
             return False
-        taken = [self.add(label, leaf, depth - 1) for leaf in leaves(value)]
+        taken = [self.add(label, leaf, depth - 1) for leaf in found]
         return any(taken)
 
     def _note(self, label: str, why: str) -> None:
@@ -151,7 +147,7 @@ class Case:
 
 def open_case(files: Mapping[str, bytes]) -> Case:
     """Find report and certificates in `files` (role -> bytes). Raises `Malformed` if there is no report, and
-    `TooLarge` for more certificates or lists than fit.
+    `TooLarge` for more certificates or lists than fit, and `EvidenceRefused` for a file that holds two reports.
     """
     reports: list[bytes] = []
     endorsements = Endorsements()
@@ -159,6 +155,9 @@ def open_case(files: Mapping[str, bytes]) -> Case:
     # The report first; then in the order given, in which what the relying party collected comes first.
     for role in sorted(files, key=lambda role: role != "report"):
         data = files[role]
+        if EXPECTED.search(role.lower()):
+            others[role] = data
+            continue
         found = _report_in(data)
         if found is not None:
             report, rest = found
@@ -166,7 +165,7 @@ def open_case(files: Mapping[str, bytes]) -> Case:
             if rest.strip(b"\0\xff"):
                 endorsements.add(role, rest)
         # JSON may hold both.
-        if found is None or data.lstrip()[:1] in (b"{", b"["):
+        if found is None or foreign.json_in(data) is not None:
             taken = endorsements.add(role, data)
             if not taken and _CERTIFICATES.search(role.lower()):
                 endorsements.broken.append(f"{role[: limits.NAME_CHARS]} holds no certificate")
@@ -176,7 +175,7 @@ def open_case(files: Mapping[str, bytes]) -> Case:
         if "report" not in files:
             raise Malformed("there is no SNP report in the case")
         # Let the parser say what is wrong with it.
-        reports.append(plain(files["report"].strip()) or files["report"])
+        reports.append(foreign.plain(files["report"]) or files["report"])
         others.pop("report", None)
     conflict = any(report != reports[0] for report in reports)
     return Case(reports[0], endorsements, others, conflict)
@@ -193,17 +192,27 @@ def _report_in(data: bytes) -> tuple[bytes, bytes] | None:
             return None
         if found.tee != "snp":
             return None
-        data = found.files.get("report") or _fields(data)
+        data = _told(found)
         start = _start(data)
         if start is None:
             return None
     return data[start : start + size], data[start + size :]
 
 
+def _told(found: detect.Found) -> bytes:
+    """The report that a file holds as bytes or as JSON of its fields. Raises `EvidenceRefused` for two that differ."""
+    whole, fields = found.files.get("report", b""), _fields(found.files.get(detect.FIELDS, b""))
+    if whole and fields and not whole.startswith(fields):
+        raise EvidenceRefused(
+            "there are two pieces of evidence that differ (snp)", hint="give each of them alone"
+        )
+    return whole or fields
+
+
 def _fields(data: bytes) -> bytes:
     """A report that came as JSON of its fields; empty if it did not."""
     try:
-        value = parse_json(data, limit=limits.CASE_FILE_BYTES)
+        value = parse_foreign(data, limit=limits.CASE_FILE_BYTES)
         report = value.get("attestation_report") if isinstance(value, dict) else None
         return snp_json.rebuild(report) if isinstance(report, dict) else b""
     except InputError:
@@ -245,40 +254,4 @@ def table(data: bytes) -> list[bytes] | None:
     return None
 
 
-def plain(text: bytes) -> bytes | None:
-    """What `text` is the hex or base64 of; None if it is neither."""
-    dense = b"".join(text.split()).removeprefix(b"0x")
-    if not dense:
-        return None
-    try:
-        return binascii.unhexlify(dense)
-    except ValueError:
-        pass
-    if re.fullmatch(rb"[A-Za-z0-9+/_-]+={0,2}", dense) is None:
-        return None
-    dense = dense.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
-    try:
-        return base64.b64decode(dense + b"=" * (-len(dense) % 4), validate=True)
-    except ValueError:
-        return None
-
-
-def leaves(value: Any) -> Iterator[bytes]:
-    """Strings and arrays of bytes in a JSON value that are long enough to be evidence."""
-    stack, count = [value], 0
-    while stack and count < limits.DETECT_LEAVES:
-        item = stack.pop()
-        if isinstance(item, str) and len(item) >= limits.DETECT_CHARS:
-            count += 1
-            yield item.encode("utf-8", "replace")
-        elif isinstance(item, list):
-            if len(item) >= limits.DETECT_CHARS and all(type(n) is int and 0 <= n < 256 for n in item):
-                count += 1
-                yield bytes(item)
-            else:
-                stack.extend(reversed(item))
-        elif isinstance(item, dict):
-            stack.extend(reversed(item.values()))
-
-
-__all__ = ["Case", "Endorsements", "leaves", "open_case", "plain", "table"]
+__all__ = ["EXPECTED", "Case", "Endorsements", "open_case", "table"]

@@ -21,7 +21,7 @@ from mesatee.protocol import limits
 REPORT = (2).to_bytes(4, "little") + bytes(0x30) + (1).to_bytes(4, "little") + bytes(1_184 - 0x38)
 KEYS = {
     "id", "verdict", "signature", "chain", "tcb", "replay", "binding", "level", "reasons",
-    "tcb_status", "revocation", "measurement", "simulated", "claims",
+    "tcb_status", "revocation", "measurement", "simulated", "claims", "expires",
 }  # fmt: skip
 
 

@@ -42,6 +42,8 @@ class ChainResult:
     reasons: tuple[str, ...] = ()
     path: tuple[X509, ...] = ()
     """Leaf first, pinned certificate last; empty when none was reached."""
+    expires: int | None = None
+    """When the first of the certificates, and of the lists that count, is over, Unix seconds; None without a path."""
 
 
 @lru_cache(maxsize=limits.CERTIFICATES_CACHED)
@@ -117,12 +119,14 @@ def verify_chain(
     path, objections = best
     root = hashlib.sha256(path[-1].der).hexdigest()
     # Step 3: revocation (RFC 5280, section 6.3), for whoever wants to know even of a chain that is refused.
-    revocation, notes = _revocation(path, at, crls, KNOWN | set(known))
+    revocation, notes, ends = _revocation(path, at, crls, KNOWN | set(known))
+    # Both are good for the whole of their last second.
+    expires = min(*ends, *(certificate.not_after for certificate in path)) + 1
     chain = Answer.REFUSED if objections else Answer.AFFIRMED
     if at is None:
         chain = chain if objections else Answer.NOT_ESTABLISHED
         notes = ["no time was given, so the validity of the certificates was not checked", *notes]
-    return ChainResult(chain, revocation, root, (*objections, *reasons, *notes), tuple(path))
+    return ChainResult(chain, revocation, root, (*objections, *reasons, *notes), tuple(path), expires)
 
 
 def _refused(*reasons: str) -> ChainResult:
@@ -246,11 +250,13 @@ def _objections(path: list[X509], at: int | None, known: frozenset[str] | set[st
 
 def _revocation(
     path: list[X509], at: int | None, crls: Sequence[bytes], known: frozenset[str] | set[str]
-) -> tuple[Answer, list[str]]:
-    """One answer for all certificates below the pinned one; a revoked serial number outweighs all else."""
+) -> tuple[Answer, list[str], list[int]]:
+    """One answer for all certificates below the pinned one; a revoked serial number outweighs all else. Also when the
+    lists end that count, for each certificate the one that ends last.
+    """
     notes: list[str] = []
     if len(crls) > limits.CRLS:
-        return Answer.REFUSED, [f"more than {limits.CRLS} revocation lists"]
+        return Answer.REFUSED, [f"more than {limits.CRLS} revocation lists"], []
     lists: list[X509Crl] = []
     for index, crl in enumerate(crls):
         try:
@@ -258,24 +264,26 @@ def _revocation(
         except InputError as error:
             notes.append(f"revocation list {index + 1} is passed over: {error.message}")
     answers: list[Answer] = []
+    ends: list[int] = []
     for certificate, issuer in pairwise(path):
-        answer, note = _revoked(certificate, issuer, at, lists, known)
+        answer, note, end = _revoked(certificate, issuer, at, lists, known)
         answers.append(answer)
         notes += note
+        ends += end
     if Answer.REFUSED in answers:
-        return Answer.REFUSED, notes
+        return Answer.REFUSED, notes, ends
     if not answers or Answer.NOT_ESTABLISHED in answers:
-        return Answer.NOT_ESTABLISHED, notes
-    return Answer.AFFIRMED, notes
+        return Answer.NOT_ESTABLISHED, notes, ends
+    return Answer.AFFIRMED, notes, ends
 
 
 def _revoked(
     certificate: X509, issuer: X509, at: int | None, lists: list[X509Crl], known: frozenset[str] | set[str]
-) -> tuple[Answer, list[str]]:
+) -> tuple[Answer, list[str], list[int]]:
     name = _name(certificate)
     matching = [crl for crl in lists if crl.issuer_der == certificate.issuer_der]
     if not matching:
-        return Answer.NOT_ESTABLISHED, [f"there is no revocation list for {name}"]
+        return Answer.NOT_ESTABLISHED, [f"there is no revocation list for {name}"], []
     notes: list[str] = []
     signed: list[X509Crl] = []
     for crl in matching:
@@ -285,14 +293,15 @@ def _revoked(
         except MesateeError as error:
             notes.append(f"the revocation list of {_name(issuer)} is not signed by it: {error.message}")
     if not signed:
-        return Answer.REFUSED, notes
+        return Answer.REFUSED, notes, []
     # A number that was ever revoked stays revoked: old and future lists speak against, though never for.
     if any(crl.revokes(certificate.serial) for crl in signed):
-        return Answer.REFUSED, [f"{name} is revoked"]
-    notes = [note for crl in signed if (note := _unusable(crl, issuer, at, known))]
-    if len(notes) < len(signed):
-        return Answer.AFFIRMED, []
-    return Answer.NOT_ESTABLISHED, notes
+        return Answer.REFUSED, [f"{name} is revoked"], []
+    whys = [_unusable(crl, issuer, at, known) for crl in signed]
+    ends = [crl.next_update for crl, why in zip(signed, whys, strict=True) if not why and crl.next_update]
+    if ends:
+        return Answer.AFFIRMED, [], [max(ends)]
+    return Answer.NOT_ESTABLISHED, [why for why in whys if why], []
 
 
 def _unusable(crl: X509Crl, issuer: X509, at: int | None, known: frozenset[str] | set[str]) -> str | None:

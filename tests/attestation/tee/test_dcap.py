@@ -30,7 +30,7 @@ from tests.support.intel import (
 
 from mesatee.attestation.appraisal import Answer, Status
 from mesatee.attestation.corpus import CorpusPolicy
-from mesatee.attestation.tee import dcap, dcap_collateral, dcap_quote, sgx, tdx
+from mesatee.attestation.tee import dcap, dcap_collateral, dcap_quote, dcap_verify, sgx, tdx
 from mesatee.attestation.verdict import Verdict
 from mesatee.errors import Malformed, MesateeError, TooLarge, UnsupportedVersion
 from mesatee.protocol import limits
@@ -140,6 +140,54 @@ def test_the_chain_in_a_quote_may_be_der_in_any_order() -> None:
     assert verdict(machine, machine.quote(certification=(4, machine.pck.pem))).tier is Status.AFFIRMING
     for data in (b"", b"\0", b"0", ders[2][:-1], b"0\x82\xff\xff", b"-----BEGIN CERTIFICATE-----"):
         assert verdict(machine, machine.quote(certification=(5, data))).tier is not Status.AFFIRMING
+
+
+def test_the_pinned_root_is_intels() -> None:
+    assert hashlib.sha256(dcap_verify.INTEL_SGX_ROOT_DER).digest() == dcap_verify.INTEL_SGX_ROOT
+
+
+def test_chains_may_come_without_their_root(machine: Machine) -> None:
+    """It is pinned; a chain needs no copy of it."""
+    signer, ca = VENDOR.signer.pem.decode(), VENDOR.ca.pem.decode()
+    bare = machine.collateral(
+        tcb_info_issuer_chain=signer, qe_identity_issuer_chain=signer, pck_crl_issuer_chain=ca
+    )
+    quote = machine.quote(certification=(5, machine.pck.pem + VENDOR.ca.pem))
+    files = {"collateral": json.dumps(bare).encode()}
+    module: Any = sgx if machine.tee == "sgx" else tdx
+    der_root = VENDOR.root.certificate.public_bytes(serialization.Encoding.DER)
+    assert module.appraise(quote, files, NOW, POLICY, anchors=(der_root,)).tier is Status.AFFIRMING
+    # A digest alone cannot stand in for it.
+    assert module.appraise(quote, files, NOW, POLICY, anchors=VENDOR.anchors).tier is not Status.AFFIRMING
+
+
+@pytest.mark.parametrize(
+    "wrap", [str, lambda text: "\ufeff" + text, lambda text: json.dumps([json.loads(text), 2**64 - 1])]
+)
+def test_a_quote_and_its_collateral_in_one_text_are_as_good_as_apart(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, wrap: Any
+) -> None:
+    monkeypatch.setattr(dcap_verify, "ANCHORS", VENDOR.anchors)
+    module: Any = sgx if machine.tee == "sgx" else tdx
+    text = wrap(json.dumps({"quote": machine.quote().hex(), "collateral": machine.collateral()}))
+    assert module.check({"evidence": text.encode()}, NOW, POLICY).tier is Status.AFFIRMING
+
+
+def test_a_verdict_ends_with_the_first_thing_that_it_relied_on(machine: Machine) -> None:
+    """Of all pieces in turn one ends first."""
+    end = NOW + 7 * DAY
+    crls = {"pck_crl": VENDOR.ca, "root_ca_crl": VENDOR.root}
+    for changes in (
+        {"info": machine.tcb_info(nextUpdate=stamp(end))},
+        {"identity": machine.identity(nextUpdate=stamp(end))},
+        *({name: revocations(issuer, end=end).hex()} for name, issuer in crls.items()),
+    ):
+        assert verdict(machine, collateral=machine.collateral(**changes)).expires == end + 1
+    # Of two lists the one that ends last, of two statements the one that counts.
+    more = revocations(VENDOR.ca, end=end).hex()
+    assert verdict(machine, collateral=machine.collateral(more=more)).expires == NOW + 20 * DAY + 1
+    # Certificates end too.
+    assert verdict(machine, collateral={}).expires == NOW + 900 * DAY + 1
 
 
 def test_a_policy_may_ask_for_revocation_lists() -> None:
@@ -343,6 +391,10 @@ def test_a_tdx_module_that_nobody_named_is_refused() -> None:
         lambda quote: json.dumps({"a": {"b": base64.b64encode(quote).decode()}}).encode(),
         lambda quote: struct.pack("<IIQ", 1, 2, len(quote)) + quote,
         lambda quote: b"# a comment\n" + quote,
+        lambda quote: quote.ljust(64 * limits.KIB, b"\0"),
+        lambda quote: json.dumps(quote.hex()).encode(),
+        lambda quote: b"\xef\xbb\xbf" + quote.hex().encode(),
+        lambda quote: b"\xef\xbb\xbf" + json.dumps({"quote": quote.hex(), "n": 2**64 - 1}).encode(),
     ],
 )
 def test_quotes_are_found_in_their_wrappings(wrap: Any) -> None:
@@ -385,12 +437,16 @@ def test_kinds_that_are_not_verified_here_get_no_tier() -> None:
         (b"report data".ljust(64, b"\0"), YES),
         (b"report", NO),
         (b"another nonce", NO),
-        (b"", UNKNOWN),
+        (b"", NO),
+        (b" \n", NO),
+        (b"n" * (limits.CLAIMS_BYTES + 1), NO),
+        (b"\xef\xbb\xbf" + b"report data".hex().encode(), YES),
     ],
 )
 def test_a_nonce_must_be_in_the_report_data(nonce: bytes, answer: Answer) -> None:
     found = sgx.check({"quote": Machine().quote(), "nonce": nonce}, NOW, POLICY)
     assert found.binding is answer
+    assert answer is YES or any("nonce" in reason for reason in found.reasons)
     assert (found.tier is Status.CONTRAINDICATED) or answer is not NO
 
 
@@ -440,6 +496,8 @@ def test_any_bytes_are_collateral_or_not(data: bytes) -> None:
 
 def test_a_quote_has_a_size_limit() -> None:
     quote = SEEDS["sgx"]
-    assert dcap_quote.parse(quote.ljust(limits.EVIDENCE_BYTES, b"\0")).length == len(quote)
+    assert dcap_quote.parse(quote.ljust(limits.EVIDENCE_BYTES, b"\1")).length == len(quote)
     with pytest.raises(TooLarge):
-        dcap_quote.parse(quote.ljust(limits.EVIDENCE_BYTES + 1, b"\0"))
+        dcap_quote.parse(quote.ljust(limits.EVIDENCE_BYTES + 1, b"\1"))
+    # Buffers are of any size, and zeros behind the quote say nothing.
+    assert dcap_quote.parse(quote.ljust(limits.EVIDENCE_BYTES + 1, b"\0")).length == len(quote)

@@ -276,6 +276,25 @@ def test_a_second_quote_does_not_keep_endorsements_away(intel_pki):
     assert (found.signature, found.tcb_status) == (Answer.AFFIRMED, "OutOfDate")
 
 
+def test_an_appraisal_does_not_outlive_its_collateral(intel_pki):
+    """Nor does the memory of it: asked again later, the list that is over counts no more."""
+    machine, end = intel_pki, intel.NOW + 100
+    claims = ev.Claims.of_key(SPKI, "worker").encode()
+    quote = machine.quote(machine.report(data=ev.report_data(claims)))
+    shown = ev.encode(ev.TAG_PLATFORM, Bundle("sgx", {"quote": quote}).encode(), claims)
+    trust = RoleTrust(tees=("sgx",), minimum_level=4, measurements=("11" * 32,), allow_smt=True)
+    asked = TrustPolicy(worker=trust, gateway=GatewayTrust())
+    kept = collected(machine, pck_crl=intel.revocations(machine.vendor.ca, end=end).hex())
+    cache = AppraisalCache()
+    assert cache.appraise(shown, SPKI, asked, intel.NOW, "worker", kept).expires == end + 1
+    assert cache.appraise(shown, SPKI, asked, end, "worker", kept).at == intel.NOW
+    with pytest.raises(LevelTooLow):
+        cache.appraise(shown, SPKI, asked, end + 1, "worker", kept)
+    # Where the collateral lasts, the policy's own limit counts.
+    lasting = cache.appraise(shown, SPKI, asked, intel.NOW, "worker", collected(machine))
+    assert lasting.expires == intel.NOW + trust.max_age_seconds
+
+
 def test_a_full_bundle_leaves_room_for_what_was_collected(intel_pki):
     junk = {f"junk.{n}": b"junk" for n in range(limits.BUNDLE_FILES - 1)}
     assert judged(intel_pki, collected(intel_pki), **junk).tier is Status.AFFIRMING

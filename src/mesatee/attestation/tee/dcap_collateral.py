@@ -14,7 +14,6 @@ b'{"version": 3}'
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
 import re
@@ -25,9 +24,11 @@ from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from mesatee import _core
+from mesatee.attestation import foreign
 from mesatee.attestation.chains import read_certificate, read_crl
 from mesatee.errors import InputError, Malformed, TooLarge
 from mesatee.protocol import limits
+from mesatee.protocol.jsonstrict import BOM, parse_foreign
 
 _DUMP: Final = struct.Struct("<II14Q")
 _DUMP_VERSIONS: Final = (1, 3, 4)
@@ -56,7 +57,6 @@ _STATEMENTS: Final = "statements of one kind"
 _TCB_INFO: Final = frozenset({"tcbinfo"})
 _IDENTITY: Final = frozenset({"enclaveidentity", "qeidentity"})
 _SIGNER_LABEL: Final = re.compile(r"tcb|ident")
-_CRL_PEM: Final = re.compile(rb"-----BEGIN X509 CRL-----([A-Za-z0-9+/=\s]*)-----END X509 CRL-----")
 _COMMENTS: Final = re.compile(rb"(?:#[^\n]*+(?:\n|\Z))++")
 _PERCENT: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
@@ -161,7 +161,7 @@ def _add(found: Collateral, label: str, data: bytes, depth: int) -> None:
         found.note(f"{_short(label)} is too large for collateral")
         return
     data = strip_comments(data)
-    text = data.removeprefix(b"\xef\xbb\xbf").strip(b"\0 \r\n\t")
+    text = data.removeprefix(BOM).strip(b"\0 \r\n\t")
     if text[:1] in (b"{", b"["):
         _add_json(found, label, text, depth)
     elif b"-----BEGIN" in text:
@@ -173,26 +173,8 @@ def _add(found: Collateral, label: str, data: bytes, depth: int) -> None:
             _add(found, name, blob, depth - 1)
     elif data[:2] in (b"\x30\x81", b"\x30\x82", b"\x30\x83"):
         _add_der(found, label, data)
-    elif (inner := unwrap(text)) is not None:
+    elif (inner := foreign.plain(text)) is not None:
         _add(found, label, inner, depth - 1)
-
-
-def unwrap(text: bytes) -> bytes | None:
-    """What `text` is the hex or base64 of; None if it is neither."""
-    dense = b"".join(text.split())
-    if not dense:
-        return None
-    try:
-        return binascii.unhexlify(dense.removeprefix(b"0x"))
-    except ValueError:
-        pass
-    if re.fullmatch(rb"[A-Za-z0-9+/_-]+={0,2}", dense) is None:
-        return None
-    dense = dense.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
-    try:
-        return base64.b64decode(dense + b"=" * (-len(dense) % 4), validate=True)
-    except ValueError:
-        return None
 
 
 def strip_comments(data: bytes) -> bytes:
@@ -215,11 +197,8 @@ def _add_pem(found: Collateral, label: str, text: bytes) -> None:
         text = _PERCENT.sub(lambda found: binascii.unhexlify(found[1]), text)
     # Texts that were quoted once too often.
     text = text.replace(b"\\n", b"\n")
-    for block in _CRL_PEM.findall(text):
-        try:
-            _add_der(found, label, binascii.a2b_base64(block))
-        except binascii.Error:
-            found.note(f"a revocation list in {_short(label)} is not base64")
+    for der in foreign.pem_crls(text):
+        _add_value(found, label, der)
     try:
         certificates = _core.pem_certificates(text)
     except InputError as error:
@@ -231,11 +210,18 @@ def _add_pem(found: Collateral, label: str, text: bytes) -> None:
 
 
 def _add_der(found: Collateral, label: str, data: bytes) -> None:
-    count = data[1] & 0x7F
-    size = 2 + count + int.from_bytes(data[2 : 2 + count])
-    # Open Enclave ends even DER with a NUL.
-    if size < len(data) and not any(data[size:]):
-        data = data[:size]
+    """Certificates and lists in DER, one after the other; Open Enclave ends even DER with a NUL."""
+    for _ in range(limits.CHAIN_CERTIFICATES):
+        count = data[1] & 0x7F if len(data) > 1 else 0
+        size = 2 + count + int.from_bytes(data[2 : 2 + count])
+        _add_value(found, label, data[:size])
+        data = data[size:]
+        if not data.strip(b"\0\r\n"):
+            return
+    found.note(f"more than {limits.CHAIN_CERTIFICATES} values of DER in {_short(label)}")
+
+
+def _add_value(found: Collateral, label: str, data: bytes) -> None:
     try:
         read_crl(data)
     except InputError:
@@ -304,7 +290,7 @@ def _open_enclave(data: bytes) -> list[tuple[str, bytes]] | None:
 def _add_json(found: Collateral, label: str, data: bytes, depth: int) -> None:
     try:
         # The strict parser bounds depth and size and refuses keys that stand twice; only then is the text cut.
-        _core.parse_json(data, limits.COLLATERAL_BYTES, limits.JSON_DEPTH)
+        parse_foreign(data, limit=limits.COLLATERAL_BYTES)
         text = data.decode()
     except (InputError, ValueError):
         found.note(f"{_short(label)} is not JSON")
@@ -367,7 +353,7 @@ def _add_signed(into: list[Signed], raw: str, signature: str) -> None:
 def _signature(value: Any) -> bytes:
     """64 bytes from hex, base64 or an array; anything else becomes a signature that does not verify."""
     if isinstance(value, str):
-        return unwrap(value.encode("utf-8", "replace")) or b""
+        return foreign.plain(value.encode("utf-8", "replace")) or b""
     if isinstance(value, list) and all(isinstance(n, int) and 0 <= n < 256 for n in value):
         return bytes(value)
     return b""
@@ -417,4 +403,4 @@ def _next(text: str, position: int) -> int:
     return _skip(text, position + 1) if text[position] == "," else position
 
 
-__all__ = ["Collateral", "Signed", "forget", "gather", "strip_comments", "unwrap"]
+__all__ = ["Collateral", "Signed", "forget", "gather", "strip_comments"]

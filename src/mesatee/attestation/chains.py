@@ -197,7 +197,9 @@ class _Search:
 
 def _unanchored(search: _Search, pool: list[X509], reasons: list[str]) -> ChainResult:
     """No path reaches a pinned certificate: forged, foreign, or only incomplete?"""
-    signed = {subject for (subject, _), why in search.links.items() if why is None}
+    roots = {last.der for last in search.dead_ends if last.subject_der == last.issuer_der}
+    # A root is said to be one below, and not to lack the signature of a pinned one of the same name.
+    signed = roots | {subject for (subject, _), why in search.links.items() if why is None}
     broken = [why for (subject, _), why in search.links.items() if why and subject not in signed]
     if broken:
         return _refused(*broken, *reasons)

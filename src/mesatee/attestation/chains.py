@@ -94,6 +94,7 @@ def verify_chain(
         return _refused(f"more than {limits.CHAIN_CERTIFICATES} certificates")
     reasons: list[str] = []
     pool: dict[bytes, X509] = {}
+    looked_at = KNOWN | set(known)
     pins, roots = _anchors(anchors, reasons)
     for index, certificate in enumerate([*certificates, *roots]):
         try:
@@ -109,7 +110,7 @@ def verify_chain(
     search = _Search(candidates, pins)
     best: tuple[list[X509], list[str]] | None = None
     for path in search.paths([candidates[0]]):
-        objections = list(_objections(path, at, KNOWN | set(known)))
+        objections = list(_objections(path, at, looked_at))
         if best is None or not objections:
             best = path, objections
         if not objections:
@@ -119,7 +120,7 @@ def verify_chain(
     path, objections = best
     root = hashlib.sha256(path[-1].der).hexdigest()
     # Step 3: revocation (RFC 5280, section 6.3), for whoever wants to know even of a chain that is refused.
-    revocation, notes, ends = _revocation(path, at, crls, KNOWN | set(known))
+    revocation, notes, ends = _revocation(path, at, crls, looked_at)
     # Both are good for the whole of their last second.
     expires = min(*ends, *(certificate.not_after for certificate in path)) + 1
     chain = Answer.REFUSED if objections else Answer.AFFIRMED
@@ -134,14 +135,14 @@ def _refused(*reasons: str) -> ChainResult:
 
 
 def _anchors(anchors: Iterable[bytes], reasons: list[str]) -> tuple[set[bytes], list[bytes]]:
-    """Digests of the pinned certificates, and those certificates that came with their bytes."""
+    """Digests and bytes of the pinned certificates, and those certificates that came with their bytes."""
     pins: set[bytes] = set()
     roots: list[bytes] = []
     for anchor in anchors:
         if len(anchor) == hashlib.sha256().digest_size:
             pins.add(anchor)
         elif len(roots) < limits.CHAIN_CERTIFICATES:
-            pins.add(hashlib.sha256(anchor).digest())
+            pins.add(anchor)
             roots.append(anchor)
         else:
             reasons.append(f"anchors after the first {limits.CHAIN_CERTIFICATES} are not looked at")
@@ -165,7 +166,8 @@ class _Search:
         """All paths to a pinned certificate, depth first."""
         last = path[-1]
         self.tried.add(last.der)
-        if hashlib.sha256(last.der).digest() in self.pins:
+        # A digest is shorter than any certificate, so that the two are never confused.
+        if last.der in self.pins or hashlib.sha256(last.der).digest() in self.pins:
             yield path
             return
         self.steps += 1
@@ -223,7 +225,7 @@ def _unanchored(search: _Search, pool: list[X509], reasons: list[str]) -> ChainR
     return ChainResult(Answer.NOT_ESTABLISHED, Answer.NOT_ESTABLISHED, None, (missing, *reasons))
 
 
-def _objections(path: list[X509], at: int | None, known: frozenset[str] | set[str]) -> Iterator[str]:
+def _objections(path: list[X509], at: int | None, known: frozenset[str]) -> Iterator[str]:
     """What speaks against a path whose signatures hold (RFC 5280, sections 6.1.3 and 6.1.4)."""
     below = 0
     for index, certificate in enumerate(path):
@@ -251,7 +253,7 @@ def _objections(path: list[X509], at: int | None, known: frozenset[str] | set[st
 
 
 def _revocation(
-    path: list[X509], at: int | None, crls: Sequence[bytes], known: frozenset[str] | set[str]
+    path: list[X509], at: int | None, crls: Sequence[bytes], known: frozenset[str]
 ) -> tuple[Answer, list[str], list[int]]:
     """One answer for all certificates below the pinned one; a revoked serial number outweighs all else. Also when the
     lists end that count, for each certificate the one that ends last.
@@ -280,7 +282,7 @@ def _revocation(
 
 
 def _revoked(
-    certificate: X509, issuer: X509, at: int | None, lists: list[X509Crl], known: frozenset[str] | set[str]
+    certificate: X509, issuer: X509, at: int | None, lists: list[X509Crl], known: frozenset[str]
 ) -> tuple[Answer, list[str], list[int]]:
     name = _name(certificate)
     matching = [crl for crl in lists if crl.issuer_der == certificate.issuer_der]
@@ -306,7 +308,7 @@ def _revoked(
     return Answer.NOT_ESTABLISHED, [why for why in whys if why], []
 
 
-def _unusable(crl: X509Crl, issuer: X509, at: int | None, known: frozenset[str] | set[str]) -> str | None:
+def _unusable(crl: X509Crl, issuer: X509, at: int | None, known: frozenset[str]) -> str | None:
     """Why a list that its issuer signed does not count at `at` (RFC 5280, section 6.3.3)."""
     what = f"the revocation list of {_name(issuer)}"
     if issuer.key_usage is not None and not issuer.key_usage & CRL_SIGN:

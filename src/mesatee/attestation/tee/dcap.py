@@ -60,7 +60,8 @@ def open_case(files: Mapping[str, bytes]) -> Case:
                 continue
             used.add(role)
             quotes.append(found)
-            if (text := foreign.json_in(files[role])) is not None:
+            # What is not itself the quote is something around it.
+            if found is not files[role] and (text := foreign.json_in(files[role])) is not None:
                 texts.append(text)
         if quotes:
             break

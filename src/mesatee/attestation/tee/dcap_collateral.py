@@ -59,6 +59,7 @@ _IDENTITY: Final = frozenset({"enclaveidentity", "qeidentity"})
 _SIGNER_LABEL: Final = re.compile(r"tcb|ident")
 _COMMENTS: Final = re.compile(rb"(?:#[^\n]*+(?:\n|\Z))++")
 _PERCENT: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
+_PUNCTUATION: Final = re.compile(r"[^a-z0-9]+")
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _DECODER: Final = json.JSONDecoder()
 
@@ -151,6 +152,7 @@ def _taken_apart(role: str, data: bytes) -> Collateral:
 def forget() -> None:
     """Take all files apart anew from now on."""
     _taken_apart.cache_clear()
+    _pem_certificates.cache_clear()
 
 
 def _add(found: Collateral, label: str, data: bytes, depth: int) -> None:
@@ -200,13 +202,19 @@ def _add_pem(found: Collateral, label: str, text: bytes) -> None:
     for der in foreign.pem_crls(text):
         _add_value(found, label, der)
     try:
-        certificates = _core.pem_certificates(text)
+        certificates = _pem_certificates(text)
     except InputError as error:
         found.note(f"the certificates in {_short(label)}: {error.message}")
         found.signer_chain |= bool(_SIGNER_LABEL.search(label.lower()))
         return
     for der in certificates:
         _add_certificate(found, label, der)
+
+
+@lru_cache(maxsize=limits.COLLATERAL_CACHED)
+def _pem_certificates(text: bytes) -> list[bytes]:
+    """Once for the same text: the two statements of a bundle have the same signer."""
+    return _core.pem_certificates(text)
 
 
 def _add_der(found: Collateral, label: str, data: bytes) -> None:
@@ -290,12 +298,12 @@ def _open_enclave(data: bytes) -> list[tuple[str, bytes]] | None:
 def _add_json(found: Collateral, label: str, data: bytes, depth: int) -> None:
     try:
         # The strict parser bounds depth and size and refuses keys that stand twice; only then is the text cut.
-        parse_foreign(data, limit=limits.COLLATERAL_BYTES)
+        value = parse_foreign(data, limit=limits.COLLATERAL_BYTES)
         text = data.decode()
     except (InputError, ValueError):
         found.note(f"{_short(label)} is not JSON")
         return
-    _walk(found, label, text, depth, limits.COLLATERAL_DEPTH)
+    _walk(found, label, value, text, depth, limits.COLLATERAL_DEPTH)
 
 
 def _add_string(found: Collateral, label: str, data: bytes, depth: int) -> None:
@@ -307,38 +315,46 @@ def _add_string(found: Collateral, label: str, data: bytes, depth: int) -> None:
         _add(found, label, value.encode("utf-8", "replace"), depth - 1)
 
 
-def _walk(found: Collateral, label: str, text: str, depth: int, levels: int) -> None:
-    """Look through the JSON value `text`, which was parsed strictly before, `levels` deep."""
+def _walk(found: Collateral, label: str, value: Any, text: str, depth: int, levels: int) -> None:
+    """Look through the JSON value `value`, whose `text` was parsed strictly before, `levels` deep."""
     if levels == 0:
         found.note(f"{_short(label)} nests too deeply to be searched")
-    elif text.startswith("["):
-        numbers = json.loads(text)
-        if numbers and all(isinstance(n, int) and 0 <= n < 256 for n in numbers):
-            _add(found, label, bytes(numbers), depth - 1)
+    elif isinstance(value, str):
+        if len(value) >= limits.DETECT_CHARS:
+            _add(found, label, value.encode("utf-8", "replace"), depth - 1)
+    elif isinstance(value, list):
+        if (data := foreign.byte_array(value)) is not None:
+            _add(found, label, data, depth - 1)
             return
-        for item in _items(text)[: limits.DETECT_LEAVES]:
-            _walk(found, label, item, depth, levels - 1)
-    elif text.startswith('"'):
-        _add(found, label, json.loads(text).encode("utf-8", "replace"), depth - 1)
-    elif text.startswith("{"):
-        members = {_plain(name): (name, raw) for name, raw in _members(text)}
-        for name, (key, raw) in members.items():
+        for item, raw in zip(value[: limits.DETECT_LEAVES], _items(text), strict=False):
+            _walk(found, label, item, raw, depth, levels - 1)
+    elif isinstance(value, dict) and any(map(_is_worth_a_look, value.values())):
+        # Texts are cut out only where a statement could stand in one: most bundles are objects of strings.
+        nested = any(isinstance(item, dict | list) for item in value.values())
+        raws = _members(text) if nested else {}
+        members = {_plain(key): (key, item) for key, item in value.items()}
+        for name, (key, item) in members.items():
+            raw = raws.get(key, "")
             # Bundles name what they lack, too.
-            if raw in ('""', "null"):
+            if item == "" or item is None:
                 continue
             into = found.tcb_infos if name in _TCB_INFO else found.identities if name in _IDENTITY else None
             signature = members.get(f"{name}signature", members.get("signature"))
             if into is not None and signature is not None:
-                _add_signed(into, raw, signature[1])
+                _add_signed(into, item if isinstance(item, str) else raw, signature[1])
             elif not name.endswith("signature"):
-                _walk(found, key, raw, depth, levels - 1)
+                _walk(found, key, item, raw, depth, levels - 1)
         if "tcblevels" in members:
             found.note(f"{_short(label)} has TCB levels, and no signature")
 
 
-def _add_signed(into: list[Signed], raw: str, signature: str) -> None:
-    body = json.loads(raw) if raw.startswith('"') else raw
-    item = Signed(body.encode("utf-8", "replace"), _signature(json.loads(signature)))
+def _is_worth_a_look(value: Any) -> bool:
+    """Short strings hold no certificate, list or statement, and event logs have thousands of them."""
+    return isinstance(value, dict | list) or (isinstance(value, str) and len(value) >= limits.DETECT_CHARS)
+
+
+def _add_signed(into: list[Signed], body: str, signature: Any) -> None:
+    item = Signed(body.encode("utf-8", "replace"), _signature(signature))
     _put(into, item, limits.COLLATERAL_STATEMENTS, _STATEMENTS)
     # Tools that print JSON prettily put spaces into it, which Intel's statements have none of.
     if "\n" not in body and '": ' not in body:
@@ -354,25 +370,23 @@ def _signature(value: Any) -> bytes:
     """64 bytes from hex, base64 or an array; anything else becomes a signature that does not verify."""
     if isinstance(value, str):
         return foreign.plain(value.encode("utf-8", "replace")) or b""
-    if isinstance(value, list) and all(isinstance(n, int) and 0 <= n < 256 for n in value):
-        return bytes(value)
-    return b""
+    return foreign.byte_array(value) or b"" if isinstance(value, list) else b""
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    return _PUNCTUATION.sub("", name.lower())
 
 
-def _members(text: str) -> list[tuple[str, str]]:
+def _members(text: str) -> dict[str, str]:
     """Names and texts of an object's members."""
-    found: list[tuple[str, str]] = []
+    found: dict[str, str] = {}
     position = _skip(text, 1)
     try:
         while text[position] != "}":
             key, position = _DECODER.raw_decode(text, position)
             start = _skip(text, _skip(text, position) + 1)  # past the colon
             _, end = _DECODER.raw_decode(text, start)
-            found.append((str(key), text[start:end]))
+            found[str(key)] = text[start:end]
             position = _next(text, end)
     except (ValueError, IndexError):
         raise Malformed("a JSON object cannot be taken apart") from None

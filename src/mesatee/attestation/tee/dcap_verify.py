@@ -297,18 +297,21 @@ class _Signers:
     collateral: Collateral
     at: int | None
     anchors: Sequence[bytes]
+    known: list[_core.X509] = field(default_factory=list)
     chains: dict[bytes, ChainResult] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.known += [c for c in self.collateral.certificates if _TCB_SIGNER in _parts(c.subject)]
 
     def check(self, item: Signed) -> _Signature:
         """Whether Intel signed `item`."""
-        signers = [c for c in self.collateral.certificates if _TCB_SIGNER in _parts(c.subject)]
-        if not signers:
+        if not self.known:
             if self.collateral.signer_chain:
                 return _NO, _UNKNOWN, ("the chain beside it has no TCB signing certificate",), None
             return _UNKNOWN, _UNKNOWN, ("the certificate of its signer is missing",), None
         best: _Signature | None = None
         # Intel renewed the certificate of this key: one that is valid at this time is enough.
-        for signer in signers:
+        for signer in self.known:
             # The same statement comes with every quote of a kind of machine; quotes themselves are never remembered.
             if _objection(signer.spki, item.signature, item.text, _core.verify_lasting_signature):
                 continue

@@ -48,6 +48,14 @@ def test_size_is_bounded():
         Bundle("snp", {"report": bytes(limits.EVIDENCE_BYTES)}).encode()
 
 
+def test_the_limit_holds_for_what_travels_and_not_for_what_a_relying_party_adds():
+    """A verifier may look at more pieces than a peer may send."""
+    full = Bundle("snp", {f"piece.{n}": b"" for n in range(limits.BUNDLE_FILES)})
+    assert Bundle.parse(full.encode()) == full
+    with pytest.raises(TooLarge, match="pieces"):
+        Bundle("snp", {**full.files, "vcek": b""}).encode()
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_raise_only_our_errors(data):
     with contextlib.suppress(InputError):

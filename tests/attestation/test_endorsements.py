@@ -8,6 +8,8 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support import intel
+from tests.support.intel import NOW
 
 from mesatee import _core
 from mesatee.attestation import reference
@@ -46,9 +48,36 @@ def test_round_trip(kept):
 @given(COLLECTIONS, st.lists(ITEMS, max_size=8))
 def test_merging_keeps_the_newest_of_each(kept, others):
     merged = {found.key: found for found in kept.merged(others).items}
+    # Bytes of which no issuer says how new they are.
     for found in (*kept.items, *others):
         assert merged[found.key].fetched >= found.fetched
     assert set(merged) == {found.key for found in (*kept.items, *others)}
+
+
+def statement(number=20, at=NOW, member="tcbInfo"):
+    value = {"tcbEvaluationDataNumber": number, "issueDate": intel.stamp(at)}
+    return json.dumps({member: value, "signature": "00"}).encode()
+
+
+def old_and_new():
+    ca = intel.VENDOR.ca
+    day = intel.DAY
+    yield intel.revocations(ca, start=NOW - day), intel.revocations(ca, start=NOW)
+    yield intel.revocations(ca, number=200), intel.revocations(ca, number=65_000)
+    yield statement(at=NOW - day), statement()
+    yield statement(), statement(number=21, at=NOW - day)
+    yield statement(member="enclaveIdentity"), statement(number=21, member="enclaveIdentity")
+    for new in (intel.revocations(ca), statement()):
+        yield b"\x30\x82junk", new
+        yield b"{}", new
+
+
+@pytest.mark.parametrize(("old", "new"), list(old_and_new()))
+def test_what_the_issuer_calls_older_replaces_nothing(old, new):
+    """A cache may serve today what the vendor replaced a week ago."""
+    for first, second in (((old, 20), (new, 10)), ((new, 10), (old, 20))):
+        kept = Endorsements((item(data=first[0], fetched=first[1]),))
+        assert kept.merged([item(data=second[0], fetched=second[1])]).items[0].data == new
 
 
 def test_what_is_of_the_machine_comes_before_what_is_of_all():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 
 import pytest
 from hypothesis import given, settings
@@ -24,7 +25,19 @@ from tests.support.vendors import (
 from mesatee import _core
 from mesatee.attestation import corpus, subjects
 from mesatee.attestation.subjects import AmdPlatform, IntelPlatform
+from mesatee.attestation.tee import azure, dcap, snp_files
 from mesatee.errors import Malformed
+
+
+def hcl_report(hardware: bytes, kind: int) -> bytes:
+    """Head, hardware report, and what follows up to the kind of hardware."""
+    return (
+        b"HCLA"
+        + bytes(28)
+        + hardware.ljust(azure.HARDWARE_BYTES, b"\0")
+        + struct.pack("<5I", 20, 1, kind, 1, 0)
+    )
+
 
 CHAIN = pem(pck(), certificate("Intel SGX PCK Processor CA", "Root"))
 
@@ -51,6 +64,30 @@ def test_the_order_of_the_chain_and_the_other_authority():
 def test_the_named_role_comes_first():
     files = {"a": quote_of(pem(pck("ffffffffffff"))), "quote": quote_of(CHAIN)}
     assert subjects.subject("sgx", files) == FMSPC
+
+
+@pytest.mark.parametrize(
+    "wrap", [bytes, lambda quote: quote.hex().encode(), lambda quote: json.dumps([quote.hex()])]
+)
+def test_a_second_quote_does_not_steer_the_subject(wrap):
+    """The verifier judges the piece that is called evidence, and never looks at the other."""
+    real, decoy = quote_of(CHAIN), quote_of(pem(pck("ffffffffffff")))
+    wrapped = wrap(real)
+    files = {"a": decoy, "evidence": wrapped if isinstance(wrapped, bytes) else wrapped.encode()}
+    assert dcap.open_case(files).quote[: len(real)] == real
+    assert subjects.subject("sgx", files) == FMSPC
+
+
+def test_a_second_report_does_not_steer_the_subject():
+    other = report(chip=bytes(64)[:-1] + b"\x01")
+    for files in ({"report": report(), "a": other}, {"report": report().hex().encode(), "a": other}):
+        assert snp_files.open_case(files).report == report()
+        assert subjects.subject("snp", files) == CHIP.hex()
+
+
+def test_a_pck_certificate_beside_the_quote_names_the_platform():
+    """Quotes of other certification types carry none; the verifier finds it in the same way."""
+    assert subjects.subject("sgx", {"quote": quote_of(bytes(404), kind=3), "x": pem(pck())}) == FMSPC
 
 
 def test_quotes_that_name_no_platform():
@@ -93,7 +130,7 @@ def test_reports():
     assert subjects.find("snp", {"report": report()}) == milan
     response = bytes(4) + (1_184).to_bytes(4, "little") + bytes(24) + report()
     assert subjects.find("snp", {"any": response}) == milan
-    hcl = b"HCLA" + bytes(28) + report()
+    hcl = hcl_report(report(), azure.SNP)
     assert subjects.find("azure-vtpm", {"hcl_report": hcl}) == milan
     assert corpus.subject("azure-vtpm", {"hcl_report": hcl}) == CHIP.hex()
     turin = subjects.find("snp", {"r": report(5, (0x1A, 2), TURIN_CHIP, TURIN_TCB)})
@@ -127,8 +164,15 @@ def test_a_providers_key_and_a_hidden_chip():
 
 
 def test_azure_machines_of_intel():
-    files = {"hcl_report": b"HCLA" + bytes(2_000), "td_quote": quote_of(CHAIN, 4, tdx=True)}
+    quote = quote_of(CHAIN, 4, tdx=True)
+    files = {"hcl_report": hcl_report(b"", azure.TDX), "td_quote": quote}
     assert subjects.subject("azure-vtpm", files) == FMSPC
+    # Of the two kinds of hardware the one counts that the report names, whatever stands in its place.
+    assert subjects.subject("azure-vtpm", {**files, "hcl_report": hcl_report(report(), azure.TDX)}) == FMSPC
+    assert (
+        subjects.subject("azure-vtpm", {**files, "hcl_report": hcl_report(report(), azure.SNP)}) == CHIP.hex()
+    )
+    assert subjects.subject("azure-vtpm", {**files, "hcl_report": hcl_report(report(), 9)}) == ""
 
 
 @pytest.mark.parametrize("tee", ["nitro", "cca", "tpm", "keystone", "unheard-of"])
@@ -139,7 +183,7 @@ def test_classes_without_a_name(tee: str):
 @settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(
-        [quote_of(CHAIN), quote_of(CHAIN, 5, tdx=True), report(), b"HCLA" + bytes(28) + report()]
+        [quote_of(CHAIN), quote_of(CHAIN, 5, tdx=True), report(), hcl_report(report(), azure.SNP)]
     ),
     st.integers(0, 6_000),
     st.binary(max_size=8),

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import intel
 from typer.testing import CliRunner
 
 from mesatee.attestation import corpus
 from mesatee.attestation.appraisal import Answer, Status
+from mesatee.attestation.tee import dcap_verify
 from mesatee.cli import attestation
 from mesatee.cli.main import app
 from mesatee.protocol import limits
@@ -19,7 +21,7 @@ from mesatee.protocol import limits
 REPORT = (2).to_bytes(4, "little") + bytes(0x30) + (1).to_bytes(4, "little") + bytes(1_184 - 0x38)
 KEYS = {
     "id", "verdict", "signature", "chain", "tcb", "replay", "binding", "level", "reasons",
-    "tcb_status", "revocation", "measurement", "simulated", "claims",
+    "tcb_status", "revocation", "measurement", "simulated", "claims", "expires",
 }  # fmt: skip
 
 
@@ -153,12 +155,41 @@ def test_verify_takes_collateral_by_name(tmp_path: Path, monkeypatch: pytest.Mon
     code, text = run("verify", evidence, "--at", "2025-01-01", "--collateral", folder, "--json")
     value = json.loads(text)
     assert (code, value["verdict"], value["tee"], value["at"]) == (0, "affirming", "snp", 1_735_689_600)
-    # What is judged is the evidence itself, whatever the folder calls a report.
-    given = {"vcek": b"vcek.der", "ask_ark": b"chain.pem", "report": REPORT}
+    # What is judged is the evidence itself, whatever the folder calls a report; but nothing of the folder is dropped.
+    given = {"vcek": b"vcek.der", "ask_ark": b"chain.pem", "report.2": b"report.bin", "report": REPORT}
     assert seen == [(given, 1_735_689_600, corpus.CorpusPolicy())]
     code, text = run("verify", evidence, "--at", "1")
     assert code == 0
     assert "affirming" in text
+
+
+def test_evidence_does_not_replace_what_the_folder_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The evidence is a JSON text that brings a revocation list of its own, under the name of the folder's."""
+    monkeypatch.setattr(dcap_verify, "ANCHORS", intel.VENDOR.anchors)
+    machine, folder = intel.Machine(), tmp_path / "collateral"
+    whole = {**machine.collateral(), "quote": machine.quote().hex()}
+    evidence = tmp_path / "evidence.json"
+    evidence.write_text(json.dumps(whole))
+    folder.mkdir()
+    (folder / "quote_report.json").write_text(json.dumps(machine.collateral()))
+    asked = ("verify", evidence, "--at", str(intel.NOW), "--collateral", folder, "--json")
+    assert json.loads(run(*asked)[1])["verdict"] == "affirming"
+    newer = machine.collateral(pck_crl=intel.revocations(machine.vendor.ca, machine.pck).hex())
+    (folder / "quote_report.json").write_text(json.dumps(newer))
+    code, text = run(*asked)
+    assert (code, json.loads(text)["revocation"]) == (1, "refused")
+
+
+def test_two_files_of_one_role_are_both_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen = affirm(monkeypatch)
+    evidence, folder = tmp_path / "r", tmp_path / "collateral"
+    evidence.write_bytes(REPORT)
+    folder.mkdir()
+    # The last name is itself a role that another file already has.
+    for name in ("a_vcek.der", "b_vcek.der", "vcek"):
+        (folder / name).write_bytes(name.encode())
+    run("verify", evidence, "--collateral", folder)
+    assert set(seen[0][0].values()) == {REPORT, b"a_vcek.der", b"b_vcek.der", b"vcek"}
 
 
 def test_verify_says_no_by_its_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

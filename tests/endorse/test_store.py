@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import intel
 
 from mesatee import _core
 from mesatee.attestation import reference
@@ -254,6 +255,30 @@ def test_a_collection_from_the_future_is_refused(tmp_path: Path):
         store.import_(Endorsements((item(fetched=NOW + skew + 1),)).encode(), NOW)
     assert store.load() == NOTHING
     store.import_(Endorsements((item(fetched=NOW + skew),)).encode(), NOW)
+
+
+def test_a_list_from_the_future_is_refused(tmp_path: Path):
+    late = intel.revocations(intel.VENDOR.ca, start=NOW + limits.CLOCK_SKEW_SECONDS + 1, end=NOW + 900_000)
+    with pytest.raises(Expired, match="issued in the future"):
+        Store(tmp_path).import_(Endorsements((item("crl", data=late),)).encode(), NOW)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_a_store_that_is_no_file_hangs_nobody(tmp_path: Path, make: Any):
+    """A pipe without a writer would keep its reader waiting for ever."""
+    make(tmp_path / FILE)
+    with pytest.raises(InputError, match="cannot read") as caught:
+        Store(tmp_path).load()
+    assert "move it away" in str(caught.value.hint)
+
+
+def test_a_store_has_a_size_limit(tmp_path: Path):
+    empty = NOTHING.encode()
+    (tmp_path / FILE).write_bytes(empty.ljust(limits.ENDORSEMENTS_BYTES))
+    assert Store(tmp_path).load() == NOTHING
+    (tmp_path / FILE).write_bytes(empty.ljust(limits.ENDORSEMENTS_BYTES + 1))
+    with pytest.raises(Corrupt):
+        Store(tmp_path).load()
 
 
 def test_what_is_over_is_dropped_and_told(tmp_path: Path):

@@ -2,7 +2,7 @@
 use crate::errors::raise;
 use mesatee_evidence::{self as evidence, Certificate, EvidenceError, Extension};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyFrozenSet};
+use pyo3::types::{PyBytes, PyDict, PyFrozenSet, PyString};
 
 fn refusal(py: Python<'_>, error: EvidenceError) -> PyErr {
     match error {
@@ -83,170 +83,154 @@ fn extensions<'py>(py: Python<'py>, list: &[Extension]) -> PyResult<Bound<'py, P
     Ok(out)
 }
 
+/// A certificate. What is asked for again and again is made once: bytes of Python remember their hash, too.
 #[pyclass(frozen, module = "mesatee._core")]
-struct X509(Certificate);
+struct X509 {
+    inner: Certificate,
+    #[pyo3(get)]
+    der: Py<PyBytes>,
+    #[pyo3(get)]
+    tbs: Py<PyBytes>,
+    #[pyo3(get)]
+    signature: Py<PyBytes>,
+    #[pyo3(get)]
+    signature_algorithm: Py<PyString>,
+    #[pyo3(get)]
+    spki: Py<PyBytes>,
+    #[pyo3(get)]
+    subject: Py<PyString>,
+    #[pyo3(get)]
+    issuer: Py<PyString>,
+    #[pyo3(get)]
+    subject_der: Py<PyBytes>,
+    #[pyo3(get)]
+    issuer_der: Py<PyBytes>,
+    #[pyo3(get)]
+    serial: Py<PyBytes>,
+}
 
 #[pymethods]
 impl X509 {
     #[staticmethod]
     #[pyo3(signature = (der, lenient = false))]
     fn parse(py: Python<'_>, der: &[u8], lenient: bool) -> PyResult<X509> {
-        Certificate::parse(der, lenient)
-            .map(X509)
-            .map_err(|error| refusal(py, error))
-    }
-
-    #[getter]
-    fn der<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.0.der)
-    }
-
-    #[getter]
-    fn tbs<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.0.tbs)
-    }
-
-    #[getter]
-    fn signature<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.0.signature)
-    }
-
-    #[getter]
-    fn signature_algorithm(&self) -> &str {
-        &self.0.signature_algorithm
-    }
-
-    #[getter]
-    fn spki<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.0.spki)
-    }
-
-    #[getter]
-    fn subject(&self) -> &str {
-        &self.0.subject
-    }
-
-    #[getter]
-    fn issuer(&self) -> &str {
-        &self.0.issuer
-    }
-
-    #[getter]
-    fn subject_der<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.0.subject_der)
-    }
-
-    #[getter]
-    fn issuer_der<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.0.issuer_der)
-    }
-
-    #[getter]
-    fn serial<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.0.serial)
+        let inner = Certificate::parse(der, lenient).map_err(|error| refusal(py, error))?;
+        let bytes = |value: &[u8]| PyBytes::new(py, value).unbind();
+        let text = |value: &str| PyString::new(py, value).unbind();
+        Ok(X509 {
+            der: bytes(&inner.der),
+            tbs: bytes(&inner.tbs),
+            signature: bytes(&inner.signature),
+            signature_algorithm: text(&inner.signature_algorithm),
+            spki: bytes(&inner.spki),
+            subject: text(&inner.subject),
+            issuer: text(&inner.issuer),
+            subject_der: bytes(&inner.subject_der),
+            issuer_der: bytes(&inner.issuer_der),
+            serial: bytes(&inner.serial),
+            inner,
+        })
     }
 
     #[getter]
     fn not_before(&self) -> i64 {
-        self.0.not_before
+        self.inner.not_before
     }
 
     #[getter]
     fn not_after(&self) -> i64 {
-        self.0.not_after
+        self.inner.not_after
     }
 
     #[getter]
     fn is_ca(&self) -> Option<bool> {
-        self.0.is_ca
+        self.inner.is_ca
     }
 
     #[getter]
     fn path_length(&self) -> Option<u32> {
-        self.0.path_length
+        self.inner.path_length
     }
 
     #[getter]
     fn key_usage(&self) -> Option<u16> {
-        self.0.key_usage
+        self.inner.key_usage
     }
 
     #[getter]
     fn extensions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        extensions(py, &self.0.extensions)
+        extensions(py, &self.inner.extensions)
     }
 
     fn __repr__(&self) -> String {
-        format!("<X509 {}>", self.0.subject)
+        format!("<X509 {}>", self.inner.subject)
     }
 }
 
 #[pyclass(frozen, module = "mesatee._core")]
-struct X509Crl(evidence::Crl);
+struct X509Crl {
+    inner: evidence::Crl,
+    #[pyo3(get)]
+    issuer: Py<PyString>,
+    #[pyo3(get)]
+    issuer_der: Py<PyBytes>,
+    #[pyo3(get)]
+    tbs: Py<PyBytes>,
+    #[pyo3(get)]
+    signature: Py<PyBytes>,
+    #[pyo3(get)]
+    signature_algorithm: Py<PyString>,
+}
 
 #[pymethods]
 impl X509Crl {
     #[staticmethod]
     fn parse(py: Python<'_>, der: &[u8]) -> PyResult<X509Crl> {
-        py.detach(|| evidence::Crl::parse(der))
-            .map(X509Crl)
-            .map_err(|error| refusal(py, error))
-    }
-
-    #[getter]
-    fn issuer(&self) -> &str {
-        &self.0.issuer
-    }
-
-    #[getter]
-    fn issuer_der<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.0.issuer_der)
+        let inner = py
+            .detach(|| evidence::Crl::parse(der))
+            .map_err(|error| refusal(py, error))?;
+        Ok(X509Crl {
+            issuer: PyString::new(py, &inner.issuer).unbind(),
+            issuer_der: PyBytes::new(py, &inner.issuer_der).unbind(),
+            tbs: PyBytes::new(py, &inner.tbs).unbind(),
+            signature: PyBytes::new(py, &inner.signature).unbind(),
+            signature_algorithm: PyString::new(py, &inner.signature_algorithm).unbind(),
+            inner,
+        })
     }
 
     #[getter]
     fn this_update(&self) -> i64 {
-        self.0.this_update
+        self.inner.this_update
     }
 
     #[getter]
     fn next_update(&self) -> Option<i64> {
-        self.0.next_update
+        self.inner.next_update
     }
 
     fn revokes(&self, serial: &[u8]) -> bool {
-        self.0.revoked.contains(serial)
+        self.inner.revoked.contains(serial)
     }
 
     #[getter]
     fn revoked<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyFrozenSet>> {
         PyFrozenSet::new(
             py,
-            self.0.revoked.iter().map(|serial| PyBytes::new(py, serial)),
+            self.inner
+                .revoked
+                .iter()
+                .map(|serial| PyBytes::new(py, serial)),
         )
     }
 
     #[getter]
     fn extensions<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        extensions(py, &self.0.extensions)
-    }
-
-    #[getter]
-    fn tbs<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.0.tbs)
-    }
-
-    #[getter]
-    fn signature<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.0.signature)
-    }
-
-    #[getter]
-    fn signature_algorithm(&self) -> &str {
-        &self.0.signature_algorithm
+        extensions(py, &self.inner.extensions)
     }
 
     fn __repr__(&self) -> String {
-        format!("<X509Crl {}>", self.0.issuer)
+        format!("<X509Crl {}>", self.inner.issuer)
     }
 }
 

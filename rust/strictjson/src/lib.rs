@@ -18,6 +18,9 @@ pub const MAX_DEPTH: usize = 126;
 /// (feature `arbitrary_precision`).
 const NUMBER: &str = "$serde_json::private::Number";
 
+/// So many keys are compared with each other faster than they are hashed.
+const FEW_KEYS: usize = 8;
+
 const OUTSIDE: &str = "an integer outside of 64 bits";
 
 /// A JSON value. Objects keep their order.
@@ -189,14 +192,29 @@ impl<'de> Visitor<'de> for Strict<'_> {
             found.push((name, entries.next_value_seed(inner.clone())?));
             next = entries.next_key_seed(key.clone())?;
         }
-        let mut seen = HashSet::with_capacity(found.len());
-        if !found.iter().all(|(name, _)| seen.insert(name.as_str())) {
+        if has_twice(&found) {
             return Err(A::Error::custom(
                 "a key stands twice in the object that ends",
             ));
         }
         Ok(Value::Object(found))
     }
+}
+
+/// Whether a key stands twice.
+fn has_twice(entries: &[(String, Value)]) -> bool {
+    if entries.len() <= FEW_KEYS {
+        let mut rest = entries;
+        while let [(name, _), others @ ..] = rest {
+            if others.iter().any(|(other, _)| other == name) {
+                return true;
+            }
+            rest = others;
+        }
+        return false;
+    }
+    let mut seen = HashSet::with_capacity(entries.len());
+    !entries.iter().all(|(name, _)| seen.insert(name.as_str()))
 }
 
 /// Takes a key, and tells a number's marker from an object's key of the same name.
@@ -360,6 +378,19 @@ mod tests {
         malformed([0x22, 0xff, 0x22]);
         malformed([0x22, 0xed, 0xa0, 0x80, 0x22]);
         malformed([0x7b, 0x22, 0xc0, 0x80, 0x22, 0x3a, 0x31, 0x7d]);
+    }
+
+    #[test]
+    fn keys_that_stand_twice_are_found_among_few_and_among_many() {
+        for count in [2, FEW_KEYS, FEW_KEYS + 1, 100] {
+            let keys: Vec<String> = (0..count).map(|n| format!("\"{n}\":1")).collect();
+            ok(&format!("{{{}}}", keys.join(",")));
+            for (first, second) in [(0, count - 1), (0, 1), (count - 2, count - 1)] {
+                let mut twice = keys.clone();
+                twice[second] = twice[first].clone();
+                malformed(format!("{{{}}}", twice.join(",")));
+            }
+        }
     }
 
     #[test]

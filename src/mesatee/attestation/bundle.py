@@ -36,6 +36,10 @@ class Bundle:
     """Role -> bytes, e.g. ``quote``, ``report``, ``vcek``."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "files", MappingProxyType(dict(self.files)))
+
+    def _check(self) -> None:
+        """The limits of what travels; a relying party may put more beside it (`endorsements.beside`)."""
         if not 1 <= len(self.files) <= limits.BUNDLE_FILES:
             raise TooLarge(f"a bundle of evidence has 1 to {limits.BUNDLE_FILES} pieces")
         for name in (self.tee, *self.files):
@@ -43,10 +47,10 @@ class Bundle:
                 raise Malformed(
                     "a name in a bundle of evidence is not of lower-case letters, digits, _, . and -"
                 )
-        object.__setattr__(self, "files", MappingProxyType(dict(sorted(self.files.items()))))
 
     def encode(self) -> bytes:
-        """Deterministic CBOR. Raises `TooLarge`."""
+        """Deterministic CBOR. Raises `Malformed` or `TooLarge`."""
+        self._check()
         encoded = _cbor.encode({"tee": self.tee, "files": dict(self.files)})
         if len(encoded) > limits.EVIDENCE_BYTES:
             raise TooLarge(
@@ -66,7 +70,9 @@ class Bundle:
             if not isinstance(value, bytes):
                 raise Malformed(f"piece {name!r} of a bundle of evidence is not bytes")
             files[name] = value
-        return cls(tee, files)
+        found = cls(tee, files)
+        found._check()
+        return found
 
 
 __all__ = ["Bundle"]

@@ -42,6 +42,8 @@ class ChainResult:
     reasons: tuple[str, ...] = ()
     path: tuple[X509, ...] = ()
     """Leaf first, pinned certificate last; empty when none was reached."""
+    expires: int | None = None
+    """When the first of the certificates, and of the lists that count, is over, Unix seconds; None without a path."""
 
 
 @lru_cache(maxsize=limits.CERTIFICATES_CACHED)
@@ -92,6 +94,7 @@ def verify_chain(
         return _refused(f"more than {limits.CHAIN_CERTIFICATES} certificates")
     reasons: list[str] = []
     pool: dict[bytes, X509] = {}
+    looked_at = KNOWN | set(known)
     pins, roots = _anchors(anchors, reasons)
     for index, certificate in enumerate([*certificates, *roots]):
         try:
@@ -107,7 +110,7 @@ def verify_chain(
     search = _Search(candidates, pins)
     best: tuple[list[X509], list[str]] | None = None
     for path in search.paths([candidates[0]]):
-        objections = list(_objections(path, at, KNOWN | set(known)))
+        objections = list(_objections(path, at, looked_at))
         if best is None or not objections:
             best = path, objections
         if not objections:
@@ -117,12 +120,14 @@ def verify_chain(
     path, objections = best
     root = hashlib.sha256(path[-1].der).hexdigest()
     # Step 3: revocation (RFC 5280, section 6.3), for whoever wants to know even of a chain that is refused.
-    revocation, notes = _revocation(path, at, crls, KNOWN | set(known))
+    revocation, notes, ends = _revocation(path, at, crls, looked_at)
+    # Both are good for the whole of their last second.
+    expires = min(*ends, *(certificate.not_after for certificate in path)) + 1
     chain = Answer.REFUSED if objections else Answer.AFFIRMED
     if at is None:
         chain = chain if objections else Answer.NOT_ESTABLISHED
         notes = ["no time was given, so the validity of the certificates was not checked", *notes]
-    return ChainResult(chain, revocation, root, (*objections, *reasons, *notes), tuple(path))
+    return ChainResult(chain, revocation, root, (*objections, *reasons, *notes), tuple(path), expires)
 
 
 def _refused(*reasons: str) -> ChainResult:
@@ -130,14 +135,14 @@ def _refused(*reasons: str) -> ChainResult:
 
 
 def _anchors(anchors: Iterable[bytes], reasons: list[str]) -> tuple[set[bytes], list[bytes]]:
-    """Digests of the pinned certificates, and those certificates that came with their bytes."""
+    """Digests and bytes of the pinned certificates, and those certificates that came with their bytes."""
     pins: set[bytes] = set()
     roots: list[bytes] = []
     for anchor in anchors:
         if len(anchor) == hashlib.sha256().digest_size:
             pins.add(anchor)
         elif len(roots) < limits.CHAIN_CERTIFICATES:
-            pins.add(hashlib.sha256(anchor).digest())
+            pins.add(anchor)
             roots.append(anchor)
         else:
             reasons.append(f"anchors after the first {limits.CHAIN_CERTIFICATES} are not looked at")
@@ -161,7 +166,8 @@ class _Search:
         """All paths to a pinned certificate, depth first."""
         last = path[-1]
         self.tried.add(last.der)
-        if hashlib.sha256(last.der).digest() in self.pins:
+        # A digest is shorter than any certificate, so that the two are never confused.
+        if last.der in self.pins or hashlib.sha256(last.der).digest() in self.pins:
             yield path
             return
         self.steps += 1
@@ -193,7 +199,9 @@ class _Search:
 
 def _unanchored(search: _Search, pool: list[X509], reasons: list[str]) -> ChainResult:
     """No path reaches a pinned certificate: forged, foreign, or only incomplete?"""
-    signed = {subject for (subject, _), why in search.links.items() if why is None}
+    roots = {last.der for last in search.dead_ends if last.subject_der == last.issuer_der}
+    # A root is said to be one below, and not to lack the signature of a pinned one of the same name.
+    signed = roots | {subject for (subject, _), why in search.links.items() if why is None}
     broken = [why for (subject, _), why in search.links.items() if why and subject not in signed]
     if broken:
         return _refused(*broken, *reasons)
@@ -217,7 +225,7 @@ def _unanchored(search: _Search, pool: list[X509], reasons: list[str]) -> ChainR
     return ChainResult(Answer.NOT_ESTABLISHED, Answer.NOT_ESTABLISHED, None, (missing, *reasons))
 
 
-def _objections(path: list[X509], at: int | None, known: frozenset[str] | set[str]) -> Iterator[str]:
+def _objections(path: list[X509], at: int | None, known: frozenset[str]) -> Iterator[str]:
     """What speaks against a path whose signatures hold (RFC 5280, sections 6.1.3 and 6.1.4)."""
     below = 0
     for index, certificate in enumerate(path):
@@ -245,12 +253,14 @@ def _objections(path: list[X509], at: int | None, known: frozenset[str] | set[st
 
 
 def _revocation(
-    path: list[X509], at: int | None, crls: Sequence[bytes], known: frozenset[str] | set[str]
-) -> tuple[Answer, list[str]]:
-    """One answer for all certificates below the pinned one; a revoked serial number outweighs all else."""
+    path: list[X509], at: int | None, crls: Sequence[bytes], known: frozenset[str]
+) -> tuple[Answer, list[str], list[int]]:
+    """One answer for all certificates below the pinned one; a revoked serial number outweighs all else. Also when the
+    lists end that count, for each certificate the one that ends last.
+    """
     notes: list[str] = []
     if len(crls) > limits.CRLS:
-        return Answer.REFUSED, [f"more than {limits.CRLS} revocation lists"]
+        return Answer.REFUSED, [f"more than {limits.CRLS} revocation lists"], []
     lists: list[X509Crl] = []
     for index, crl in enumerate(crls):
         try:
@@ -258,24 +268,26 @@ def _revocation(
         except InputError as error:
             notes.append(f"revocation list {index + 1} is passed over: {error.message}")
     answers: list[Answer] = []
+    ends: list[int] = []
     for certificate, issuer in pairwise(path):
-        answer, note = _revoked(certificate, issuer, at, lists, known)
+        answer, note, end = _revoked(certificate, issuer, at, lists, known)
         answers.append(answer)
         notes += note
+        ends += end
     if Answer.REFUSED in answers:
-        return Answer.REFUSED, notes
+        return Answer.REFUSED, notes, ends
     if not answers or Answer.NOT_ESTABLISHED in answers:
-        return Answer.NOT_ESTABLISHED, notes
-    return Answer.AFFIRMED, notes
+        return Answer.NOT_ESTABLISHED, notes, ends
+    return Answer.AFFIRMED, notes, ends
 
 
 def _revoked(
-    certificate: X509, issuer: X509, at: int | None, lists: list[X509Crl], known: frozenset[str] | set[str]
-) -> tuple[Answer, list[str]]:
+    certificate: X509, issuer: X509, at: int | None, lists: list[X509Crl], known: frozenset[str]
+) -> tuple[Answer, list[str], list[int]]:
     name = _name(certificate)
     matching = [crl for crl in lists if crl.issuer_der == certificate.issuer_der]
     if not matching:
-        return Answer.NOT_ESTABLISHED, [f"there is no revocation list for {name}"]
+        return Answer.NOT_ESTABLISHED, [f"there is no revocation list for {name}"], []
     notes: list[str] = []
     signed: list[X509Crl] = []
     for crl in matching:
@@ -285,17 +297,18 @@ def _revoked(
         except MesateeError as error:
             notes.append(f"the revocation list of {_name(issuer)} is not signed by it: {error.message}")
     if not signed:
-        return Answer.REFUSED, notes
+        return Answer.REFUSED, notes, []
     # A number that was ever revoked stays revoked: old and future lists speak against, though never for.
     if any(crl.revokes(certificate.serial) for crl in signed):
-        return Answer.REFUSED, [f"{name} is revoked"]
-    notes = [note for crl in signed if (note := _unusable(crl, issuer, at, known))]
-    if len(notes) < len(signed):
-        return Answer.AFFIRMED, []
-    return Answer.NOT_ESTABLISHED, notes
+        return Answer.REFUSED, [f"{name} is revoked"], []
+    whys = [_unusable(crl, issuer, at, known) for crl in signed]
+    ends = [crl.next_update for crl, why in zip(signed, whys, strict=True) if not why and crl.next_update]
+    if ends:
+        return Answer.AFFIRMED, [], [max(ends)]
+    return Answer.NOT_ESTABLISHED, [why for why in whys if why], []
 
 
-def _unusable(crl: X509Crl, issuer: X509, at: int | None, known: frozenset[str] | set[str]) -> str | None:
+def _unusable(crl: X509Crl, issuer: X509, at: int | None, known: frozenset[str]) -> str | None:
     """Why a list that its issuer signed does not count at `at` (RFC 5280, section 6.3.3)."""
     what = f"the revocation list of {_name(issuer)}"
     if issuer.key_usage is not None and not issuer.key_usage & CRL_SIGN:

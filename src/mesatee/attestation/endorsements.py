@@ -12,18 +12,23 @@ True
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple, TypeAlias
 
+from mesatee.attestation.chains import read_crl
 from mesatee.attestation.evidence import PLATFORM_TEES
-from mesatee.errors import Malformed, TooLarge, UnsupportedVersion
+from mesatee.errors import InputError, Malformed, TooLarge, UnsupportedVersion
 from mesatee.protocol import envelope as dsse
 from mesatee.protocol import limits
 from mesatee.protocol.digests import b64decode, b64encode
 from mesatee.protocol.jsonstrict import canonical, parse_object
 
 VERSION: Final = 1
+INTEL_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
+"""A time as Intel's statements have it."""
+_CRL_NUMBER: Final = "2.5.29.20"
 _WORD: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_.-")
 
 
@@ -101,11 +106,15 @@ class Endorsements:
         return found
 
     def merged(self, others: Iterable[Endorsement]) -> Endorsements:
-        """With `others`, each of which replaces one of the same key that was fetched before it."""
+        """With `others`, each of which replaces an older one of the same key.
+
+        Older is what its issuer says so of; only where issuers say nothing the time counts at which it was fetched,
+        for a cache may serve today what the vendor replaced a week ago.
+        """
         kept = {item.key: item for item in self.items}
         for item in others:
             before = kept.get(item.key)
-            if before is None or before.fetched <= item.fetched:
+            if before is None or _age(before) <= _age(item):
                 kept[item.key] = item
         return Endorsements(tuple(kept.values()), self.references)
 
@@ -183,6 +192,62 @@ def _item(value: Any) -> Endorsement:
     return Endorsement(**{**value, "data": b64decode(value["data"], max_bytes=limits.ENDORSEMENT_BYTES)})
 
 
+class Issued(NamedTuple):
+    """What an issuer itself says of how new something is."""
+
+    order: tuple[int, ...] = ()
+    """Greater for what is newer, among things of one kind. Empty if the issuer says nothing, or it cannot be read:
+    that never takes the place of what can.
+    """
+    at: int = 0
+    """Unix seconds; 0 if it does not say."""
+
+
+def _age(item: Endorsement) -> tuple[tuple[int, ...], int]:
+    return issued(item.data).order, item.fetched
+
+
+def issued(data: bytes) -> Issued:
+    """Of a revocation list thisUpdate and the CRL number (RFC 5280, sections 5.1.2.4 and 5.2.3); of a statement of
+    Intel's ``tcbEvaluationDataNumber`` and ``issueDate``. Nothing is verified.
+    """
+    try:
+        if data[:1] == b"\x30":
+            found = read_crl(data)
+            _, number = found.extensions.get(_CRL_NUMBER, (False, b"\2\0"))
+            return Issued((found.this_update, int.from_bytes(number[2:])), found.this_update)
+        for value in parse_object(data, limit=limits.ENDORSEMENT_BYTES).values():
+            if isinstance(value, dict) and isinstance(count := value.get("tcbEvaluationDataNumber"), int):
+                moment = datetime.strptime(str(value.get("issueDate")), INTEL_TIME).replace(tzinfo=UTC)
+                return Issued((count, int(moment.timestamp())), int(moment.timestamp()))
+    except (InputError, ValueError):
+        pass
+    return Issued()
+
+
+def beside(collected: Mapping[str, bytes], evidence: Mapping[str, bytes]) -> dict[str, bytes]:
+    """All files (role -> bytes) that a verifier is to see: what the relying party collected, and the `evidence`.
+
+    Neither replaces the other. What was collected comes first, so that no number of pieces beside the evidence can
+    push it out. A piece of the evidence keeps its role, by which some verifiers know it; what was collected under the
+    same role goes by another name, for verifiers know collateral by its content.
+
+    >>> beside({"crl": b"ours", "vcek": b"same"}, {"report": b"...", "crl": b"theirs", "vcek": b"same"})
+    {'crl.2': b'ours', 'vcek': b'same', 'report': b'...', 'crl': b'theirs'}
+    """
+    found: dict[str, bytes] = {}
+    for role, data in collected.items():
+        name = role if evidence.get(role, data) == data else free_name(role, (*collected, *evidence, *found))
+        found[name] = data
+    return {**found, **evidence}
+
+
+def free_name(role: str, taken: Collection[str]) -> str:
+    """`role`, with a number behind it if it is taken."""
+    names = (role, *(f"{role}.{number}" for number in range(2, len(taken) + 3)))
+    return next(name for name in names if name not in taken)
+
+
 NOTHING: Final = Endorsements()
 """No endorsement: evidence has to bring what it needs."""
 Source: TypeAlias = Callable[[], Endorsements]
@@ -194,4 +259,15 @@ def nothing() -> Endorsements:
     return NOTHING
 
 
-__all__ = ["NOTHING", "Endorsement", "Endorsements", "Source", "nothing"]
+__all__ = [
+    "INTEL_TIME",
+    "NOTHING",
+    "Endorsement",
+    "Endorsements",
+    "Issued",
+    "Source",
+    "beside",
+    "free_name",
+    "issued",
+    "nothing",
+]

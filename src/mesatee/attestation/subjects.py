@@ -5,6 +5,9 @@ section 1.3.5); of an AMD one the chip id and the reported TCB in its report (SE
 VCEK certificate and KDS interface specification, section 4.1). Only what is needed to ask for endorsements is
 read, and nothing of it is believed: whoever lies here gets endorsements that do not fit.
 
+The piece of evidence that is looked at is the one that its verifier judges, chosen by the verifier's own function: a
+bundle with a second quote could else keep endorsements away from the first.
+
 >>> find("snp", {"report": b"too short"}) is None
 True
 """
@@ -15,10 +18,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from mesatee._core import X509, pem_certificates
-from mesatee.attestation.detect import INTEL_QE_VENDOR, SNP_REPORT_BYTES, TDX_TEE_TYPE
-from mesatee.errors import InputError, Malformed
-from mesatee.protocol import limits
+from mesatee._core import X509
+from mesatee.attestation.detect import SNP_REPORT_BYTES
+from mesatee.errors import InputError, Malformed, TrustError
 
 IntelCa: TypeAlias = Literal["platform", "processor"]
 Product: TypeAlias = Literal["Milan", "Genoa", "Turin"]
@@ -31,11 +33,6 @@ PRODUCTS: Final = tuple(CHIP_ID_BYTES)
 
 _FMSPC_OID: Final = bytes.fromhex("060a2a864886f84d010d0104")
 """1.2.840.113741.1.13.1.4 with its tag and length."""
-_HCL_REPORT: Final = slice(32, 32 + SNP_REPORT_BYTES)
-"""The hardware report in an Azure HCL report."""
-_OE_HEADER_BYTES: Final = 16
-_CHAIN_TYPE: Final = 5
-_WRAP_TYPE: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +76,17 @@ def find(tee: str, files: Mapping[str, bytes]) -> Platform | None:
     """The platform that evidence of class `tee` in `files` (role -> bytes) is of; None where the class has no such
     name, or the files do not say. Raises nothing for bad evidence: that is its verifier's to do.
     """
-    finders = {"sgx": (_intel,), "tdx": (_intel,), "snp": (_amd,), "azure-vtpm": (_amd_in_hcl, _intel)}
-    for finder in finders.get(tee, ()):
-        # Roles that say what they are come first; other files may hold the evidence under any name.
-        for role in sorted(files, key=lambda role: (role not in _ROLES, role)):
-            try:
-                found = finder(files[role])
-            except InputError:
-                continue
-            if found is not None:
-                return found
+    try:
+        match tee:
+            case "sgx" | "tdx":
+                return _intel(files)
+            case "snp":
+                return _amd(_snp_report(files))
+            case "azure-vtpm":
+                return _azure(files)
+    except (InputError, TrustError):
+        pass
     return None
-
-
-_ROLES: Final = frozenset({"quote", "td_quote", "report", "hcl_report"})
 
 
 def subject(tee: str, files: Mapping[str, bytes]) -> str:
@@ -101,22 +95,34 @@ def subject(tee: str, files: Mapping[str, bytes]) -> str:
     return found.subject if found is not None else ""
 
 
+# Verifiers are imported when they are needed, as `corpus` does: few callers need all of them.
+
+
+def _azure(files: Mapping[str, bytes]) -> Platform | None:
+    """An Azure machine is of the hardware that its HCL report names."""
+    from mesatee.attestation.tee import _tpm_files, azure
+
+    pieces = _tpm_files.gather(files)
+    hcl = _tpm_files.one([data.rstrip(b"\0") for data in pieces.hcl], "HCL report") or b""
+    start = azure.HEADER_BYTES + azure.HARDWARE_BYTES
+    kind = int.from_bytes(hcl[start + 8 : start + 12], "little")
+    if kind == azure.SNP:
+        return _amd(hcl[azure.HEADER_BYTES : start])
+    quote = _tpm_files.one(pieces.td_quotes, "TD quote")
+    if kind != azure.TDX or quote is None:
+        return None
+    return _intel({"quote": quote, **{role: data for role, data in files.items() if role != "quote"}})
+
+
 # -- Intel ------------------------------------------------------------------------------------------
 
 
-def _intel(data: bytes) -> IntelPlatform | None:
-    if data[12 + _OE_HEADER_BYTES : 28 + _OE_HEADER_BYTES] == INTEL_QE_VENDOR:
-        data = data[_OE_HEADER_BYTES:]
-    if data[12:28] != INTEL_QE_VENDOR or len(data) > limits.CASE_FILE_BYTES:
-        return None
-    chain = _certification_data(data)
-    if chain is None:
-        return None
-    for der in pem_certificates(chain.rstrip(b"\0")):
-        found = pck_platform(X509.parse(der))
-        if found is not None:
-            return found
-    return None
+def _intel(files: Mapping[str, bytes]) -> IntelPlatform | None:
+    from mesatee.attestation.tee import dcap, dcap_collateral, dcap_quote, dcap_verify
+
+    case = dcap.open_case(files)
+    pck = dcap_verify.pck_certificate(dcap_quote.parse(case.quote), dcap_collateral.gather(case.others))
+    return pck_platform(pck) if pck is not None else None
 
 
 def pck_platform(certificate: X509) -> IntelPlatform | None:
@@ -161,54 +167,16 @@ def _children(der: bytes) -> Iterator[bytes]:
         position = start + size
 
 
-def _certification_data(quote: bytes) -> bytes | None:
-    """The PEM chain in a DCAP quote; None when it has other certification data, of which nothing is needed.
-
-    Spec: Intel SGX ECDSA Quote Library Reference (DCAP), appendix A. Raises `Malformed`.
-    """
-    version = _number(quote, 0, 2)
-    if version == 5:
-        body, position = _number(quote, 50, 4), 54
-    elif version in (3, 4):
-        body, position = 584 if _number(quote, 4, 4) == TDX_TEE_TYPE else 384, 48
-    else:
-        raise Malformed("the quote is of another version")
-    # Length of the signature data, signature, attestation key.
-    position += body + 4 + 64 + 64
-    if version > 3:
-        if _number(quote, position, 2) != _WRAP_TYPE:
-            return None
-        position += 6
-    # Report of the quoting enclave and its signature, then the authentication data.
-    position += 384 + 64
-    position += 2 + _number(quote, position, 2)
-    if _number(quote, position, 2) != _CHAIN_TYPE:
-        return None
-    size = _number(quote, position + 2, 4)
-    chain = quote[position + 6 : position + 6 + size]
-    if len(chain) != size:
-        raise Malformed("the quote is cut")
-    return chain
-
-
-def _number(data: bytes, offset: int, size: int) -> int:
-    part = data[offset : offset + size]
-    if len(part) != size:
-        raise Malformed("the quote is cut")
-    return int.from_bytes(part, "little")
-
-
 # -- AMD --------------------------------------------------------------------------------------------
 
 
-def _amd_in_hcl(data: bytes) -> AmdPlatform | None:
-    return _amd(data[_HCL_REPORT]) if data[:4] == b"HCLA" else None
+def _snp_report(files: Mapping[str, bytes]) -> bytes:
+    from mesatee.attestation.tee import snp_files
+
+    return snp_files.open_case(files).report
 
 
 def _amd(data: bytes) -> AmdPlatform | None:
-    # A response of the firmware has 32 bytes before the report.
-    if _is_report(data[32:]) and not any(data[:4]):
-        data = data[32:]
     if not _is_report(data):
         return None
     product = _product(data)

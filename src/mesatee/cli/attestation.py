@@ -17,6 +17,7 @@ from rich.console import Console
 from .. import attestation as _package
 from ..attestation import corpus, detect
 from ..attestation.appraisal import LEVELS, Status
+from ..attestation.endorsements import beside, free_name
 from ..attestation.evidence import PLATFORM_TEES
 from ..attestation.verdict import Verdict
 from ..errors import InputError, Malformed, NotFound, TooLarge
@@ -208,13 +209,13 @@ def verify(
     rules = read_policy(policy)
     moment = int(time.time()) if at is None else corpus.parse_time(at)
     found = detect.detect(files.read(evidence, limits.CASE_FILE_BYTES, "evidence"))
-    given = {**found.files}
+    given: Mapping[str, bytes] = found.files
     if collateral is not None:
-        given = {**_collateral(collateral, found.tee), **given}
+        given = beside(_collateral(collateral, found.tee), given)
     elif found.tee in PLATFORM_TEES:
         # Only what is about this machine, or about all of its class.
         kept = settings(context).endorsements()()
-        given = {**kept.lookup(found.tee, corpus.subject(found.tee, found.files)), **given}
+        given = beside(kept.lookup(found.tee, corpus.subject(found.tee, found.files)), given)
     judged = Judged(evidence.name, corpus.check(found.tee, given, moment, rules), None)
     value = {**case_dict(judged), "tee": found.tee, "kind": found.kind, "at": moment}
     emit(as_json, value, lambda console: _show_verdict(console, judged.verdict, found, given))
@@ -223,7 +224,7 @@ def verify(
 
 
 def _collateral(folder: Path, tee: str) -> dict[str, bytes]:
-    """Each file of a folder under a role from its name. Raises `Malformed` when two have the same role."""
+    """Each file of a folder under a role from its name. Raises `NotFound` or `TooLarge`."""
     if not folder.is_dir():
         raise NotFound(f"{folder} is not a folder")
     found: dict[str, bytes] = {}
@@ -231,11 +232,9 @@ def _collateral(folder: Path, tee: str) -> dict[str, bytes]:
     if len(paths) > limits.CASE_FILES:
         raise TooLarge(f"a collateral folder has {limits.CASE_FILES} files at most")
     for path in paths:
-        role = detect.role_of(path.name, tee)
-        # A second file of one role keeps its own name, so that nothing that was given is dropped.
-        found[role if role not in found else path.name] = files.read(
-            path, limits.CASE_FILE_BYTES, "collateral"
-        )
+        # Two files of one role are both kept, so that nothing that was given is dropped.
+        role = free_name(detect.role_of(path.name, tee), found)
+        found[role] = files.read(path, limits.CASE_FILE_BYTES, "collateral")
     return found
 
 

@@ -89,7 +89,7 @@ def import_(
     file: Annotated[Path, typer.Argument(help="A collection, as `export` writes it.")],
     as_json: AsJson = False,
 ) -> None:
-    """Add a collection; of two of a kind the one that was fetched last stays."""
+    """Add a collection; of two of a kind the one stays that is newer by its issuer's word."""
     store = Store(settings(context).home)
     before = store.load()
     data = files.read(file, limits.ENDORSEMENTS_BYTES, "collection")

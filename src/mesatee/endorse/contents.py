@@ -12,13 +12,12 @@ from datetime import UTC, datetime
 from typing import Final
 
 from .. import _core
-from ..attestation.endorsements import Endorsement
+from ..attestation.endorsements import INTEL_TIME, Endorsement
 from ..errors import Expired, InputError, Malformed
 from ..protocol import limits
 from .service import within
 
 _CRL_PEM: Final = re.compile(rb"\s*-----BEGIN X509 CRL-----([A-Za-z0-9+/=\s]+)-----END X509 CRL-----\s*")
-_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 HEADER_CHARS: Final = 16 * limits.KIB
 """A chain of certificates in a header, URL-encoded, in characters: Intel's have 2,600."""
 
@@ -62,7 +61,7 @@ def moment(what: str, text: object) -> int:
     """Unix seconds of a time as Intel writes it. Raises `Malformed`."""
     try:
         if isinstance(text, str):
-            return int(datetime.strptime(text, _TIME).replace(tzinfo=UTC).timestamp())
+            return int(datetime.strptime(text, INTEL_TIME).replace(tzinfo=UTC).timestamp())
     except ValueError:
         pass
     raise Malformed(f"{what} does not say when there will be a newer one", hint="try again later")

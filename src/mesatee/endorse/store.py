@@ -8,17 +8,19 @@ deals with is nobody's business: mode 0600.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
 import secrets
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from ..attestation.endorsements import NOTHING, Endorsement, Endorsements
+from ..attestation.endorsements import NOTHING, Endorsement, Endorsements, issued
 from ..errors import Corrupt, Expired, InputError, MesateeError, TimedOut, TooLarge, UnsupportedVersion
 from ..protocol import limits
 
@@ -46,12 +48,14 @@ class Store:
         `InputError` for one that cannot be read.
         """
         try:
-            with self.path.open("rb") as file:
-                data = file.read(limits.ENDORSEMENTS_BYTES + 1)
+            data = self._read()
         except FileNotFoundError:
             return NOTHING
         except OSError as error:
-            raise InputError(f"cannot read {self.path}: {error.strerror}") from None
+            raise InputError(
+                f"cannot read {self.path}: {error.strerror}",
+                hint="the store is a file, not a link: move it away",
+            ) from None
         try:
             return Endorsements.parse(data)
         except UnsupportedVersion as error:
@@ -64,6 +68,14 @@ class Store:
                 f"the store of endorsements {self.path} is damaged: {error.message}",
                 hint=f"move it away, then import an export or fetch again: mv {self.path} {self.path}.damaged",
             ) from None
+
+    def _read(self) -> bytes:
+        # A pipe would keep whoever reads it waiting, and a link could lead to one.
+        handle = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise OSError(errno.EINVAL, "it is not a regular file")
+            return file.read(limits.ENDORSEMENTS_BYTES + 1)
 
     def update(self, change: Callable[[Endorsements], Endorsements]) -> Endorsements:
         """Replace what is kept by what `change` makes of it, durably, and return that.
@@ -79,7 +91,7 @@ class Store:
             return made
 
     def add(self, items: Iterable[Endorsement]) -> Endorsements:
-        """Keep `items` too, each in place of an older one of its kind. Raises as `update`."""
+        """Keep `items` too, each in place of an older one (`Endorsements.merged`). Raises as `update`."""
         new = tuple(items)
         return self.update(lambda kept: kept.merged(new))
 
@@ -89,8 +101,12 @@ class Store:
         endorsements could never be replaced by newer ones.
         """
         given = Endorsements.parse(data)
-        if any(item.fetched > at + limits.CLOCK_SKEW_SECONDS for item in given.items):
-            raise Expired("the collection has endorsements that were fetched in the future")
+        latest = at + limits.CLOCK_SKEW_SECONDS
+        if any(max(item.fetched, issued(item.data).at) > latest for item in given.items):
+            raise Expired(
+                "the collection has endorsements that were fetched or issued in the future",
+                hint="check this machine's clock, or export the collection again",
+            )
 
         def change(kept: Endorsements) -> Endorsements:
             made = kept.merged(given.items)
@@ -177,8 +193,9 @@ class Store:
 class Current:
     """What a store keeps now: read when it is made, and again whenever the file is another one. Threads may share it.
 
-    Nothing in the file has to be believed, because verifiers check the signatures and times of all that is in it. So a
-    file that cannot be read later on costs no more than new endorsements: what was read before still counts.
+    Nothing in the file has to be believed, because verifiers check the signatures and times of all that is in it:
+    whoever writes it can hold back what is new while what is old is still in time, and no more. So a file that cannot
+    be read later on costs no more than new endorsements: what was read before still counts.
     """
 
     def __init__(self, store: Store) -> None:

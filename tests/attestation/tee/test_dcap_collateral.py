@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesatee.attestation.tee.dcap_collateral import Collateral, Signed, forget, gather, strip_comments, unwrap
+from mesatee.attestation.tee.dcap_collateral import Collateral, Signed, forget, gather, strip_comments
+from mesatee.errors import TooLarge
 from mesatee.protocol import limits
 
 SIGNATURE = bytes(range(64))
@@ -109,6 +110,13 @@ def test_chains_are_found_in_any_encoding() -> None:
     for data in (pem, pem + b"\0", der, der + b"\0\0", der.hex().encode(), urllib.parse.quote(pem).encode()):
         assert [c.der for c in gather({"x": data}).certificates] == [der]
     for data in (
+        der + der,
+        der + der + b"\0",
+        (der + der).hex().encode(),
+        b"\xef\xbb\xbf" + der.hex().encode(),
+    ):
+        assert [c.der for c in gather({"tcb_chain": data}).certificates] == [der]
+    for data in (
         pem.replace(b"\n", b"\\n"),
         json.dumps([pem.decode()] * 2).encode(),
         json.dumps(pem.decode()).encode(),
@@ -117,6 +125,8 @@ def test_chains_are_found_in_any_encoding() -> None:
     assert gather({"tcb_chain": pem}).signer_chain
     assert not gather({"pck_chain": pem}).signer_chain
     expected = crl.public_bytes(serialization.Encoding.DER)
+    both = gather({"x": der + expected})
+    assert ([c.der for c in both.certificates], both.crls) == ([der], [expected])
     for data in (
         expected,
         expected + b"\0",
@@ -132,7 +142,8 @@ def test_the_pool_is_bounded() -> None:
         return gather({str(n): answer for n, answer in enumerate(answers)})
 
     assert len(many(limits.COLLATERAL_STATEMENTS).tcb_infos) == limits.COLLATERAL_STATEMENTS
-    assert len(many(limits.COLLATERAL_STATEMENTS + 1).tcb_infos) == limits.COLLATERAL_STATEMENTS
+    with pytest.raises(TooLarge, match="TCB infos"):
+        many(limits.COLLATERAL_STATEMENTS + 1)
     padded = ANSWERS["tcb_info"].ljust(limits.COLLATERAL_BYTES)
     assert gather({"x": padded}).tcb_infos
     assert not gather({"x": padded + b" "}).tcb_infos
@@ -164,19 +175,16 @@ def test_broken_containers_raise_nothing(data: Any) -> None:
     gather({"x": bytes(seed), "y": bytes(seed[: data.draw(st.integers(0, len(seed)))])})
 
 
-@pytest.mark.parametrize(
-    ("text", "data"),
-    [
-        (b"0xAB cd\n", b"\xab\xcd"),
-        (b"q80=", b"\xab\xcd"),
-        (b"q80", b"\xab\xcd"),
-        (b"-_-_", b"\xfb\xff\xbf"),
-        (b"", None),
-        (b"{", None),
-    ],
-)
-def test_wrappings_are_undone(text: bytes, data: bytes | None) -> None:
-    assert unwrap(text) == data
+def test_numbers_of_64_bits_and_a_byte_order_mark_are_no_obstacle() -> None:
+    assert gather(
+        {"x": b'\xef\xbb\xbf{"n":18446744073709551615,"a":' + ANSWERS["tcb_info"] + b"}"}
+    ).tcb_infos == [TCB_INFO]
+
+
+def test_the_number_of_values_in_one_file_is_bounded() -> None:
+    value = b"\x30\x81\x80" + bytes(128)
+    assert not any("more than" in note for note in gather({"x": value * limits.CHAIN_CERTIFICATES}).notes)
+    assert any("more than" in note for note in gather({"x": value * (limits.CHAIN_CERTIFICATES + 1)}).notes)
 
 
 def test_comments_are_stripped() -> None:

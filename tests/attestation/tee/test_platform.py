@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 
 import cbor2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support import captured, tokens
+from tests.support import captured, intel, tokens
 
 from mesatee import _core
 from mesatee.attestation import corpus, reference
@@ -17,11 +18,12 @@ from mesatee.attestation import evidence as ev
 from mesatee.attestation.appraisal import Answer, Status
 from mesatee.attestation.bundle import Bundle
 from mesatee.attestation.endorsements import NOTHING, Endorsement, Endorsements
-from mesatee.attestation.tee import platform
+from mesatee.attestation.tee import dcap_verify, platform
 from mesatee.attestation.trust import GatewayTrust, RoleTrust, TrustPolicy
 from mesatee.attestation.verdict import Verdict
 from mesatee.attestation.verify import AppraisalCache, appraise, examine
 from mesatee.errors import EvidenceRefused, LevelTooLow, MesateeError, UnsupportedVersion
+from mesatee.protocol import limits
 
 NOW = 1_800_000_000
 SPKI = _core.spki(_core.SigningKey.generate().public)
@@ -173,6 +175,129 @@ def test_a_captured_report_vouches_for_no_channel_of_ours(tee, name):
     del meta
     with pytest.raises(EvidenceRefused, match="does not vouch"):
         examine(shown, SPKI, TrustPolicy(), NOW, "worker")
+
+
+# -- what a peer brings beside what was collected --------------------------------------------------------
+
+
+@pytest.fixture
+def intel_pki(monkeypatch):
+    """The tests' own vendor in Intel's place."""
+    monkeypatch.setattr(dcap_verify, "ANCHORS", intel.VENDOR.anchors)
+    return intel.Machine()
+
+
+def collected(machine, tee="sgx", **changes):
+    """What a relying party keeps on this machine's platform, one file for each role."""
+    files = {name: value.encode() for name, value in machine.collateral(**changes).items()}
+    for name, member in (("tcb_info", "tcbInfo"), ("qe_identity", "enclaveIdentity")):
+        text, signature = files.pop(name).decode(), files.pop(f"{name}_signature").decode()
+        files[f"{name}_response"] = f'{{"{member}":{text},"signature":"{signature}"}}'.encode()
+    return Endorsements(
+        tuple(
+            Endorsement(tee, intel.FMSPC if "tcb" in role else "", role, data, intel.NOW, None)
+            for role, data in files.items()
+        )
+    )
+
+
+def judged(machine, kept, **files):
+    shown = Bundle("sgx", {"quote": machine.quote(), **files})
+    shown = Bundle.parse(shown.encode())
+    return platform.judge(platform.complete(shown, kept), RoleTrust(), intel.NOW)[0]
+
+
+def test_what_was_collected_completes_a_quote(intel_pki):
+    assert judged(intel_pki, NOTHING).tier is Status.NONE
+    assert judged(intel_pki, collected(intel_pki)).tier is Status.AFFIRMING
+
+
+@pytest.mark.parametrize("role", ["pck_crl", "another"])
+def test_a_peers_old_list_does_not_hide_ours(intel_pki, role):
+    """Both lists are in time; only the newer one, which the relying party has, names the platform's key."""
+    machine, vendor = intel_pki, intel_pki.vendor
+    kept = collected(machine, pck_crl=intel.revocations(vendor.ca, machine.pck).hex())
+    old = intel.revocations(vendor.ca)
+    found = judged(machine, kept, **{role: old})
+    assert (found.tier, found.revocation) == (Status.CONTRAINDICATED, Answer.REFUSED)
+    # The other way round it was no list that the peer chose to show.
+    assert judged(machine, collected(machine), **{role: old}).tier is Status.AFFIRMING
+
+
+@pytest.mark.parametrize("count", [1, limits.CRLS - 2, limits.CRLS - 1, limits.CRLS, 4 * limits.CRLS])
+def test_many_lists_do_not_crowd_out_ours(intel_pki, count):
+    machine, vendor = intel_pki, intel_pki.vendor
+    kept = collected(machine, pck_crl=intel.revocations(vendor.ca, machine.pck).hex())
+    many = [intel.revocations(vendor.ca, end=intel.NOW + 1 + n).hex() for n in range(count)]
+    # Names that come first in every order of names.
+    found = judged(
+        machine, kept, **{"0": json.dumps(many[::2]).encode(), "1": json.dumps(many[1::2]).encode()}
+    )
+    assert found.tier is Status.CONTRAINDICATED
+    if count <= limits.CRLS - 2:
+        assert found.revocation is Answer.REFUSED
+    else:
+        assert "revocation lists in the collateral, of which none may be left out" in found.reasons[0]
+
+
+def test_a_peer_cannot_replace_what_was_collected(intel_pki):
+    """The peer's TCB information is older than ours, and would call its platform up to date."""
+    machine = intel_pki
+    levels = machine.tcb_info()["tcbLevels"]
+    levels[0]["tcbStatus"] = "OutOfDate"
+    newer = machine.tcb_info(issueDate=intel.stamp(intel.NOW - intel.DAY), tcbLevels=levels)
+    kept, theirs = collected(machine, info=newer), collected(machine)
+    files = {item.role: item.data for item in theirs.items}
+    assert judged(machine, NOTHING, **files).tcb_status == "UpToDate"
+    assert judged(machine, kept, **files).tcb_status == "OutOfDate"
+    # Whole collateral in one file, whatever it is called, does not either.
+    whole = json.dumps(machine.collateral()).encode()
+    for role in ("tcb_info_response", "0", "collateral"):
+        assert judged(machine, kept, **{role: whole}).tcb_status == "OutOfDate"
+
+
+@pytest.mark.parametrize(
+    "role", ["tcb_info_response", "pck_crl", "qe_identity_response", "tcb_info_issuer_chain"]
+)
+def test_junk_does_not_displace_collected_collateral(intel_pki, role):
+    found = judged(intel_pki, collected(intel_pki), **{role: b"{}", f"{role}.2": b"junk", "0": b"[]"})
+    assert found.tier is Status.AFFIRMING, found.reasons
+
+
+def test_a_second_quote_does_not_keep_endorsements_away(intel_pki):
+    """Else a peer could choose its TCB information, by the quote of a platform of which nothing was collected."""
+    machine, decoy = intel_pki, intel.Machine(fmspc="ffffffffffff")
+    levels = machine.tcb_info()["tcbLevels"]
+    levels[0]["tcbStatus"] = "OutOfDate"
+    newer = machine.tcb_info(issueDate=intel.stamp(intel.NOW - intel.DAY), tcbLevels=levels)
+    kept, whole = collected(machine, info=newer), json.dumps(machine.collateral()).encode()
+    shown = Bundle("sgx", {"a": decoy.quote(), "evidence": machine.quote(), "collateral": whole})
+    found, _ = platform.judge(platform.complete(shown, kept), RoleTrust(), intel.NOW)
+    assert (found.signature, found.tcb_status) == (Answer.AFFIRMED, "OutOfDate")
+
+
+def test_an_appraisal_does_not_outlive_its_collateral(intel_pki):
+    """Nor does the memory of it: asked again later, the list that is over counts no more."""
+    machine, end = intel_pki, intel.NOW + 100
+    claims = ev.Claims.of_key(SPKI, "worker").encode()
+    quote = machine.quote(machine.report(data=ev.report_data(claims)))
+    shown = ev.encode(ev.TAG_PLATFORM, Bundle("sgx", {"quote": quote}).encode(), claims)
+    trust = RoleTrust(tees=("sgx",), minimum_level=4, measurements=("11" * 32,), allow_smt=True)
+    asked = TrustPolicy(worker=trust, gateway=GatewayTrust())
+    kept = collected(machine, pck_crl=intel.revocations(machine.vendor.ca, end=end).hex())
+    cache = AppraisalCache()
+    assert cache.appraise(shown, SPKI, asked, intel.NOW, "worker", kept).expires == end + 1
+    assert cache.appraise(shown, SPKI, asked, end, "worker", kept).at == intel.NOW
+    with pytest.raises(LevelTooLow):
+        cache.appraise(shown, SPKI, asked, end + 1, "worker", kept)
+    # Where the collateral lasts, the policy's own limit counts.
+    lasting = cache.appraise(shown, SPKI, asked, intel.NOW, "worker", collected(machine))
+    assert lasting.expires == intel.NOW + trust.max_age_seconds
+
+
+def test_a_full_bundle_leaves_room_for_what_was_collected(intel_pki):
+    junk = {f"junk.{n}": b"junk" for n in range(limits.BUNDLE_FILES - 1)}
+    assert judged(intel_pki, collected(intel_pki), **junk).tier is Status.AFFIRMING
 
 
 # -- what the policy has against a platform ------------------------------------------------------------

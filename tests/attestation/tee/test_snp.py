@@ -20,7 +20,7 @@ from mesatee.attestation.appraisal import Answer, Status
 from mesatee.attestation.corpus import CorpusPolicy, check_folder
 from mesatee.attestation.tee import snp, snp_json, snp_report
 from mesatee.attestation.verdict import Verdict
-from mesatee.errors import InputError, Malformed, TrustError, UnsupportedVersion
+from mesatee.errors import InputError, Malformed, TooLarge, TrustError, UnsupportedVersion
 from mesatee.protocol import limits
 
 POLICY = CorpusPolicy()
@@ -433,6 +433,25 @@ def test_revocation():
     assert appraise(good, *files, MILAN.crl(), policy=strict).tier is Status.AFFIRMING
     # The list of another product's root says nothing about this one.
     assert appraise(good, *files, GENOA.crl(7)).revocation is Answer.NOT_ESTABLISHED
+
+
+def test_many_lists_do_not_crowd_out_the_one_that_revokes():
+    """None is left out in silence, wherever it stands."""
+    good, files = amd.report(), (MILAN.vcek(), *chain())
+    many = [MILAN.crl(at=START + n) for n in range(limits.CRLS)]
+    assert appraise(good, *files, *many).revocation is Answer.AFFIRMED
+    assert appraise(good, *files, *many[1:], MILAN.crl(7)).tier is Status.CONTRAINDICATED
+    with pytest.raises(TooLarge, match="none may be left out"):
+        appraise(good, *files, *many, MILAN.crl(7))
+
+
+def test_junk_does_not_displace_the_chain():
+    files = (MILAN.vcek(), *chain())
+    room = limits.CHAIN_CERTIFICATES - len(files)
+    many = [MILAN.vcek(f"chip {n}") for n in range(room + 1)]
+    assert appraise(amd.report(), *files, *many[:room]).tier is Status.AFFIRMING
+    with pytest.raises(TooLarge, match="none may be left out"):
+        appraise(amd.report(), *many, *files)
 
 
 def test_the_right_certificate_among_several():

@@ -27,6 +27,9 @@ class Answers:
     """SHA-256 of the public key (SubjectPublicKeyInfo) or root certificate in which the chain ends, hex, where it is
     not a vendor's that is pinned here. Whoever trusts the evidence must pin it."""
 
+    expires: int | None = None
+    """When the first thing is over that the answers rely on, Unix seconds; see `Verdict.expires`."""
+
     @property
     def refused(self) -> bool:
         """Whether any answer is a refusal."""
@@ -66,6 +69,7 @@ def settle(
         simulated=simulated,
         reasons=(*objections, *answers.reasons),
         claims=claims if answers.anchor is None else {**claims, "anchor": answers.anchor},
+        expires=answers.expires,
     )
 
 

@@ -38,7 +38,8 @@ class Proof:
     tcb: Answer
     freshness: Answer
     expires: int | None
-    """When the evidence itself ends, Unix seconds; None when it does not say."""
+    """When the evidence ends, or the first of the endorsements that were relied on, Unix seconds; None when nothing of
+    it ends."""
     reasons: tuple[str, ...] = ()
     objections: tuple[str, ...] = ()
     """What the policy has against the platform, where `verify` can say it best."""

@@ -8,17 +8,19 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from mesatee.attestation import detect
+from mesatee.attestation import detect, foreign
 from mesatee.attestation.appraisal import Answer, Scalar, Status
-from mesatee.attestation.corpus import CorpusPolicy
 from mesatee.attestation.tee import dcap_collateral, dcap_pck, dcap_quote, dcap_tcb, dcap_verify
 from mesatee.attestation.tee.dcap_events import report_data_in
 from mesatee.attestation.tee.dcap_tcb import TcbStatus
 from mesatee.attestation.verdict import Verdict
 from mesatee.errors import InputError, Malformed, UnsupportedVersion
 from mesatee.protocol import limits
+
+if TYPE_CHECKING:
+    from mesatee.attestation.corpus import CorpusPolicy
 
 OE_HEADER_BYTES: Final = 16
 """``oe_report_header_t``: version, type, size of the report."""
@@ -37,7 +39,7 @@ class Case:
     quote: bytes
     """From its header; padding or what the wrapper put behind it may follow."""
     texts: tuple[bytes, ...]
-    """JSON texts that the quote was found in."""
+    """JSON texts that the quote was found in, which may hold collateral and logs too."""
     others: Mapping[str, bytes]
     """Everything else: collateral, logs, nonces."""
     conflict: bool
@@ -58,8 +60,9 @@ def open_case(files: Mapping[str, bytes]) -> Case:
                 continue
             used.add(role)
             quotes.append(found)
-            if files[role].lstrip()[:1] == b"{":
-                texts.append(files[role])
+            # What is not itself the quote is something around it.
+            if found is not files[role] and (text := foreign.json_in(files[role])) is not None:
+                texts.append(text)
         if quotes:
             break
     if not quotes:
@@ -150,13 +153,16 @@ def bound(case: Case, quote: dcap_quote.Quote) -> tuple[Answer, list[str]]:
     named = [(role, item) for role, item in case.others.items() if _EXPECTED.search(role.lower())]
     named += [("the text around it", item) for text in case.texts if (item := report_data_in(text))]
     for role, expected in named:
-        if not expected or len(expected) > limits.CLAIMS_BYTES:
-            continue
-        if holds(expected, data):
-            answers.append(Answer.AFFIRMED)
-        else:
-            answers.append(Answer.REFUSED)
-            reasons.append(f"the report data is not made of {role[: limits.NAME_CHARS]}")
+        why = None
+        if not expected.strip():
+            why = "{} is empty: leave it out, or put into it what the report data must be"
+        elif len(expected) > limits.CLAIMS_BYTES:
+            why = f"{{}} has more than {limits.CLAIMS_BYTES} bytes, too many for what report data is made of"
+        elif not holds(expected, data):
+            why = "the report data is not made of {}"
+        answers.append(Answer.REFUSED if why else Answer.AFFIRMED)
+        if why:
+            reasons.append(why.format(role[: limits.NAME_CHARS]))
     # Open Enclave puts its custom claims behind the quote.
     claims = case.quote[quote.length :]
     if claims and data == hashlib.sha256(claims).digest().ljust(64, b"\0"):
@@ -173,7 +179,7 @@ def holds(expected: bytes, report_data: bytes) -> bool:
     (True, False)
     """
     forms = [expected, expected.strip()]
-    if (inner := dcap_collateral.unwrap(expected)) is not None:
+    if (inner := foreign.plain(expected)) is not None:
         forms.append(inner)
     for form in forms:
         digests = [hashlib.new(name, form).digest() for name in ("sha256", "sha384", "sha512")]
@@ -214,7 +220,8 @@ def appraise(
     2. What is not established of signature, chain or TCB leaves no tier.
     3. Else Intel's word on the TCB decides: up to date, revoked, or something between.
     """
-    found = dcap_verify.verify(quote, dcap_collateral.gather(case.others), at, anchors)
+    collateral = {**case.others, **{f"text {n} around it": text for n, text in enumerate(case.texts)}}
+    found = dcap_verify.verify(quote, dcap_collateral.gather(collateral), at, anchors)
     binding, reasons = bound(case, quote)
     status = found.match.status if found.match else None
     against = [*values.debug, *reasons]
@@ -252,6 +259,7 @@ def appraise(
             dict.fromkeys([*against, *([] if proven else values.objections), *replay[1], *found.reasons])
         ),
         claims={**values.claims, **_claims(quote, found)},
+        expires=found.expires,
     )
 
 

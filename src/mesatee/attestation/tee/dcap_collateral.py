@@ -14,7 +14,6 @@ b'{"version": 3}'
 
 from __future__ import annotations
 
-import base64
 import binascii
 import json
 import re
@@ -25,9 +24,11 @@ from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from mesatee import _core
+from mesatee.attestation import foreign
 from mesatee.attestation.chains import read_certificate, read_crl
-from mesatee.errors import InputError, Malformed
+from mesatee.errors import InputError, Malformed, TooLarge
 from mesatee.protocol import limits
+from mesatee.protocol.jsonstrict import BOM, parse_foreign
 
 _DUMP: Final = struct.Struct("<II14Q")
 _DUMP_VERSIONS: Final = (1, 3, 4)
@@ -52,12 +53,13 @@ _OE_LABELS: Final = (
     "qe_identity_issuer_chain",
     "creation_time",
 )
+_STATEMENTS: Final = "statements of one kind"
 _TCB_INFO: Final = frozenset({"tcbinfo"})
 _IDENTITY: Final = frozenset({"enclaveidentity", "qeidentity"})
 _SIGNER_LABEL: Final = re.compile(r"tcb|ident")
-_CRL_PEM: Final = re.compile(rb"-----BEGIN X509 CRL-----([A-Za-z0-9+/=\s]*)-----END X509 CRL-----")
 _COMMENTS: Final = re.compile(rb"(?:#[^\n]*+(?:\n|\Z))++")
 _PERCENT: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
+_PUNCTUATION: Final = re.compile(r"[^a-z0-9]+")
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _DECODER: Final = json.JSONDecoder()
 
@@ -90,10 +92,15 @@ class Collateral:
             self.notes.append(text)
 
     def add(self, part: Collateral) -> None:
-        """Take over what `part` has, each piece once."""
-        _join(self.tcb_infos, part.tcb_infos, limits.COLLATERAL_STATEMENTS)
-        _join(self.identities, part.identities, limits.COLLATERAL_STATEMENTS)
-        _join(self.crls, part.crls, limits.CRLS)
+        """Take over what `part` has, each piece once. Raises `TooLarge`: a piece that is left out might be the one
+        that speaks against a platform.
+        """
+        for item in part.tcb_infos:
+            _put(self.tcb_infos, item, limits.COLLATERAL_STATEMENTS, "TCB infos")
+        for item in part.identities:
+            _put(self.identities, item, limits.COLLATERAL_STATEMENTS, "identities of quoting enclaves")
+        for crl in part.crls:
+            _put(self.crls, crl, limits.CRLS, "revocation lists")
         for certificate in part.certificates:
             self.add_certificate(certificate)
         self.signer_chain |= part.signer_chain
@@ -101,25 +108,29 @@ class Collateral:
             self.note(text)
 
     def add_certificate(self, certificate: _core.X509) -> None:
-        """Put it into the pool, once, and not without a bound."""
+        """Put it into the pool, once. Raises `TooLarge`."""
         if all(certificate.der != other.der for other in self.certificates):
-            if len(self.certificates) < limits.COLLATERAL_CERTIFICATES:
-                self.certificates.append(certificate)
-            else:
-                self.note(f"more than {limits.COLLATERAL_CERTIFICATES} certificates in the collateral")
+            _put(self.certificates, certificate, limits.COLLATERAL_CERTIFICATES, "certificates")
 
 
-Item = TypeVar("Item", Signed, bytes)
+Item = TypeVar("Item", Signed, bytes, _core.X509)
 
 
-def _join(into: list[Item], items: list[Item], limit: int) -> None:
-    into += [item for item in items if item not in into][: max(0, limit - len(into))]
+def _put(into: list[Item], item: Item, limit: int, what: str) -> None:
+    if item in into:
+        return
+    if len(into) == limit:
+        raise TooLarge(
+            f"there are more than {limit} {what} in the collateral, of which none may be left out",
+            hint="keep only what is about this platform",
+        )
+    into.append(item)
 
 
 def gather(files: Mapping[str, bytes]) -> Collateral:
     """Find the collateral in `files` (role -> bytes). Files that are something else are passed over.
 
-    Raises nothing for bad files: what cannot be read is in `notes`.
+    Raises `TooLarge` for more pieces than the pool holds. What cannot be read is in `notes`.
     """
     found = Collateral()
     for role, data in files.items():
@@ -141,6 +152,7 @@ def _taken_apart(role: str, data: bytes) -> Collateral:
 def forget() -> None:
     """Take all files apart anew from now on."""
     _taken_apart.cache_clear()
+    _pem_certificates.cache_clear()
 
 
 def _add(found: Collateral, label: str, data: bytes, depth: int) -> None:
@@ -151,7 +163,7 @@ def _add(found: Collateral, label: str, data: bytes, depth: int) -> None:
         found.note(f"{_short(label)} is too large for collateral")
         return
     data = strip_comments(data)
-    text = data.removeprefix(b"\xef\xbb\xbf").strip(b"\0 \r\n\t")
+    text = data.removeprefix(BOM).strip(b"\0 \r\n\t")
     if text[:1] in (b"{", b"["):
         _add_json(found, label, text, depth)
     elif b"-----BEGIN" in text:
@@ -163,26 +175,8 @@ def _add(found: Collateral, label: str, data: bytes, depth: int) -> None:
             _add(found, name, blob, depth - 1)
     elif data[:2] in (b"\x30\x81", b"\x30\x82", b"\x30\x83"):
         _add_der(found, label, data)
-    elif (inner := unwrap(text)) is not None:
+    elif (inner := foreign.plain(text)) is not None:
         _add(found, label, inner, depth - 1)
-
-
-def unwrap(text: bytes) -> bytes | None:
-    """What `text` is the hex or base64 of; None if it is neither."""
-    dense = b"".join(text.split())
-    if not dense:
-        return None
-    try:
-        return binascii.unhexlify(dense.removeprefix(b"0x"))
-    except ValueError:
-        pass
-    if re.fullmatch(rb"[A-Za-z0-9+/_-]+={0,2}", dense) is None:
-        return None
-    dense = dense.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
-    try:
-        return base64.b64decode(dense + b"=" * (-len(dense) % 4), validate=True)
-    except ValueError:
-        return None
 
 
 def strip_comments(data: bytes) -> bytes:
@@ -205,13 +199,10 @@ def _add_pem(found: Collateral, label: str, text: bytes) -> None:
         text = _PERCENT.sub(lambda found: binascii.unhexlify(found[1]), text)
     # Texts that were quoted once too often.
     text = text.replace(b"\\n", b"\n")
-    for block in _CRL_PEM.findall(text):
-        try:
-            _add_der(found, label, binascii.a2b_base64(block))
-        except binascii.Error:
-            found.note(f"a revocation list in {_short(label)} is not base64")
+    for der in foreign.pem_crls(text):
+        _add_value(found, label, der)
     try:
-        certificates = _core.pem_certificates(text)
+        certificates = _pem_certificates(text)
     except InputError as error:
         found.note(f"the certificates in {_short(label)}: {error.message}")
         found.signer_chain |= bool(_SIGNER_LABEL.search(label.lower()))
@@ -220,19 +211,31 @@ def _add_pem(found: Collateral, label: str, text: bytes) -> None:
         _add_certificate(found, label, der)
 
 
+@lru_cache(maxsize=limits.COLLATERAL_CACHED)
+def _pem_certificates(text: bytes) -> list[bytes]:
+    """Once for the same text: the two statements of a bundle have the same signer."""
+    return _core.pem_certificates(text)
+
+
 def _add_der(found: Collateral, label: str, data: bytes) -> None:
-    count = data[1] & 0x7F
-    size = 2 + count + int.from_bytes(data[2 : 2 + count])
-    # Open Enclave ends even DER with a NUL.
-    if size < len(data) and not any(data[size:]):
-        data = data[:size]
+    """Certificates and lists in DER, one after the other; Open Enclave ends even DER with a NUL."""
+    for _ in range(limits.CHAIN_CERTIFICATES):
+        count = data[1] & 0x7F if len(data) > 1 else 0
+        size = 2 + count + int.from_bytes(data[2 : 2 + count])
+        _add_value(found, label, data[:size])
+        data = data[size:]
+        if not data.strip(b"\0\r\n"):
+            return
+    found.note(f"more than {limits.CHAIN_CERTIFICATES} values of DER in {_short(label)}")
+
+
+def _add_value(found: Collateral, label: str, data: bytes) -> None:
     try:
         read_crl(data)
     except InputError:
         _add_certificate(found, label, data)
     else:
-        if data not in found.crls and len(found.crls) < limits.CRLS:
-            found.crls.append(data)
+        _put(found.crls, data, limits.CRLS, "revocation lists")
 
 
 def _add_certificate(found: Collateral, label: str, der: bytes) -> None:
@@ -295,12 +298,12 @@ def _open_enclave(data: bytes) -> list[tuple[str, bytes]] | None:
 def _add_json(found: Collateral, label: str, data: bytes, depth: int) -> None:
     try:
         # The strict parser bounds depth and size and refuses keys that stand twice; only then is the text cut.
-        _core.parse_json(data, limits.COLLATERAL_BYTES, limits.JSON_DEPTH)
+        value = parse_foreign(data, limit=limits.COLLATERAL_BYTES)
         text = data.decode()
     except (InputError, ValueError):
         found.note(f"{_short(label)} is not JSON")
         return
-    _walk(found, label, text, depth, limits.COLLATERAL_DEPTH)
+    _walk(found, label, value, text, depth, limits.COLLATERAL_DEPTH)
 
 
 def _add_string(found: Collateral, label: str, data: bytes, depth: int) -> None:
@@ -312,40 +315,47 @@ def _add_string(found: Collateral, label: str, data: bytes, depth: int) -> None:
         _add(found, label, value.encode("utf-8", "replace"), depth - 1)
 
 
-def _walk(found: Collateral, label: str, text: str, depth: int, levels: int) -> None:
-    """Look through the JSON value `text`, which was parsed strictly before, `levels` deep."""
+def _walk(found: Collateral, label: str, value: Any, text: str, depth: int, levels: int) -> None:
+    """Look through the JSON value `value`, whose `text` was parsed strictly before, `levels` deep."""
     if levels == 0:
         found.note(f"{_short(label)} nests too deeply to be searched")
-    elif text.startswith("["):
-        numbers = json.loads(text)
-        if numbers and all(isinstance(n, int) and 0 <= n < 256 for n in numbers):
-            _add(found, label, bytes(numbers), depth - 1)
+    elif isinstance(value, str):
+        if len(value) >= limits.DETECT_CHARS:
+            _add(found, label, value.encode("utf-8", "replace"), depth - 1)
+    elif isinstance(value, list):
+        if (data := foreign.byte_array(value)) is not None:
+            _add(found, label, data, depth - 1)
             return
-        for item in _items(text)[: limits.DETECT_LEAVES]:
-            _walk(found, label, item, depth, levels - 1)
-    elif text.startswith('"'):
-        _add(found, label, json.loads(text).encode("utf-8", "replace"), depth - 1)
-    elif text.startswith("{"):
-        members = {_plain(name): (name, raw) for name, raw in _members(text)}
-        for name, (key, raw) in members.items():
+        for item, raw in zip(value[: limits.DETECT_LEAVES], _items(text), strict=False):
+            _walk(found, label, item, raw, depth, levels - 1)
+    elif isinstance(value, dict) and any(map(_is_worth_a_look, value.values())):
+        # Texts are cut out only where a statement could stand in one: most bundles are objects of strings.
+        nested = any(isinstance(item, dict | list) for item in value.values())
+        raws = _members(text) if nested else {}
+        members = {_plain(key): (key, item) for key, item in value.items()}
+        for name, (key, item) in members.items():
+            raw = raws.get(key, "")
             # Bundles name what they lack, too.
-            if raw in ('""', "null"):
+            if item == "" or item is None:
                 continue
             into = found.tcb_infos if name in _TCB_INFO else found.identities if name in _IDENTITY else None
             signature = members.get(f"{name}signature", members.get("signature"))
             if into is not None and signature is not None:
-                _add_signed(into, raw, signature[1])
+                _add_signed(into, item if isinstance(item, str) else raw, signature[1])
             elif not name.endswith("signature"):
-                _walk(found, key, raw, depth, levels - 1)
+                _walk(found, key, item, raw, depth, levels - 1)
         if "tcblevels" in members:
             found.note(f"{_short(label)} has TCB levels, and no signature")
 
 
-def _add_signed(into: list[Signed], raw: str, signature: str) -> None:
-    body = json.loads(raw) if raw.startswith('"') else raw
-    item = Signed(body.encode("utf-8", "replace"), _signature(json.loads(signature)))
-    if item not in into and len(into) < limits.COLLATERAL_STATEMENTS:
-        into.append(item)
+def _is_worth_a_look(value: Any) -> bool:
+    """Short strings hold no certificate, list or statement, and event logs have thousands of them."""
+    return isinstance(value, dict | list) or (isinstance(value, str) and len(value) >= limits.DETECT_CHARS)
+
+
+def _add_signed(into: list[Signed], body: str, signature: Any) -> None:
+    item = Signed(body.encode("utf-8", "replace"), _signature(signature))
+    _put(into, item, limits.COLLATERAL_STATEMENTS, _STATEMENTS)
     # Tools that print JSON prettily put spaces into it, which Intel's statements have none of.
     if "\n" not in body and '": ' not in body:
         return
@@ -353,33 +363,30 @@ def _add_signed(into: list[Signed], raw: str, signature: str) -> None:
         compact = json.dumps(json.loads(body), separators=(",", ":"), ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return
-    if compact != item.text and len(into) < limits.COLLATERAL_STATEMENTS:
-        into.append(Signed(compact, item.signature))
+    _put(into, Signed(compact, item.signature), limits.COLLATERAL_STATEMENTS, _STATEMENTS)
 
 
 def _signature(value: Any) -> bytes:
     """64 bytes from hex, base64 or an array; anything else becomes a signature that does not verify."""
     if isinstance(value, str):
-        return unwrap(value.encode("utf-8", "replace")) or b""
-    if isinstance(value, list) and all(isinstance(n, int) and 0 <= n < 256 for n in value):
-        return bytes(value)
-    return b""
+        return foreign.plain(value.encode("utf-8", "replace")) or b""
+    return foreign.byte_array(value) or b"" if isinstance(value, list) else b""
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    return _PUNCTUATION.sub("", name.lower())
 
 
-def _members(text: str) -> list[tuple[str, str]]:
+def _members(text: str) -> dict[str, str]:
     """Names and texts of an object's members."""
-    found: list[tuple[str, str]] = []
+    found: dict[str, str] = {}
     position = _skip(text, 1)
     try:
         while text[position] != "}":
             key, position = _DECODER.raw_decode(text, position)
             start = _skip(text, _skip(text, position) + 1)  # past the colon
             _, end = _DECODER.raw_decode(text, start)
-            found.append((str(key), text[start:end]))
+            found[str(key)] = text[start:end]
             position = _next(text, end)
     except (ValueError, IndexError):
         raise Malformed("a JSON object cannot be taken apart") from None
@@ -410,4 +417,4 @@ def _next(text: str, position: int) -> int:
     return _skip(text, position + 1) if text[position] == "," else position
 
 
-__all__ = ["Collateral", "Signed", "forget", "gather", "strip_comments", "unwrap"]
+__all__ = ["Collateral", "Signed", "forget", "gather", "strip_comments"]

@@ -11,11 +11,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from mesatee.attestation import foreign
 from mesatee.attestation.appraisal import Answer
-from mesatee.attestation.tee.dcap_collateral import unwrap
 from mesatee.errors import InputError, Malformed, TooLarge
 from mesatee.protocol import limits
-from mesatee.protocol.jsonstrict import parse, parse_object
+from mesatee.protocol.jsonstrict import parse_foreign
 
 RUNTIME_EVENT: Final = 0x0800_0001
 _CCEL_NAMES: Final = ("cc_eventlog", "ccel", "cc_event_log", "ccel_data")
@@ -30,11 +30,11 @@ def replay_json(text: bytes, rtmrs: Sequence[bytes]) -> tuple[Answer, list[str]]
     Only registers that the log extends are compared; AFFIRMED says that all of those are right.
     """
     try:
-        log = parse(text, limit=limits.CASE_FILE_BYTES)
+        log = parse_foreign(text, limit=limits.CASE_FILE_BYTES)
         if isinstance(log, dict):
             log = next((log[name] for name in _LOG_NAMES if name in log), None)
         if isinstance(log, str):
-            log = parse(log.encode("utf-8", "replace"), limit=limits.CASE_FILE_BYTES)
+            log = parse_foreign(log.encode("utf-8", "replace"), limit=limits.CASE_FILE_BYTES)
     except InputError:
         return Answer.NOT_ESTABLISHED, []
     if not isinstance(log, list) or not log or not all(isinstance(e, dict) and "imr" in e for e in log):
@@ -94,13 +94,15 @@ def compare(registers: Mapping[int, bytes], rtmrs: Sequence[bytes]) -> tuple[Ans
 def ccel_in(text: bytes) -> list[bytes]:
     """CCEL logs that the JSON object `text` carries in hex or base64."""
     try:
-        value = parse_object(text, limit=limits.CASE_FILE_BYTES)
+        value = parse_foreign(text, limit=limits.CASE_FILE_BYTES)
     except InputError:
         return []
-    found = []
+    found: list[bytes] = []
+    if not isinstance(value, dict):
+        return found
     for name in _CCEL_NAMES:
         item = value.get(name)
-        if isinstance(item, str) and (data := unwrap(item.encode("utf-8", "replace"))):
+        if isinstance(item, str) and (data := foreign.plain(item.encode("utf-8", "replace"))):
             found.append(data)
     return found
 
@@ -108,9 +110,10 @@ def ccel_in(text: bytes) -> list[bytes]:
 def report_data_in(text: bytes) -> bytes | None:
     """The report data that the JSON object `text` says that the quote has; None if it says nothing."""
     try:
-        value = parse_object(text, limit=limits.CASE_FILE_BYTES).get("report_data")
+        whole = parse_foreign(text, limit=limits.CASE_FILE_BYTES)
     except InputError:
         return None
+    value = whole.get("report_data") if isinstance(whole, dict) else None
     return value.encode("utf-8", "replace") if isinstance(value, str) and value else None
 
 

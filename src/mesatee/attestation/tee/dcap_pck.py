@@ -35,31 +35,27 @@ class PckExtension:
     """Whether two threads may share a core; None where the certificate does not say."""
 
 
-def _element(data: bytes, position: int) -> tuple[int, bytes, int]:
-    """Tag, content and end of the DER element at `position` (one-byte tags, lengths up to 64 KiB)."""
-    if position + 2 > len(data):
-        raise Malformed("the SGX extension ends in the middle of an element")
-    tag, length = data[position], data[position + 1]
-    start = position + 2
-    if length >= 0x80:
-        count = length & 0x7F
-        if not 1 <= count <= 2 or start + count > len(data):
-            raise Malformed("the SGX extension has a length that is not DER or not plausible")
-        length = int.from_bytes(data[start : start + count])
-        if length < 0x80 or (count == 2 and length < 0x100):
-            raise Malformed("the SGX extension has a length that is not the shortest one")
-        start += count
-    if start + length > len(data):
-        raise Malformed("the SGX extension ends in the middle of an element")
-    return tag, data[start : start + length], start + length
-
-
 def _elements(data: bytes) -> list[tuple[int, bytes]]:
+    """Tags and contents of the DER elements in `data` (one-byte tags, lengths up to 64 KiB)."""
     found = []
-    position = 0
-    while position < len(data):
-        tag, content, position = _element(data, position)
-        found.append((tag, content))
+    position, end = 0, len(data)
+    while position < end:
+        if position + 2 > end:
+            raise Malformed("the SGX extension ends in the middle of an element")
+        tag, length = data[position], data[position + 1]
+        position += 2
+        if length >= 0x80:
+            count = length & 0x7F
+            if not 1 <= count <= 2 or position + count > end:
+                raise Malformed("the SGX extension has a length that is not DER or not plausible")
+            length = int.from_bytes(data[position : position + count])
+            if length < 0x80 or (count == 2 and length < 0x100):
+                raise Malformed("the SGX extension has a length that is not the shortest one")
+            position += count
+        if position + length > end:
+            raise Malformed("the SGX extension ends in the middle of an element")
+        found.append((tag, data[position : position + length]))
+        position += length
     return found
 
 

@@ -8,10 +8,11 @@ and "TD relaunch"; the same steps have the numbers 4.1.2.4.17.* in Intel's Quote
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, Final, NoReturn, TypeVar
@@ -22,7 +23,8 @@ from mesatee.errors import EvidenceRefused, Malformed, TooLarge, UnsupportedVers
 from mesatee.protocol import limits
 
 Item = TypeVar("Item")
-_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
+_TIME: Final = re.compile(r"[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z")
+_COMPONENTS: Final = 16
 
 
 class TcbStatus(StrEnum):
@@ -40,6 +42,7 @@ class TcbStatus(StrEnum):
 
 
 _S = TcbStatus
+_STATUS: Final = {str(status): status for status in _S}
 _PLATFORM: Final = frozenset(_S) - {_S.TD_RELAUNCH_ADVISED, _S.TD_RELAUNCH_ADVISED_CONFIGURATION_NEEDED}
 _COMPONENT: Final = frozenset({_S.UP_TO_DATE, _S.OUT_OF_DATE, _S.REVOKED})
 """A QE or TDX module has nothing to configure."""
@@ -171,9 +174,11 @@ class _Json:
     def time(self, name: str) -> int:
         text = self.text(name)
         try:
-            return int(datetime.strptime(text, _TIME).replace(tzinfo=UTC).timestamp())
+            if _TIME.fullmatch(text):
+                return int(datetime.fromisoformat(text).timestamp())
         except ValueError:
-            self._bad(f"{name!r} of {self.what} is not a time like 2025-01-31T00:00:00Z")
+            pass
+        self._bad(f"{name!r} of {self.what} is not a time like 2025-01-31T00:00:00Z")
 
     def object(self, name: str) -> _Json:
         return _Json(self.value.get(name), f"{name!r} of {self.what}")
@@ -184,21 +189,31 @@ class _Json:
             self._bad(f"{name!r} of {self.what} is not a list")
         if len(item) > limits.TCB_LEVELS:
             raise TooLarge(f"{name!r} of {self.what} has more than {limits.TCB_LEVELS} entries")
-        return tuple(read(entry) for entry in item)
+        return tuple([read(entry) for entry in item])
 
     def status(self, allowed: frozenset[TcbStatus]) -> TcbStatus:
         text = self.text("tcbStatus")
         if text not in allowed:
             raise UnsupportedVersion(f"TCB status {text!r} of {self.what} is not known")
-        return TcbStatus(text)
+        return _STATUS[text]
 
     def advisories(self) -> tuple[str, ...]:
-        def read(entry: Any) -> str:
-            if not isinstance(entry, str) or len(entry) > limits.NAME_CHARS or not entry.isprintable():
-                self._bad(f"an advisory of {self.what} is not a short text")
-            return entry
+        """Names of advisories: there are some hundred, so that this is one look at all of a level."""
+        found = self.list("advisoryIDs", lambda entry: entry, optional=True)
+        if not set(map(type, found)) <= {str}:
+            self._bad(f"an advisory of {self.what} is not a text")
+        if max(map(len, found), default=0) > limits.NAME_CHARS or not "".join(found).isprintable():
+            self._bad(f"an advisory of {self.what} is not a short text")
+        return found
 
-        return self.list("advisoryIDs", read, optional=True)
+    def svns(self, name: str) -> bytes:
+        """The SVNs of 16 components: a TCB info has some hundred lists of them, so that this is one look at each."""
+        item = self.value.get(name)
+        if isinstance(item, list) and len(item) == _COMPONENTS and set(map(type, item)) == {dict}:
+            found = [entry.get("svn") for entry in item]
+            if set(map(type, found)) == {int} and min(found) >= 0 and max(found) <= 0xFF:
+                return bytes(found)
+        self._bad(f"{name!r} of {self.what} is not {_COMPONENTS} components with an SVN from 0 to 255")
 
 
 @lru_cache(maxsize=limits.STATEMENTS_CACHED)
@@ -244,23 +259,14 @@ def parse_tcb_info(text: bytes) -> TcbInfo:
 
 def _level(level: _Json, version: int, kind: str) -> Level:
     tcb = level.object("tcb")
-
-    def svn(entry: Any) -> int:
-        return _Json(entry, "a TCB component").number("svn", 0xFF)
-
-    def sixteen(values: tuple[int, ...]) -> bytes:
-        if len(values) != 16:
-            raise Malformed("a TCB level has not 16 components")
-        return bytes(values)
-
     if version == 2:
-        sgx = bytes(tcb.number(f"sgxtcbcomp{index:02}svn", 0xFF) for index in range(1, 17))
+        sgx = bytes(tcb.number(f"sgxtcbcomp{index:02}svn", 0xFF) for index in range(1, _COMPONENTS + 1))
     else:
-        sgx = sixteen(tcb.list("sgxtcbcomponents", svn))
+        sgx = tcb.svns("sgxtcbcomponents")
     return Level(
         sgx=sgx,
         pcesvn=tcb.number("pcesvn"),
-        tdx=sixteen(tcb.list("tdxtcbcomponents", svn)) if kind == "TDX" else None,
+        tdx=tcb.svns("tdxtcbcomponents") if kind == "TDX" else None,
         status=level.status(_PLATFORM),
         date=level.text("tcbDate"),
         advisories=level.advisories(),
@@ -366,14 +372,10 @@ def match_platform(
     Raises `EvidenceRefused`.
     """
     # 1. SGX.
-    eligible = [
-        level
-        for level in info.levels
-        if level.pcesvn <= pcesvn and all(a <= b for a, b in zip(level.sgx, components, strict=True))
-    ]
-    if not eligible:
+    eligible = (level for level in info.levels if level.pcesvn <= pcesvn and _reaches(components, level.sgx))
+    sgx = next(eligible, None)
+    if sgx is None:
         raise EvidenceRefused("no TCB level matches: the platform is below every level of the TCB info")
-    sgx = eligible[0]
     if isinstance(body, EnclaveReport):
         return Match(_converge(sgx.status, qe.status), _union(sgx, qe), sgx.date)  # 6.
     # 2. TDX.
@@ -381,9 +383,8 @@ def match_platform(
     level = next(
         (
             level
-            for level in eligible
-            if level.tdx is not None
-            and all(a <= b for a, b in zip(level.tdx[skip:], body.tee_tcb_svn[skip:], strict=True))
+            for level in (sgx, *eligible)
+            if level.tdx is not None and _reaches(body.tee_tcb_svn[skip:], level.tdx[skip:])
         ),
         None,
     )
@@ -400,6 +401,11 @@ def match_platform(
         status = _relaunch(info, body.tee_tcb_svn2, sgx.status, status, module.status, qe.status)
     # 6. Quoting enclave.
     return Match(_converge(status, qe.status), _union(level, module, qe), level.date)
+
+
+def _reaches(svns: bytes, level: bytes) -> bool:
+    """Whether each SVN is at least that of the level, of as many."""
+    return len(svns) == len(level) and all(map(operator.ge, svns, level))
 
 
 def _match_module(info: TcbInfo, body: TdReport) -> ComponentLevel | None:

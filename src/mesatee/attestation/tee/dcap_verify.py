@@ -9,10 +9,11 @@ NOT_ESTABLISHED.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from mesatee import _core
 from mesatee.attestation.appraisal import Answer
@@ -25,7 +26,19 @@ from mesatee.protocol import limits
 
 INTEL_SGX_ROOT: Final = bytes.fromhex("44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3")
 """SHA-256 of the certificate "Intel SGX Root CA", valid until the end of 2049."""
-ANCHORS: Final = (INTEL_SGX_ROOT,)
+INTEL_SGX_ROOT_DER: Final = base64.b64decode(
+    "MIICjzCCAjSgAwIBAgIUImUM1lqdNInzg7SVUr9QGzknBqwwCgYIKoZIzj0EAwIwaDEaMBgGA1UEAwwRSW50ZWwgU0dYIFJvb3Qg"
+    "Q0ExGjAYBgNVBAoMEUludGVsIENvcnBvcmF0aW9uMRQwEgYDVQQHDAtTYW50YSBDbGFyYTELMAkGA1UECAwCQ0ExCzAJBgNVBAYT"
+    "AlVTMB4XDTE4MDUyMTEwNDUxMFoXDTQ5MTIzMTIzNTk1OVowaDEaMBgGA1UEAwwRSW50ZWwgU0dYIFJvb3QgQ0ExGjAYBgNVBAoM"
+    "EUludGVsIENvcnBvcmF0aW9uMRQwEgYDVQQHDAtTYW50YSBDbGFyYTELMAkGA1UECAwCQ0ExCzAJBgNVBAYTAlVTMFkwEwYHKoZI"
+    "zj0CAQYIKoZIzj0DAQcDQgAEC6nEwMDIYZOj/iPWsCzaEKi71OiOSLRFhWGjbnBVJfVnkY4u3IjkDYYL0MxO4mqsyYjlBalTVYxF"
+    "P2sJBK5zlKOBuzCBuDAfBgNVHSMEGDAWgBQiZQzWWp00ifODtJVSv1AbOScGrDBSBgNVHR8ESzBJMEegRaBDhkFodHRwczovL2Nl"
+    "cnRpZmljYXRlcy50cnVzdGVkc2VydmljZXMuaW50ZWwuY29tL0ludGVsU0dYUm9vdENBLmRlcjAdBgNVHQ4EFgQUImUM1lqdNInz"
+    "g7SVUr9QGzknBqwwDgYDVR0PAQH/BAQDAgEGMBIGA1UdEwEB/wQIMAYBAf8CAQEwCgYIKoZIzj0EAwIDSQAwRgIhAOW/5QkR+S9C"
+    "iSDcNoowLuPRLsWGf/Yi7GSX94BgwTwgAiEA4J0lrHoMs+Xo5o/sX6O9QWxHRAvZUGOdRQ7cvqRXaqI="
+)
+"""That certificate itself, for chains that come without it."""
+ANCHORS: Final = (INTEL_SGX_ROOT_DER,)
 _ES256: Final = "ecdsa-p256-sha256"
 _PCK_SUBJECT: Final = "CN=Intel SGX PCK Certificate"
 _PCK_ISSUERS: Final = frozenset({"CN=Intel SGX PCK Platform CA", "CN=Intel SGX PCK Processor CA"})
@@ -55,6 +68,13 @@ class Findings:
     pck: dcap_pck.PckExtension | None = None
     tcb_info: dcap_tcb.TcbInfo | None = None
     reasons: list[str] = field(default_factory=list)
+    expires: int | None = None
+    """When the first of certificates, lists and statements is over that the answers rely on, Unix seconds."""
+
+    def until(self, *ends: int | None) -> None:
+        """Bring `expires` forward to the first of `ends`."""
+        known = [end for end in (self.expires, *ends) if end is not None]
+        self.expires = min(known, default=None)
 
     def say(self, *reasons: str) -> None:
         """Add reasons, each once."""
@@ -97,6 +117,12 @@ def verify(
 
 
 # -- signatures -----------------------------------------------------------------------------------------
+
+
+def pck_certificate(quote: Quote, collateral: Collateral) -> _core.X509 | None:
+    """The certificate that `verify` takes for the platform's; not verified. None if there is none."""
+    found = _PckKey.of(quote, collateral, Findings())
+    return found.leaf if found is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,9 +240,7 @@ def _path(
     pool: list[bytes | _core.X509] = [leaf, *others]
     known = {leaf.der, *others}
     pool += [c for c in _authorities(collateral) if c.der not in known]
-    return verify_chain(
-        pool[: limits.CHAIN_CERTIFICATES], anchors, at, collateral.crls, known=(dcap_pck.SGX_EXTENSION,)
-    )
+    return verify_chain(pool, anchors, at, collateral.crls, known=(dcap_pck.SGX_EXTENSION,))
 
 
 def _chain(
@@ -229,6 +253,7 @@ def _chain(
 ) -> None:
     result = _path(pck.leaf, pck.others, collateral, at, anchors)
     found.chain = result.chain
+    found.until(result.expires)
     found.say(*(f"PCK chain: {reason}" for reason in result.reasons))
     answers.append(result.revocation)
     # The same root also signs Intel's TCB signer, which must not pass for a platform.
@@ -257,6 +282,12 @@ class _Best(Generic[Statement]):
     value: Statement | None = None
     revocation: Answer = _UNKNOWN
     reasons: tuple[str, ...] = ()
+    expires: int | None = None
+    """Of its signer's chain."""
+
+
+_Signature: TypeAlias = tuple[Answer, Answer, tuple[str, ...], int | None]
+"""Whether Intel signed a statement, whether its signer was revoked, reasons, and when the signer's chain is over."""
 
 
 @dataclass(slots=True)
@@ -266,28 +297,31 @@ class _Signers:
     collateral: Collateral
     at: int | None
     anchors: Sequence[bytes]
+    known: list[_core.X509] = field(default_factory=list)
     chains: dict[bytes, ChainResult] = field(default_factory=dict)
 
-    def check(self, item: Signed) -> tuple[Answer, Answer, tuple[str, ...]]:
-        """Whether Intel signed `item`: answer, revocation of the signer, reasons."""
-        signers = [c for c in self.collateral.certificates if _TCB_SIGNER in _parts(c.subject)]
-        if not signers:
+    def __post_init__(self) -> None:
+        self.known += [c for c in self.collateral.certificates if _TCB_SIGNER in _parts(c.subject)]
+
+    def check(self, item: Signed) -> _Signature:
+        """Whether Intel signed `item`."""
+        if not self.known:
             if self.collateral.signer_chain:
-                return _NO, _UNKNOWN, ("the chain beside it has no TCB signing certificate",)
-            return _UNKNOWN, _UNKNOWN, ("the certificate of its signer is missing",)
-        best: tuple[Answer, Answer, tuple[str, ...]] | None = None
+                return _NO, _UNKNOWN, ("the chain beside it has no TCB signing certificate",), None
+            return _UNKNOWN, _UNKNOWN, ("the certificate of its signer is missing",), None
+        best: _Signature | None = None
         # Intel renewed the certificate of this key: one that is valid at this time is enough.
-        for signer in signers:
+        for signer in self.known:
             # The same statement comes with every quote of a kind of machine; quotes themselves are never remembered.
             if _objection(signer.spki, item.signature, item.text, _core.verify_lasting_signature):
                 continue
             chain = self._chain(signer)
             if chain.chain is _YES and chain.revocation is _YES:
-                return _YES, _YES, chain.reasons
+                return _YES, _YES, chain.reasons, chain.expires
             rank = (chain.chain is _YES, chain.chain is _UNKNOWN, chain.revocation is not _NO)
             if best is None or rank > (best[0] is _YES, best[0] is _UNKNOWN, best[1] is not _NO):
-                best = chain.chain, chain.revocation, chain.reasons
-        return best or (_NO, _UNKNOWN, ("no TCB signing certificate given has signed it",))
+                best = chain.chain, chain.revocation, chain.reasons, chain.expires
+        return best or (_NO, _UNKNOWN, ("no TCB signing certificate given has signed it",), None)
 
     def _chain(self, signer: _core.X509) -> ChainResult:
         if signer.der not in self.chains:
@@ -302,12 +336,16 @@ def _pick(
     parse: Callable[[bytes], Statement],
     foreign: Callable[[Statement], str | None],
 ) -> _Best[Statement]:
-    """The latest statement that is signed, current, and about this platform."""
+    """The latest statement that is signed, current, and about this platform.
+
+    Intel counts its recoveries of TCBs in ``tcbEvaluationDataNumber``. It goes on issuing statements with older numbers
+    for those who need time to update, so that the date alone does not say which one knows more.
+    """
     good: list[_Best[Statement]] = []
     bad: list[_Best[Statement]] = []
     for item in items:
         reasons: tuple[str, ...]
-        answer, revocation, reasons = signers.check(item)
+        answer, revocation, reasons, expires = signers.check(item)
         value: Statement | None = None
         why: str | None = None
         if answer is not _NO:
@@ -321,14 +359,18 @@ def _pick(
         if why:
             answer, reasons = _NO, (why,)
         (good if answer is _YES else bad).append(
-            _Best(answer, value, revocation, tuple(f"{what}: {reason}" for reason in reasons))
+            _Best(answer, value, revocation, tuple(f"{what}: {reason}" for reason in reasons), expires)
         )
     if good:
-        return max(good, key=lambda best: best.value.issued if best.value else 0)
+        return max(good, key=lambda best: _knowledge(best.value))
     refused = [best for best in bad if best.answer is _NO]
     if refused or bad:
         return (refused or bad)[0]
     return _Best(_UNKNOWN, reasons=(f"{what}: there is none",))
+
+
+def _knowledge(value: dcap_tcb.TcbInfo | dcap_tcb.QeIdentity | None) -> tuple[int, int]:
+    return (value.evaluation_number, value.issued) if value is not None else (-1, 0)
 
 
 def _stale(value: dcap_tcb.TcbInfo | dcap_tcb.QeIdentity, at: int | None) -> str | None:
@@ -372,7 +414,10 @@ def _tcb(
     info = _pick(collateral.tcb_infos, signers, "TCB info", dcap_tcb.parse_tcb_info, foreign_info)
     found.tcb_info = info.value
     found.say(*identity.reasons, *info.reasons)
-    answers += [best.revocation for best in (identity, info) if best.value is not None]
+    for best in (identity, info):
+        if best.value is not None:
+            answers.append(best.revocation)
+            found.until(best.expires, best.value.next_update + 1)
     if _NO in (identity.answer, info.answer):
         found.tcb = _NO
         return
@@ -391,4 +436,4 @@ def _tcb(
         found.say(error.message)
 
 
-__all__ = ["ANCHORS", "INTEL_SGX_ROOT", "Findings", "verify"]
+__all__ = ["ANCHORS", "INTEL_SGX_ROOT", "INTEL_SGX_ROOT_DER", "Findings", "pck_certificate", "verify"]

@@ -155,6 +155,7 @@ def verify(document: Document, at: int | None, root: bytes = ROOT_G1) -> Answers
     )
     answers.chain, answers.revocation = chain.chain, chain.revocation
     answers.reasons += chain.reasons
+    answers.expires = chain.expires
     # 3. Time.
     if not leaf.not_before <= when <= leaf.not_after:
         answers.chain = Answer.REFUSED

@@ -3,7 +3,8 @@
 The verifier of a class answers for evidence under nobody's policy (`corpus.CHECKS`). Here its answers become a
 `Proof` for one peer: what the evidence vouches for, the level, and what the relying party's policy has against it.
 
-A peer brings its own evidence and may bring certificates, whose chain must end in a vendor's pinned root. It can
+A peer brings its own evidence and may bring certificates, whose chain must end in a vendor's pinned root. Beside what
+the relying party collected it is one more voice: it neither replaces nor hides that. It can
 never bring its own trust anchor: where a class has no vendor's root, the key in which the chain ends must be one
 that the policy pins, whatever the bundle holds.
 """
@@ -17,7 +18,7 @@ from typing import Final
 from mesatee.attestation import corpus
 from mesatee.attestation.appraisal import LEVELS, Answer, Scalar, Status
 from mesatee.attestation.bundle import Bundle
-from mesatee.attestation.endorsements import Endorsements
+from mesatee.attestation.endorsements import Endorsements, beside
 from mesatee.attestation.evidence import Claims
 from mesatee.attestation.tee.base import Proof, Tee
 from mesatee.attestation.trust import ANCHORED, ANY, RoleTrust
@@ -55,9 +56,9 @@ def parse(body: bytes) -> Bundle:
 
 
 def complete(bundle: Bundle, endorsements: Endorsements) -> Bundle:
-    """With what was collected about this machine; what the bundle brings itself stays as it is."""
+    """With what was collected about this machine, which nothing that the bundle brings can replace or push out."""
     found = endorsements.lookup(bundle.tee, corpus.subject(bundle.tee, bundle.files))
-    return Bundle(bundle.tee, {**found, **bundle.files}) if found else bundle
+    return Bundle(bundle.tee, beside(found, bundle.files))
 
 
 def verify(bundle: Bundle, trust: RoleTrust, at: int) -> Proof:
@@ -105,7 +106,7 @@ def judge(bundle: Bundle, trust: RoleTrust, at: int) -> tuple[Verdict, Proof]:
         chain=Answer.REFUSED if verdict.revocation is Answer.REFUSED else chain,
         tcb=_tcb(bundle.tee, verdict, trust),
         freshness=Answer.NOT_ESTABLISHED,
-        expires=None,
+        expires=verdict.expires,
         reasons=tuple(reasons),
         objections=against,
         claims=verdict.claims,

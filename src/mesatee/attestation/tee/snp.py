@@ -266,6 +266,7 @@ def _chain(
     # 4. Revocation.
     above = verify_chain(chain.path[1:], roots.keys(), at, endorsements.crls)
     answers.revocation = above.revocation
+    answers.expires = min((end for end in (chain.expires, above.expires) if end is not None), default=None)
     answers.reasons += [reason for reason in above.reasons if reason not in answers.reasons]
     # 5. Product (root and intermediate).
     found.line = roots[bytes.fromhex(chain.root_sha256)]

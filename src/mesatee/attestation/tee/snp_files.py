@@ -9,14 +9,14 @@ Everything is recognised by its content. Being liberal here concludes nothing: w
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from mesatee import _core
 from mesatee.attestation import detect, foreign
 from mesatee.attestation.tee import snp_json, snp_report
-from mesatee.errors import EvidenceRefused, InputError, Malformed
+from mesatee.errors import EvidenceRefused, InputError, Malformed, TooLarge
 from mesatee.protocol import limits
 from mesatee.protocol.jsonstrict import parse_foreign
 
@@ -42,9 +42,10 @@ class Endorsements:
     """What ought to have been a certificate, and could not be read."""
 
     def add(self, label: str, data: bytes, depth: int = limits.WRAPPINGS) -> bool:
-        """Take what `data` holds. `label` is its name, `depth` how many wrappings to undo. Raises nothing.
+        """Take what `data` holds. `label` is its name, `depth` how many wrappings to undo.
 
-        Returns whether it was of a kind that is known here.
+        Returns whether it was of a kind that is known here. Raises `TooLarge` for more than the pool holds: a list
+        that is left out might be the one that revokes.
         """
         if depth < 0 or len(data) > limits.CASE_FILE_BYTES:
             return False
@@ -97,7 +98,8 @@ class Endorsements:
         except InputError:
             self._certificate(label, der)
         else:
-            if der not in self.crls and len(self.crls) < limits.CRLS:
+            if der not in self.crls:
+                _room(self.crls, limits.CRLS, "revocation lists")
                 self.crls.append(der)
 
     def _certificate(self, label: str, der: bytes) -> None:
@@ -106,8 +108,8 @@ class Endorsements:
         except InputError as error:
             self._note(label, error.message)
             return
-        known = any(certificate.der == other.der for other in self.certificates)
-        if not known and len(self.certificates) < limits.CHAIN_CERTIFICATES:
+        if all(certificate.der != other.der for other in self.certificates):
+            _room(self.certificates, limits.CHAIN_CERTIFICATES, "certificates")
             self.certificates.append(certificate)
 
     def _json(self, label: str, text: bytes, depth: int) -> bool:
@@ -121,6 +123,14 @@ class Endorsements:
     def _note(self, label: str, why: str) -> None:
         if len(self.broken) < limits.CASE_FILES:
             self.broken.append(f"{label[: limits.NAME_CHARS]} cannot be read: {why}")
+
+
+def _room(pool: Sequence[object], limit: int, what: str) -> None:
+    if len(pool) == limit:
+        raise TooLarge(
+            f"there are more than {limit} {what} with the report, of which none may be left out",
+            hint="keep only what is about this processor",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +147,13 @@ class Case:
 
 def open_case(files: Mapping[str, bytes]) -> Case:
     """Find report and certificates in `files` (role -> bytes). Raises `Malformed` if there is no report, and
-    `EvidenceRefused` for a file that holds two.
+    `TooLarge` for more certificates or lists than fit, and `EvidenceRefused` for a file that holds two reports.
     """
     reports: list[bytes] = []
     endorsements = Endorsements()
     others: dict[str, bytes] = {}
-    for role in sorted(files, key=lambda role: (role != "report", role)):
+    # The report first; then in the order given, in which what the relying party collected comes first.
+    for role in sorted(files, key=lambda role: role != "report"):
         data = files[role]
         if EXPECTED.search(role.lower()):
             others[role] = data

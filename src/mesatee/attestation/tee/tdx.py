@@ -13,10 +13,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from mesatee.attestation import foreign
 from mesatee.attestation.appraisal import Answer
 from mesatee.attestation.corpus import CorpusPolicy
 from mesatee.attestation.tee import dcap, dcap_events, dcap_quote, dcap_verify, eventlog
-from mesatee.attestation.tee.dcap_collateral import unwrap
 from mesatee.attestation.verdict import Verdict
 from mesatee.errors import InputError, Malformed
 
@@ -110,10 +110,10 @@ def _replay(case: dcap.Case, body: dcap_quote.TdReport) -> tuple[Answer, list[st
     for role, data in case.others.items():
         if not _LOG.search(role.lower()) or "table" in role.lower():
             continue
-        if data.lstrip()[:1] in (b"{", b"["):
-            texts.append(data)
+        if (text := foreign.json_in(data)) is not None:
+            texts.append(text)
         else:
-            logs.append(unwrap(data) or data)
+            logs.append(foreign.plain(data) or data)
     answers: list[Answer] = []
     reasons: list[str] = []
     for text in texts:

@@ -256,7 +256,7 @@ def _certified(pieces: Pieces, leaf: _core.X509, spki: bytes, at: int | None, an
     )
     if answers.chain is Answer.NOT_ESTABLISHED:
         answers.chain, answers.revocation = result.chain, result.revocation
-        answers.anchor = result.root_sha256
+        answers.anchor, answers.expires = result.root_sha256, result.expires
     answers.reasons += result.reasons
 
 
@@ -277,7 +277,7 @@ def check(files: Mapping[str, bytes], at: int | None, policy: CorpusPolicy) -> V
     found = measure(pieces, spki, public)
     answers = found.answers
     answers.chain, answers.revocation = trust.chain, trust.revocation
-    answers.anchor = trust.anchor
+    answers.anchor, answers.expires = trust.anchor, trust.expires
     answers.reasons += trust.reasons
     if found.replay is Answer.REFUSED:
         found.objections.append("the event log is not of the boot that was quoted")

@@ -124,7 +124,10 @@ def _report_data(tee: str, verdict: Verdict) -> bytes:
     if len(found) == _DIGEST_BYTES:
         found += bytes(_REPORT_BYTES - _DIGEST_BYTES)
     if len(found) != _REPORT_BYTES:
-        raise Malformed("the evidence vouches for no report data of 32 or 64 bytes")
+        # Refused evidence has no claims: then its verifier says why.
+        raise Malformed(
+            "; ".join(("the evidence vouches for no report data of 32 or 64 bytes", *verdict.reasons))
+        )
     return found
 
 

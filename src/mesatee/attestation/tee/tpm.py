@@ -10,6 +10,10 @@ Steps, from TCG TPM 2.0 Library 1.59 (Part 1 to 3) and the PC Client Platform Fi
 5. PCR digest   of the given values of the selected PCRs, by the hash of the signature (Part 3, 18.4)
 6. replay       of the firmware's log to the quoted PCRs (PFP 10.1)
 7. freshness    the caller's nonce is in extraData
+8. one session  several quotes (of several banks) are of one boot and for one nonce: parts of two make no whole
+
+The measurement is SHA-256 over the selection of PCRs as it was signed and the digest of their values (`Attest`), of
+the quote of the strongest bank.
 
 A TPM vouches for the boot of the system that it stands in, not for its memory: level 3. It stands in the way of
 nobody who can write to that memory, or who holds the bus between it and the processor.
@@ -119,7 +123,7 @@ def pcr_digest(attest: Attest, pcrs: Mapping[str, Mapping[int, bytes]], hash_nam
 
 
 def measure(pieces: Pieces, spki: bytes, public: Public | None = None) -> Measured:
-    """Steps 1 to 3 and 5 to 7 for all quotes of a case, all of which must be by this key."""
+    """Steps 1 to 3 and 5 to 8 for all quotes of a case, all of which must be by this key."""
     found = Measured()
     if public is not None:
         # 2. Key.
@@ -127,6 +131,7 @@ def measure(pieces: Pieces, spki: bytes, public: Public | None = None) -> Measur
     pcrs = _tpm_files.one_set(pieces.pcrs)
     proven: Pcrs = {}
     best: tuple[int, Attest] | None = None
+    sessions: set[tuple[object, ...]] = set()
     found.values = bool(pieces.quotes)
     for quote in pieces.quotes:
         try:
@@ -139,9 +144,15 @@ def measure(pieces: Pieces, spki: bytes, public: Public | None = None) -> Measur
             found.answers.signature = Answer.AFFIRMED
         _values(found, attest, pcrs, hash_name, proven)
         _fresh(found, attest, pieces.nonces)
+        sessions.add(attest.session)
         strength = max((_STRENGTH.index(bank) for bank, indices in attest.selection if indices), default=-1)
         if best is None or strength > best[0]:
             best = strength, attest
+    # 8. One session.
+    if len(sessions) > 1:
+        found.objections.append(
+            "the quotes are of different boots or for different nonces: together they prove nothing"
+        )
     if best is not None and best[0] == 0:
         found.answers.reasons.append(
             "only SHA-1 PCRs were quoted: whoever chose what was measured may have a collision"
@@ -155,8 +166,12 @@ def measure(pieces: Pieces, spki: bytes, public: Public | None = None) -> Measur
 
 def _values(found: Measured, attest: Attest, pcrs: Pcrs, hash_name: str, proven: Pcrs) -> None:
     """Step 5."""
-    if not any(indices for _, indices in attest.selection):
+    banks = [bank for bank, indices in attest.selection if indices]
+    if not banks:
         found.objections.append("the quote is of no PCR")
+        return
+    if len(set(banks)) != len(banks):
+        found.objections.append("the quote selects twice from one bank")
         return
     digest = pcr_digest(attest, pcrs, hash_name)
     if digest is None:
@@ -195,7 +210,7 @@ def _fresh(found: Measured, attest: Attest, nonces: Sequence[bytes]) -> None:
 
 
 def _describe(found: Measured, attest: Attest, proven: Pcrs) -> None:
-    found.measurement = attest.digest.hex()
+    found.measurement = attest.measurement
     found.simulated = attest.firmware in SIMULATORS
     found.claims |= {
         "tpm.nonce": attest.extra.hex(),

@@ -19,7 +19,7 @@ from mesatee.attestation.trust import TrustPolicy
 from mesatee.cli import attesters, stored, up
 from mesatee.cli.demo import stage
 from mesatee.enclave.platform.keys import PLATFORM_KEY, TPM_KEY
-from mesatee.enclave.platform.tpm import TpmCollector
+from mesatee.enclave.platform.tpm import Tpm, connect, registers
 from mesatee.errors import Conflict, EvidenceRefused, KeyRefused, LevelTooLow, MesateeError
 from mesatee.party import Identity, Session, read_service_file, read_trust
 
@@ -89,7 +89,8 @@ def test_another_policy_refuses_the_gateway(
 def test_a_gateway_of_another_tpm_is_refused(town: up.Service, tmp_path: Path) -> None:
     """Same code, same boot, another attestation key: as if somebody had built the machine again."""
     with swtpm_running() as other:
-        TpmCollector(other.address).record("ab" * 32)
+        with Tpm(connect(other.address)) as tpm:
+            registers.record(tpm, "ab" * 32)
         home = tmp_path / "home"
         with pytest.raises(Conflict, match="PCR 13"):
             up.start(home, attester="tpm", tpm=other.address)
@@ -120,7 +121,7 @@ def test_keys_stay_sealed_after_another_boot(tmp_path: Path, fresh: Callable[...
         tpm.restart()
         fresh(home, attester="tpm", tpm=tpm.address, with_worker=False).stop()
         tpm.restart()
-        TpmCollector(tpm.address).extend(4, b"another boot loader")
+        tpm.extend(4, b"another boot loader")
         with pytest.raises(KeyRefused):
             up.start(home, attester="tpm", tpm=tpm.address, with_worker=False)
 

@@ -118,3 +118,11 @@ class Machine:
 
 def booted(number: int = 1) -> Machine:
     return Machine(rsa_key(number)).boot((0, b"firmware"), (4, b"kernel"), (7, bytes(4)))
+
+
+def spki(machine: Machine) -> bytes:
+    """The attestation key's SubjectPublicKeyInfo, DER."""
+    encoded: bytes = machine.key.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return encoded

@@ -33,7 +33,7 @@ from ..enclave.platform.measure import Measurement, environment_digest, measure
 from ..enclave.platform.none import NoAttester
 from ..enclave.platform.sealing import Sealing
 from ..enclave.platform.software import SoftwareAttester, installation_key
-from ..enclave.platform.tpm import TpmCollector
+from ..enclave.platform.tpm import Tpm, connect, registers
 from ..errors import EvidenceRefused, LevelTooLow, Malformed, Unavailable
 
 AUTO: Final = "auto"
@@ -42,6 +42,8 @@ SOFTWARE: Final = "software"
 NO_DIGEST: Final = "0" * 64
 """What keys are sealed to where there is no measurement, or no installation key."""
 _LEVELS: Final[Mapping[str, int]] = {NONE: 1, SOFTWARE: 2}
+_REGISTERS: Final = frozenset({"azure-vtpm", "tpm"})
+"""Classes whose evidence quotes the registers of a TPM."""
 _SEALS: Final = frozenset({"azure-vtpm", "sgx", "snp", "tpm"})
 """Classes whose machine gives a key that nobody else gets. Of others a gateway could only leave a key file behind."""
 
@@ -138,11 +140,10 @@ def record(name: str, tpm: str, environments: Iterable[str]) -> None:
 
     Raises `Conflict` if the machine ran another version since it was started.
     """
-    if name in _LEVELS:
+    if name not in _REGISTERS:
         return
-    collector = _collector(name, tpm)
-    if isinstance(collector, TpmCollector):
-        collector.record(_measured(tuple(environments)).digest)
+    with Tpm(connect(tpm)) as found:
+        registers.record(found, _measured(tuple(environments)).digest)
 
 
 def trust(

@@ -28,7 +28,7 @@ LEVEL_REASONS: Final[Mapping[int, str]] = {
     1: "nothing was proven",
     3: "the machine's boot was measured, but its memory is open to its operator and to physical access",
     4: "the machine's memory is encrypted; nobody measured the system around it",
-    5: "an enclave-class workload, and measured boot of the system around it, both proven and linked",
+    5: "an encrypted machine or enclave, and the measured boot of its system: proven, linked, and both measured",
 }
 _WITHOUT_TCB: Final = frozenset({"cca", "keystone", "nitro", "optee", "psa", "snp", "tpm", "azure-vtpm"})
 """Classes whose vendors publish no levels of TCB; there the policy's reference values must say which version

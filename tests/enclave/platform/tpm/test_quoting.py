@@ -34,14 +34,13 @@ from mesatee.enclave.platform.tpm.commands import (
 from mesatee.enclave.platform.tpm.public import Algorithm, Public, ak_template
 from mesatee.enclave.platform.tpm.quoting import (
     EVENT_LOG,
-    PINNED_PCRS,
-    RUNTIME_PCR,
     TpmCollector,
     quote_with_pcrs,
 )
+from mesatee.enclave.platform.tpm.registers import PINNED_PCRS
 from mesatee.enclave.platform.tpm.transport import connect
 from mesatee.enclave.platform.tpm.wire import ENDORSEMENT, Reader
-from mesatee.errors import Conflict, EvidenceRefused, KeyRefused, Malformed, TooLarge, Unavailable
+from mesatee.errors import EvidenceRefused, KeyRefused, Malformed, TooLarge, Unavailable
 
 ALGORITHMS: tuple[Algorithm, ...] = ("ecc", "rsa")
 DATA = report_data(b"claims")
@@ -192,9 +191,9 @@ def test_the_event_log(swtpm: SwTpm, tmp_path: Path) -> None:
         collector.collect(DATA)
 
 
-def test_what_the_launcher_extends_is_quoted(swtpm: SwTpm) -> None:
+def test_what_is_extended_is_quoted(swtpm: SwTpm) -> None:
     collector = TpmCollector(swtpm.address, pcrs=[14])
-    collector.extend(14, b"code and environment")
+    swtpm.extend(14, b"code and environment")
     values = json.loads(collector.collect(DATA).files["pcrs"])["sha256"]
     measured = hashlib.sha256(b"code and environment").digest()
     assert values == {"14": hashlib.sha256(bytes(32) + measured).hexdigest()}
@@ -238,24 +237,6 @@ def test_report_data_of_another_size(swtpm: SwTpm) -> None:
             TpmCollector(swtpm.address).collect(bytes(size))
 
 
-def test_the_software_is_measured_once_for_a_boot(swtpm: SwTpm) -> None:
-    collector = TpmCollector(swtpm.address)
-    before = json.loads(collector.collect(DATA).files["pcrs"])["sha256"]
-    collector.record("ab" * 32)
-    collector.record("ab" * 32)
-    after = json.loads(collector.collect(DATA).files["pcrs"])["sha256"]
-    once = hashlib.sha256(bytes(32) + hashlib.sha256(b"\xab" * 32).digest()).hexdigest()
-    assert after == {**before, str(RUNTIME_PCR): once}
-    with pytest.raises(Conflict, match="already holds"):
-        collector.record("cd" * 32)
-    assert json.loads(collector.collect(DATA).files["pcrs"])["sha256"] == after
-    swtpm.restart()
-    collector.record("cd" * 32)
-    for wrong in ("", "AB" * 32, "ab" * 31):
-        with pytest.raises(Malformed):
-            collector.record(wrong)
-
-
 def test_evidence_is_judged_as_what_it_is(swtpm: SwTpm) -> None:
     """What the attester sends is what the verifier takes: report data, measurement, key, and that it is software."""
     key = spki(SigningKey.generate().public)
@@ -277,7 +258,7 @@ def test_evidence_is_judged_as_what_it_is(swtpm: SwTpm) -> None:
     # The same key, quoted again, is the same anchor and measurement; another boot is not.
     again = mine.evidence(Claims.of_key(key, "worker"))
     assert appraise(again, key, TrustPolicy(worker=pinned), 1, "worker").measurement == found.measurement
-    TpmCollector(swtpm.address).extend(8, b"another kernel")
+    swtpm.extend(8, b"another kernel")
     with pytest.raises(EvidenceRefused, match="measurement"):
         appraise(mine.evidence(Claims.of_key(key, "worker")), key, TrustPolicy(worker=pinned), 1, "worker")
     for change in ({"anchors": ("00" * 32,)}, {"allow_simulated": False}):

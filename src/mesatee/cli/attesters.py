@@ -68,6 +68,11 @@ def usable(candidate: Candidate) -> bool:
     return candidate.present and candidate.tee in ev.PLATFORM_TEES and candidate.tee in CHECKS
 
 
+def best(found: Iterable[Candidate]) -> Candidate | None:
+    """What ``auto`` takes: the first that others can judge, and that is no simulator."""
+    return next((item for item in found if usable(item) and not item.simulated), None)
+
+
 def choose(name: str | None, level: int | None, tpm: str = "") -> Choice:
     """The attester of this name, or for this level: 2 by default, and from 3 on whatever proves it.
 
@@ -79,8 +84,8 @@ def choose(name: str | None, level: int | None, tpm: str = "") -> Choice:
     if name in _LEVELS:
         found = Choice(name, _LEVELS[name])
     elif name == AUTO:
-        best = next((item for item in detect(tpm=tpm) if usable(item) and not item.simulated), None)
-        found = Choice(SOFTWARE, _LEVELS[SOFTWARE]) if best is None else Choice(best.tee, best.level)
+        first = best(detect(tpm=tpm))
+        found = Choice(SOFTWARE, _LEVELS[SOFTWARE]) if first is None else Choice(first.tee, first.level)
     else:
         candidate = _candidate(name, tpm)
         found = Choice(candidate.tee, candidate.level)
@@ -223,6 +228,7 @@ __all__ = [
     "SOFTWARE",
     "Choice",
     "attester",
+    "best",
     "choose",
     "judged",
     "record",

@@ -30,7 +30,7 @@ LEVEL_REASONS: Final[Mapping[int, str]] = {
     4: "the machine's memory is encrypted; nobody measured the system around it",
     5: "an encrypted machine or enclave, and the measured boot of its system: proven, linked, and both measured",
 }
-_WITHOUT_TCB: Final = frozenset({"cca", "keystone", "nitro", "optee", "psa", "snp", "tpm", "azure-vtpm"})
+_WITHOUT_TCB: Final = frozenset({"cca", "keystone", "nitro", "psa", "snp", "tpm", "azure-vtpm"})
 """Classes whose vendors publish no levels of TCB; there the policy's reference values must say which version
 counts."""
 _REPORT_DATA: Final[Mapping[str, str]] = {
@@ -38,7 +38,6 @@ _REPORT_DATA: Final[Mapping[str, str]] = {
     "cca": "realm.challenge",
     "keystone": "data",
     "nitro": "user_data",
-    "optee": "nonce",
     "psa": "nonce",
     "tpm": "tpm.nonce",
 }

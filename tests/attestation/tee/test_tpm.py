@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import captured
-from tests.support.tpms import NONCE, Machine, booted, rsa_key, sized
+from tests.support.tpms import NONCE, Machine, booted, rsa_key, sized, spki
 
 from mesatee.attestation import corpus
 from mesatee.attestation.appraisal import Answer, Status
@@ -156,6 +156,49 @@ def test_a_certified_key():
     assert verdict.revocation is Answer.NOT_ESTABLISHED
     assert judge(certified(), None).tier is Status.NONE
     assert judge(certified(), NOW + 2_000).chain is Answer.REFUSED
+
+
+def endorsed() -> dict[str, bytes]:
+    """With the certificate of an endorsement key, and the root of whoever made the TPM."""
+    return booted().case() | {
+        "ek_certificate": certificate("ek", rsa_key(8), "maker", rsa_key(9), authority=False),
+        "ek_public_tpmt": Machine(rsa_key(8)).public(),
+        "ek_root": certificate("maker", rsa_key(9), "maker", rsa_key(9), authority=True),
+    }
+
+
+def test_an_endorsement_key_that_its_maker_certified():
+    found = judge(endorsed(), NOW)
+    assert (found.tier, found.level) == (Status.AFFIRMING, 3)
+    assert found.claims["tpm.ek"] == hashlib.sha256(spki(Machine(rsa_key(8)))).hexdigest()
+    root = x509.load_pem_x509_certificate(endorsed()["ek_root"]).fingerprint(hashes.SHA256())
+    assert found.claims["tpm.ek.root"] == root.hex()
+    assert any("only credential activation" in line for line in found.reasons)
+
+
+def test_an_endorsement_key_that_is_not_established():
+    """It is said, and proves or refuses nothing: the pinned attestation key is what counts."""
+    for lacking, at, why in (
+        ({"ek_certificate", "ek_root", "ek_public_tpmt"}, NOW, "no certificate of it"),
+        ({"ek_root"}, NOW, "no root of its maker"),
+        (set(), None, "validity of the certificates was not checked"),
+    ):
+        files = {role: data for role, data in endorsed().items() if role not in lacking}
+        found = judge(files, at)
+        assert found.tier is Status.AFFIRMING
+        assert any("endorsement key is not established" in line and why in line for line in found.reasons)
+        assert "tpm.ek.root" not in found.claims
+
+
+def test_an_endorsement_key_of_another_maker_or_tpm():
+    other = certificate("ek", rsa_key(8), "maker", rsa_key(7), authority=False)
+    for change, why in (
+        ({"ek_certificate": other}, "endorsement key: "),
+        ({"ek_public_tpmt": Machine(rsa_key(7)).public()}, "certificate is of another key"),
+    ):
+        found = judge(endorsed() | change, NOW)
+        assert found.tier is Status.CONTRAINDICATED
+        assert any(why in line for line in found.reasons), found.reasons
 
 
 def test_a_certificate_without_a_trusted_root():

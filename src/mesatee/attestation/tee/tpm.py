@@ -275,6 +275,38 @@ def _certified(pieces: Pieces, leaf: _core.X509, spki: bytes, at: int | None, an
     answers.reasons += result.reasons
 
 
+def _endorsed(pieces: Pieces, at: int | None, found: Measured) -> None:
+    """What is known of the endorsement key, for whoever enrols the machine.
+
+    It changes no level: anybody may copy another TPM's certificate, and nothing in a quote ties the attestation key to
+    the endorsement key. Credential activation does (Part 1, 24), before the attestation key is pinned.
+    """
+    reasons = found.answers.reasons
+    parsed = [_core.X509.parse(der, lenient=True) for der in pieces.endorsement]
+    leaf = next((item for item in parsed if not item.is_ca), None)
+    if leaf is None:
+        reasons.append("the endorsement key is not established: no certificate of it came along")
+        return
+    found.claims["tpm.ek"] = hashlib.sha256(leaf.spki).hexdigest()
+    if any(spki != leaf.spki for spki in pieces.endorsement_keys):
+        found.objections.append("the endorsement key's certificate is of another key")
+    roots = [*pieces.endorsement_anchors, *pieces.anchors]
+    if not roots:
+        reasons.append("the endorsement key is not established: no root of its maker was given")
+        return
+    others = [der for der in pieces.endorsement if der != leaf.der]
+    result = verify_chain([leaf, *others, *roots], roots, at, known=_KNOWN_EXTENSIONS)
+    if result.chain is Answer.REFUSED:
+        found.objections += [f"endorsement key: {reason}" for reason in result.reasons]
+    elif result.chain is Answer.AFFIRMED and result.root_sha256 is not None:
+        found.claims["tpm.ek.root"] = result.root_sha256
+        reasons.append(
+            "the endorsement key is certified; only credential activation shows that the attestation key is beside it"
+        )
+    else:
+        reasons += [f"the endorsement key is not established: {reason}" for reason in result.reasons]
+
+
 # -- cases -----------------------------------------------------------------------------------------
 
 
@@ -290,6 +322,7 @@ def check(files: Mapping[str, bytes], at: int | None, policy: CorpusPolicy) -> V
             parse_attest(quote.message)
         return settle(trust, (), level=1, measurement="", claims={})
     found = measure(pieces, spki, public)
+    _endorsed(pieces, at, found)
     answers = found.answers
     answers.chain, answers.revocation = trust.chain, trust.revocation
     answers.anchor = trust.anchor

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -152,6 +153,23 @@ def test_the_endorsement_key_is_the_one_that_was_certified(certified: SwTpm) -> 
         b"id:"
         in certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.public_bytes()
     )
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_the_verifier_takes_the_endorsement_keys_certificate(certified: SwTpm, algorithm: Algorithm) -> None:
+    """As somebody does who enrols the machine: with the root of the TPM's maker, here a local authority."""
+    files = dict(TpmCollector(certified.address, algorithm=algorithm).collect(DATA).files)
+    ca = certified.folder / "ca"
+    roots = {
+        "ek_chain": (ca / "issuercert.pem").read_bytes(),
+        "ek_root": (ca / "swtpm-localca-rootca-cert.pem").read_bytes(),
+    }
+    found = tpm.check(files | roots, int(time.time()) + 60, CorpusPolicy())
+    if "ek_certificate" in files:
+        assert len(str(found.claims["tpm.ek.root"])) == 64, found.reasons
+    else:
+        assert any("no certificate of it" in line for line in found.reasons)
+    assert found.level == 3
 
 
 def test_a_certificate_that_is_filled_up() -> None:

@@ -53,7 +53,6 @@ _NV_PIECE: Final = 512
 _SECRET_BYTES: Final = 128
 """What a TPM seals or hides in a credential, in bytes (MAX_SYM_DATA)."""
 _POLICY_SESSION: Final = 1
-_TRIAL_SESSION: Final = 3
 _PROPERTIES: Final = 6
 _MANUFACTURER: Final = 0x105
 _VENDOR: Final = range(0x106, 0x10A)
@@ -274,12 +273,6 @@ class Tpm:
         return _sound(Code.ACTIVATE_CREDENTIAL, found).params.sized(_SECRET_BYTES)
 
     # -- sealing -------------------------------------------------------------------------------------
-
-    def trial_pcr_policy(self, pcrs: Iterable[int], bank: int = SHA256) -> bytes:
-        """The policy digest of these PCRs as they are now, as the TPM computes it."""
-        with self._session(_TRIAL_SESSION) as session:
-            self._do(Code.POLICY_PCR, [session], sized(b"") + selection(pcrs, bank))
-            return self._do(Code.POLICY_GET_DIGEST, [session]).params.sized(64)
 
     def create_sealed(
         self, parent: int, template: bytes, secret: bytearray, pcrs: Iterable[int], bank: int = SHA256

@@ -57,7 +57,6 @@ class Code(IntEnum):
     PCR_READ = 0x17E
     POLICY_PCR = 0x17F
     PCR_EXTEND = 0x182
-    POLICY_GET_DIGEST = 0x189
 
 
 class Rc(IntEnum):

@@ -6,6 +6,7 @@ Worker and gateway bind their channel keys by quotes; the trust file pins the at
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +20,7 @@ from mesatee.attestation.trust import TrustPolicy
 from mesatee.cli import attesters, stored, up
 from mesatee.cli.demo import stage
 from mesatee.enclave.platform.keys import PLATFORM_KEY, TPM_KEY
+from mesatee.enclave.platform.measure import measure
 from mesatee.enclave.platform.tpm import Tpm, connect, registers
 from mesatee.errors import Conflict, EvidenceRefused, KeyRefused, LevelTooLow, MesateeError
 from mesatee.party import Identity, Session, read_service_file, read_trust
@@ -139,6 +141,17 @@ def test_the_command_line_says_what_it_proves(tmp_path: Path) -> None:
         said = " ".join(shell.json("trust", "explain")["trust"])
         assert "Simulated hardware is accepted" in said
         assert "the device's key must be" in said
+
+
+@pytest.mark.parametrize("name", ["tpm", "azure-vtpm"])
+def test_the_launcher_measures_the_software_wherever_registers_are_quoted(name: str) -> None:
+    with swtpm_running() as tpm:
+        attesters.record("software", tpm.address, ())
+        attesters.record(name, tpm.address, ())
+        with Tpm(connect(tpm.address)) as opened:
+            found = opened.pcr_read([registers.RUNTIME_PCR])[registers.RUNTIME_PCR]
+    measured = hashlib.sha256(bytes.fromhex(measure(()).digest)).digest()
+    assert found == hashlib.sha256(bytes(32) + measured).digest()
 
 
 def test_a_simulator_is_only_for_who_asks_for_it(machine: SwTpm) -> None:

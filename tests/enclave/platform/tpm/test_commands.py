@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from tests.enclave.platform.conftest import SwTpm
+from tests.enclave.platform.tpm.test_quoting import credential
 
 from mesatee.enclave.platform.tpm import commands
 from mesatee.enclave.platform.tpm.commands import (
@@ -54,7 +56,7 @@ def held(tpm: Tpm) -> list[int]:
     return [found[name] for name in (0x203, 0x205, 0x207)]
 
 
-def test_nothing_stays_loaded(tpm: Tpm) -> None:
+def test_nothing_stays_loaded(tpm: Tpm, tmp_path: Path) -> None:
     """A TPM without resource manager has room for three objects and as many sessions."""
     before = held(tpm)
     for _ in range(5):
@@ -62,7 +64,7 @@ def test_nothing_stays_loaded(tpm: Tpm) -> None:
             tpm.primary(ENDORSEMENT, ak_template("ecc")) as ak,
             tpm.primary(ENDORSEMENT, ek_template("ecc")) as ek,
         ):
-            blob, encrypted = tpm.make_credential(ek.public.area, ak.public.name, b"secret")
+            blob, encrypted = credential(tmp_path, ek.public, ak.public.name, b"secret")
             assert tpm.activate_credential(ak.handle, ek.handle, blob, encrypted) == b"secret"
             with pytest.raises(KeyRefused):
                 tpm.activate_credential(ak.handle, ek.handle, blob[:-1] + b"!", encrypted)
@@ -74,10 +76,10 @@ def test_nothing_stays_loaded(tpm: Tpm) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_credential_is_for_one_pair_of_keys(tpm: Tpm, algorithm: Algorithm) -> None:
+def test_a_credential_is_for_one_pair_of_keys(tpm: Tpm, tmp_path: Path, algorithm: Algorithm) -> None:
     with tpm.primary(ENDORSEMENT, ek_template(algorithm)) as ek:
         with tpm.primary(ENDORSEMENT, ak_template(algorithm)) as ak:
-            blob, encrypted = tpm.make_credential(ek.public.area, ak.public.name, bytes(range(32)))
+            blob, encrypted = credential(tmp_path, ek.public, ak.public.name, bytes(range(32)))
             assert tpm.activate_credential(ak.handle, ek.handle, blob, encrypted) == bytes(range(32))
         with tpm.primary(OWNER, ak_template(algorithm)) as other, pytest.raises(KeyRefused):
             # Same template, another hierarchy: another key.

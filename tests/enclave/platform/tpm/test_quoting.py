@@ -117,23 +117,28 @@ def test_tpm2_checkquote_agrees(swtpm: SwTpm, tmp_path: Path, algorithm: Algorit
     assert check(bytes(range(63)).hex()) != 0
 
 
+def credential(folder: Path, ek: Public, name: bytes, secret: bytes) -> tuple[bytes, bytes]:
+    """As a verifier makes it for an endorsement key and the name of an attestation key."""
+    captured.programs("tpm2_makecredential")
+    (folder / "ek").write_bytes(len(ek.area).to_bytes(2) + ek.area)
+    (folder / "secret").write_bytes(secret)
+    command = ["tpm2_makecredential", "-Q", "-T", "none", "-u", "ek", "-s", "secret", "-n", name.hex()]
+    subprocess.run([*command, "-o", "made"], cwd=folder, check=True, capture_output=True)
+    made = Reader.of((folder / "made").read_bytes())
+    assert made.take(8).hex() == "badcc0de00000001"
+    return made.sized(), made.sized()
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_credential_made_by_other_software_activates(
     swtpm: SwTpm, tmp_path: Path, algorithm: Algorithm
 ) -> None:
     """tpm2_makecredential computes it without any TPM, from the two public keys in the evidence."""
-    captured.programs("tpm2_makecredential")
     collector = TpmCollector(swtpm.address, algorithm=algorithm)
     files = collector.collect(DATA).files
     ek, ak = Public.parse(files["ek_public_tpmt"]), Public.parse(files["ak_public_tpmt"])
-    (tmp_path / "ek").write_bytes(len(ek.area).to_bytes(2) + ek.area)
-    (tmp_path / "secret").write_bytes(bytes(range(32)))
     for name, opens in ((ak.name, True), (ak.name[:-1] + b"!", False)):
-        command = ["tpm2_makecredential", "-Q", "-T", "none", "-u", "ek", "-s", "secret", "-n", name.hex()]
-        subprocess.run([*command, "-o", "made"], cwd=tmp_path, check=True, capture_output=True)
-        made = Reader.of((tmp_path / "made").read_bytes())
-        assert made.take(8).hex() == "badcc0de00000001"
-        blob, encrypted = made.sized(), made.sized()
+        blob, encrypted = credential(tmp_path, ek, name, bytes(range(32)))
         if opens:
             assert collector.activate(blob, encrypted) == bytes(range(32))
         else:

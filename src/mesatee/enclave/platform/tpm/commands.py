@@ -195,14 +195,6 @@ class Tpm:
             raise Malformed("the TPM's name of a key is not that of its public area")
         return public
 
-    @contextlib.contextmanager
-    def external(self, area: bytes) -> Iterator[Key]:
-        """LoadExternal: the public part of another TPM's key."""
-        params = sized(b"") + sized(area) + u32(NULL)
-        made = self._do(Code.LOAD_EXTERNAL, params=params, makes=True)
-        with self._loaded(made.handle) as handle:
-            yield Key(handle, Public.parse(area))
-
     # -- quotes and PCRs -----------------------------------------------------------------------------
 
     def quote(self, key: int, nonce: bytes, pcrs: Iterable[int], bank: int = SHA256) -> Quoted:
@@ -251,18 +243,11 @@ class Tpm:
         with self._loaded(made.handle) as handle:
             yield handle
 
-    def make_credential(self, ek_area: bytes, name: bytes, secret: bytes) -> tuple[bytes, bytes]:
-        """Hide `secret` so that only the TPM with this endorsement key and a key of this name finds it.
-
-        Run by the verifier, on its own TPM. Returns the contents of TPM2B_ID_OBJECT and
-        TPM2B_ENCRYPTED_SECRET.
-        """
-        with self.external(ek_area) as key:
-            found = self._do(Code.MAKE_CREDENTIAL, [key.handle], sized(secret) + sized(name)).params
-        return found.sized(), found.sized()
-
     def activate_credential(self, ak: int, ek: int, blob: bytes, encrypted: bytes) -> bytes:
-        """Recover the secret of `make_credential`. Raises `KeyRefused` if it was made for other keys."""
+        """The secret in a credential that a verifier made for these two keys (Part 1, section 24), by software alone.
+
+        Raises `KeyRefused` if it was made for other keys.
+        """
         with self._session(_POLICY_SESSION) as session:
             nothing = sized(b"") + sized(b"") + sized(b"") + u32(0)
             self._do(Code.POLICY_SECRET, [ENDORSEMENT, session], nothing, [PASSWORD])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.enclave.platform.conftest import SwTpm
-from tests.enclave.platform.tpm.test_quoting import credential
+from tests.enclave.platform.tpm.test_quoting import credential, spoiled
 
 from mesatee.enclave.platform.tpm import commands
 from mesatee.enclave.platform.tpm.commands import (
@@ -67,7 +67,7 @@ def test_nothing_stays_loaded(tpm: Tpm, tmp_path: Path) -> None:
             blob, encrypted = credential(tmp_path, ek.public, ak.public.name, b"secret")
             assert tpm.activate_credential(ak.handle, ek.handle, blob, encrypted) == b"secret"
             with pytest.raises(KeyRefused):
-                tpm.activate_credential(ak.handle, ek.handle, blob[:-1] + b"!", encrypted)
+                tpm.activate_credential(ak.handle, ek.handle, spoiled(blob), encrypted)
             with pytest.raises(Unavailable):
                 tpm.quote(ek.handle, b"", [0])
     with pytest.raises(ZeroDivisionError), tpm.primary(ENDORSEMENT, ak_template("ecc")):
@@ -110,14 +110,14 @@ def test_sealed_objects(tpm: Tpm) -> None:
         assert tpm.unseal(parent.handle, made, [0, 7]) == b"k" * 32
         with pytest.raises(KeyRefused, match="POLICY_FAIL"):
             tpm.unseal(parent.handle, made, [0])
-        altered = dataclasses.replace(made, private=made.private[:-1] + b"!")
+        altered = dataclasses.replace(made, private=spoiled(made.private))
         with pytest.raises(KeyRefused, match="INTEGRITY"):
             tpm.unseal(parent.handle, altered, [0, 7])
         for field, value in (
-            ("creation", made.creation[:-1] + b"!"),
-            ("ticket", made.ticket[:-1] + b"!"),
+            ("creation", spoiled(made.creation)),
+            ("ticket", spoiled(made.ticket)),
             ("ticket", b""),
-            ("ticket", b"!" + made.ticket[1:]),
+            ("ticket", spoiled(made.ticket, 0)),
         ):
             with pytest.raises(KeyRefused, match="did not make"):
                 tpm.unseal(parent.handle, dataclasses.replace(made, **{field: value}), [0, 7])

@@ -117,6 +117,13 @@ def test_tpm2_checkquote_agrees(swtpm: SwTpm, tmp_path: Path, algorithm: Algorit
     assert check(bytes(range(63)).hex()) != 0
 
 
+def spoiled(data: bytes, at: int = -1) -> bytes:
+    """With another byte there, whatever it was."""
+    changed = bytearray(data)
+    changed[at] ^= 1
+    return bytes(changed)
+
+
 def credential(folder: Path, ek: Public, name: bytes, secret: bytes) -> tuple[bytes, bytes]:
     """As a verifier makes it for an endorsement key and the name of an attestation key."""
     captured.programs("tpm2_makecredential")
@@ -137,7 +144,7 @@ def test_a_credential_made_by_other_software_activates(
     collector = TpmCollector(swtpm.address, algorithm=algorithm)
     files = collector.collect(DATA).files
     ek, ak = Public.parse(files["ek_public_tpmt"]), Public.parse(files["ak_public_tpmt"])
-    for name, opens in ((ak.name, True), (ak.name[:-1] + b"!", False)):
+    for name, opens in ((ak.name, True), (spoiled(ak.name), False)):
         blob, encrypted = credential(tmp_path, ek, name, bytes(range(32)))
         if opens:
             assert collector.activate(blob, encrypted) == bytes(range(32))

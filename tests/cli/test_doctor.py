@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import typer
 from tests.enclave.platform.conftest import SwTpm, swtpm_running
-from tests.enclave.platform.fakes import ROOT, FakeKernel, TsmFolder
+from tests.enclave.platform.fakes import ROOT, FakeKernel, File, TsmFolder
 
 from mesatee import _core
 from mesatee.attestation.tee import software
-from mesatee.cli import doctor
+from mesatee.cli import attesters, doctor
 from mesatee.enclave.platform import detect
 from mesatee.protocol import limits
 
@@ -51,6 +51,15 @@ def test_an_interface_that_is_there_raises_the_level() -> None:
     assert "for level 4 (snp)" in shown.found
     assert "--attester snp" in shown.next_step
     assert any("--attester auto" in text for text in doctor.lines([], found))
+
+
+def test_op_tee_proves_less_than_software() -> None:
+    kernel = FakeKernel()
+    kernel.files["dev/tee0"] = File
+    found = detect(ROOT, kernel)
+    assert [item.tee for item in found if item.present] == ["optee"]
+    assert attesters.best(found) is None
+    assert doctor.level(found)[0] == doctor.SOFTWARE_LEVEL
 
 
 def test_a_simulator_and_a_class_without_verifier_raise_nothing(swtpm: SwTpm) -> None:

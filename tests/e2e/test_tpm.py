@@ -6,6 +6,7 @@ Worker and gateway bind their channel keys by quotes; the trust file pins the at
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +20,8 @@ from mesatee.attestation.trust import TrustPolicy
 from mesatee.cli import attesters, stored, up
 from mesatee.cli.demo import stage
 from mesatee.enclave.platform.keys import PLATFORM_KEY, TPM_KEY
-from mesatee.enclave.platform.tpm import TpmCollector
+from mesatee.enclave.platform.measure import measure
+from mesatee.enclave.platform.tpm import Tpm, connect, registers
 from mesatee.errors import Conflict, EvidenceRefused, KeyRefused, LevelTooLow, MesateeError
 from mesatee.party import Identity, Session, read_service_file, read_trust
 
@@ -89,7 +91,8 @@ def test_another_policy_refuses_the_gateway(
 def test_a_gateway_of_another_tpm_is_refused(town: up.Service, tmp_path: Path) -> None:
     """Same code, same boot, another attestation key: as if somebody had built the machine again."""
     with swtpm_running() as other:
-        TpmCollector(other.address).record("ab" * 32)
+        with Tpm(connect(other.address)) as tpm:
+            registers.record(tpm, "ab" * 32)
         home = tmp_path / "home"
         with pytest.raises(Conflict, match="PCR 13"):
             up.start(home, attester="tpm", tpm=other.address)
@@ -120,7 +123,7 @@ def test_keys_stay_sealed_after_another_boot(tmp_path: Path, fresh: Callable[...
         tpm.restart()
         fresh(home, attester="tpm", tpm=tpm.address, with_worker=False).stop()
         tpm.restart()
-        TpmCollector(tpm.address).extend(4, b"another boot loader")
+        tpm.extend(4, b"another boot loader")
         with pytest.raises(KeyRefused):
             up.start(home, attester="tpm", tpm=tpm.address, with_worker=False)
 
@@ -138,6 +141,17 @@ def test_the_command_line_says_what_it_proves(tmp_path: Path) -> None:
         said = " ".join(shell.json("trust", "explain")["trust"])
         assert "Simulated hardware is accepted" in said
         assert "the device's key must be" in said
+
+
+@pytest.mark.parametrize("name", ["tpm", "azure-vtpm"])
+def test_the_launcher_measures_the_software_wherever_registers_are_quoted(name: str) -> None:
+    with swtpm_running() as tpm:
+        attesters.record("software", tpm.address, ())
+        attesters.record(name, tpm.address, ())
+        with Tpm(connect(tpm.address)) as opened:
+            found = opened.pcr_read([registers.RUNTIME_PCR])[registers.RUNTIME_PCR]
+    measured = hashlib.sha256(bytes.fromhex(measure(()).digest)).digest()
+    assert found == hashlib.sha256(bytes(32) + measured).digest()
 
 
 def test_a_simulator_is_only_for_who_asks_for_it(machine: SwTpm) -> None:

@@ -43,9 +43,10 @@ TAG_PLATFORM: Final = 0x4D544503
 """A `bundle.Bundle`: evidence of hardware, whose class the bundle names."""
 TEE_OF_TAG: Final[Mapping[int, str]] = MappingProxyType({TAG_NONE: "none", TAG_SOFTWARE: "software"})
 PLATFORM_TEES: Final = frozenset(
-    {"azure-vtpm", "cca", "keystone", "nitro", "optee", "psa", "sgx", "snp", "tdx", "tpm"}
+    {"azure-vtpm", "cca", "keystone", "nitro", "psa", "sgx", "snp", "tdx", "tpm"}
 )
-"""Classes of TEE that a bundle may name. Event logs and devices alone prove no machine."""
+"""Classes of TEE that a bundle may name. Event logs and devices alone prove no machine, and OP-TEE's attestation
+vouches for no process: it answers any of them."""
 _SHA_256: Final = 1
 _NONCE_BYTES: Final = range(8, 65)
 

@@ -47,7 +47,7 @@ ANY: Final[Any_] = "any"
 VERSION: Final = 1
 TEES: Final = tuple(sorted({*TEE_OF_TAG.values(), *PLATFORM_TEES}))
 """The TEE classes that a policy may name: those that some module verifies."""
-ANCHORED: Final = frozenset({"cca", "keystone", "optee", "psa", "tpm"})
+ANCHORED: Final = frozenset({"cca", "keystone", "psa", "tpm"})
 """Classes whose devices have no vendor's root: their own keys must be pinned."""
 
 
@@ -66,7 +66,7 @@ class RoleTrust:
     """Accept evidence of a simulated TEE."""
     anchors: tuple[str, ...] = ()
     """SHA-256 of the public keys (SubjectPublicKeyInfo) of devices that no vendor's root vouches for: TPM, Arm,
-    Keystone, OP-TEE. Hex."""
+    Keystone. Hex."""
     auditors: tuple[str, ...] = ()
     """Ed25519 public keys, hex, that may sign bundles of reference values; see `reference`."""
     auditors_needed: int = 1

@@ -33,7 +33,7 @@ from ..enclave.platform.measure import Measurement, environment_digest, measure
 from ..enclave.platform.none import NoAttester
 from ..enclave.platform.sealing import Sealing
 from ..enclave.platform.software import SoftwareAttester, installation_key
-from ..enclave.platform.tpm import TpmCollector
+from ..enclave.platform.tpm import Tpm, connect, registers
 from ..errors import EvidenceRefused, LevelTooLow, Malformed, Unavailable
 
 AUTO: Final = "auto"
@@ -42,6 +42,8 @@ SOFTWARE: Final = "software"
 NO_DIGEST: Final = "0" * 64
 """What keys are sealed to where there is no measurement, or no installation key."""
 _LEVELS: Final[Mapping[str, int]] = {NONE: 1, SOFTWARE: 2}
+_REGISTERS: Final = frozenset({"azure-vtpm", "tpm"})
+"""Classes whose evidence quotes the registers of a TPM."""
 _SEALS: Final = frozenset({"azure-vtpm", "sgx", "snp", "tpm"})
 """Classes whose machine gives a key that nobody else gets. Of others a gateway could only leave a key file behind."""
 
@@ -66,6 +68,11 @@ def usable(candidate: Candidate) -> bool:
     return candidate.present and candidate.tee in ev.PLATFORM_TEES and candidate.tee in CHECKS
 
 
+def best(found: Iterable[Candidate]) -> Candidate | None:
+    """What ``auto`` takes: the first that others can judge, and that is no simulator."""
+    return next((item for item in found if usable(item) and not item.simulated), None)
+
+
 def choose(name: str | None, level: int | None, tpm: str = "") -> Choice:
     """The attester of this name, or for this level: 2 by default, and from 3 on whatever proves it.
 
@@ -77,8 +84,8 @@ def choose(name: str | None, level: int | None, tpm: str = "") -> Choice:
     if name in _LEVELS:
         found = Choice(name, _LEVELS[name])
     elif name == AUTO:
-        best = next((item for item in detect(tpm=tpm) if usable(item) and not item.simulated), None)
-        found = Choice(SOFTWARE, _LEVELS[SOFTWARE]) if best is None else Choice(best.tee, best.level)
+        first = best(detect(tpm=tpm))
+        found = Choice(SOFTWARE, _LEVELS[SOFTWARE]) if first is None else Choice(first.tee, first.level)
     else:
         candidate = _candidate(name, tpm)
         found = Choice(candidate.tee, candidate.level)
@@ -138,11 +145,10 @@ def record(name: str, tpm: str, environments: Iterable[str]) -> None:
 
     Raises `Conflict` if the machine ran another version since it was started.
     """
-    if name in _LEVELS:
+    if name not in _REGISTERS:
         return
-    collector = _collector(name, tpm)
-    if isinstance(collector, TpmCollector):
-        collector.record(_measured(tuple(environments)).digest)
+    with Tpm(connect(tpm)) as found:
+        registers.record(found, _measured(tuple(environments)).digest)
 
 
 def trust(
@@ -222,6 +228,7 @@ __all__ = [
     "SOFTWARE",
     "Choice",
     "attester",
+    "best",
     "choose",
     "judged",
     "record",

@@ -31,7 +31,7 @@ from ..enclave.platform.detect import Candidate, detect
 from ..enclave.platform.measure import measure
 from ..errors import MesateeError
 from ..protocol import limits
-from .attesters import usable
+from .attesters import best, usable
 
 Status = Literal["pass", "info", "warn", "fail"]
 
@@ -66,15 +66,10 @@ def level(found: Sequence[Candidate]) -> tuple[int, str]:
         mine = measure(())
     except (MesateeError, OSError) as error:
         return 1, f"this installation cannot be measured: {error}"
-    best = _best(found)
-    if best is not None:
-        return best.level, f"{best.interface}: {best.reason}"
+    first = best(found)
+    if first is not None:
+        return first.level, f"{first.interface}: {first.reason}"
     return SOFTWARE_LEVEL, f"this code and interpreter have the measurement {mine.digest}"
-
-
-def _best(found: Sequence[Candidate]) -> Candidate | None:
-    """What `mesatee up --attester auto` takes: the first that others can judge, and that is no simulator."""
-    return next((item for item in found if usable(item) and not item.simulated), None)
 
 
 def interfaces(found: Sequence[Candidate]) -> list[Check]:

@@ -17,13 +17,17 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.support import captured
+from tests.support import captured, tpms
 
-from mesatee.attestation import corpus
+from mesatee import _core
+from mesatee.attestation import corpus, evidence
 from mesatee.attestation.appraisal import Answer, Status
-from mesatee.attestation.tee import azure
+from mesatee.attestation.bundle import Bundle
+from mesatee.attestation.tee import azure, tpm
+from mesatee.attestation.trust import RoleTrust, TrustPolicy
 from mesatee.attestation.verdict import Verdict
-from mesatee.errors import InputError, Malformed, MesateeError, TooLarge, UnsupportedVersion
+from mesatee.attestation.verify import appraise, examine
+from mesatee.errors import EvidenceRefused, InputError, Malformed, MesateeError, TooLarge, UnsupportedVersion
 from mesatee.protocol import limits
 
 POLICY = corpus.CorpusPolicy()
@@ -175,6 +179,63 @@ def test_level_5_needs_the_quote_and_its_values(name: str):
         less = judge({role: data for role, data in files.items() if role not in lacking}, at)
         assert less.level == 4
         assert any("level 4 and not 5" in line for line in less.reasons)
+
+
+@captured.needed
+@pytest.mark.parametrize("name", SNP_CASES)
+def test_the_measurement_is_of_paravisor_and_registers(name: str):
+    at, files = parts(name)
+    verdict = judge(files, at)
+    attest = tpm.parse_attest(files["quote"])
+    hardware = azure.parse(files["hcl_report"].rstrip(b"\0")).hardware[0x90:0xC0]
+    boot = hashlib.sha256(attest.selected + attest.digest).digest()
+    assert verdict.measurement == hashlib.sha256(hardware + boot).hexdigest()
+    assert verdict.claims["measurement.hardware"] == hardware.hex()
+    assert verdict.claims["measurement.boot"] == boot.hex()
+    without = judge({role: files[role] for role in files if role not in ("quote", "signature")}, at)
+    assert (without.level, without.measurement) == (4, hardware.hex())
+
+
+@captured.needed
+def test_another_system_in_the_same_paravisor_is_refused(monkeypatch: pytest.MonkeyPatch):
+    """The paravisor, its key and the hardware are the pinned ones; what booted in it is another system.
+
+    The keys of captured machines are theirs, so that the report here is a captured one which names a key of ours: only
+    the first link, the hardware's hash of the runtime data, is taken for granted.
+    """
+    at, files = parts(SNP_CASES[3])
+    good = tpms.booted()
+    parse = azure.parse
+    monkeypatch.setattr(azure, "parse", lambda data: replace(parse(data), ak=tpms.spki(good)))
+    evil = tpms.Machine(good.key).boot((0, b"firmware"), (4, b"another kernel"), (7, bytes(4)))
+    channel = _core.spki(_core.SigningKey.generate().public)
+
+    def shown(machine: tpms.Machine) -> bytes:
+        claims = evidence.Claims.of_key(channel, "worker").encode()
+        made = machine.case(machine.attest(nonce=evidence.report_data(claims)[:32]))
+        del made["nonce"], made["eventlog"]
+        bundle = Bundle(
+            "azure-vtpm", {role: files[role] for role in ("hcl_report", "vcek", "ask_ark")} | made
+        )
+        return evidence.encode(evidence.TAG_PLATFORM, bundle.encode(), claims)
+
+    assert at is not None
+    found = examine(shown(good), channel, TrustPolicy(), at, "worker")
+    trust = RoleTrust(
+        tees=("azure-vtpm",),
+        minimum_level=5,
+        measurements=(found.measurement,),
+        allow_smt=True,
+        allow_revocation_unknown=True,
+    )
+    policy = TrustPolicy(worker=trust)
+    assert appraise(shown(good), channel, policy, at, "worker").level == 5
+    with pytest.raises(EvidenceRefused, match="is not one that the policy names"):
+        appraise(shown(evil), channel, policy, at, "worker")
+    # The paravisor's own measurement, with which every customer's machine begins, opens nothing.
+    alone = replace(trust, measurements=(str(found.claims["measurement.hardware"]),))
+    with pytest.raises(EvidenceRefused, match="is not one that the policy names"):
+        appraise(shown(good), channel, TrustPolicy(worker=alone), at, "worker")
 
 
 @captured.needed

@@ -79,6 +79,15 @@ def test_a_token_of_our_own(tag: int):
     assert verdict.claims["platform.lifecycle"] == "secured"
 
 
+def test_another_firmware_is_another_claim():
+    """Firmware makes the realm and its token, so that a relying party may want to compare it."""
+    rak = tokens.point(RAK)
+    ours = check(good()).claims["measurement.platform"]
+    for change in ({2: b"\x77" * 32}, {5: b"\x77" * 32}):
+        other = platform_claims(rak, _2399=[COMPONENT | change])
+        assert check(build(other, realm_claims(rak))).claims["measurement.platform"] != ours
+
+
 def test_the_realms_key_as_cose_key():
     point = tokens.point(RAK)
     rak = cbor2.dumps({1: 2, -1: 2, -2: point[1:49], -3: point[49:]})

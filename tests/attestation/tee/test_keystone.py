@@ -106,6 +106,7 @@ def test_a_device_that_the_policy_names():
     assert (verdict.tier, verdict.level, verdict.simulated) == (Status.AFFIRMING, 4, False)
     assert verdict.claims["data"] == b"nonce".hex()
     assert verdict.measurement == ENCLAVE_HASH.hex()
+    assert verdict.claims["measurement.sm"] == keystone.parse(build()).sm_hash.hex()
 
 
 def test_captured_cases():

@@ -37,9 +37,15 @@ def appraise(
     return optee.appraise(optee.parse(response, nonce), public(key), trusted)
 
 
+def test_any_process_gets_it_so_it_vouches_for_none():
+    verdict = appraise(build())
+    assert (verdict.tier, verdict.level) == (Status.AFFIRMING, 1)
+    assert optee.NOBODY in verdict.reasons
+
+
 def test_a_device_that_the_policy_names():
     verdict = appraise(build())
-    assert (verdict.tier, verdict.level) == (Status.AFFIRMING, 3)
+    assert verdict.tier is Status.AFFIRMING
     assert (verdict.measurement, verdict.binding) == (DIGEST.hex(), Answer.AFFIRMED)
     assert public().spki == tokens.spki(KEY)
 

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support import captured, intel, tokens
+from tests.support.tpms import Machine, booted
 
 from mesatee import _core
 from mesatee.attestation import corpus, reference
@@ -298,6 +299,79 @@ def test_an_appraisal_does_not_outlive_its_collateral(intel_pki):
 def test_a_full_bundle_leaves_room_for_what_was_collected(intel_pki):
     junk = {f"junk.{n}": b"junk" for n in range(limits.BUNDLE_FILES - 1)}
     assert judged(intel_pki, collected(intel_pki), **junk).tier is Status.AFFIRMING
+# -- a TPM's registers ---------------------------------------------------------------------------------
+
+PINNED = (*range(10), 12, 13, 14)
+
+
+def bits(registers):
+    return sum(1 << register for register in registers).to_bytes(3, "little")
+
+
+def shown_by(machine, *registers, stale=None):
+    """A worker's evidence: a quote of `registers` for this very channel, and perhaps an older quote beside it."""
+    claims = ev.Claims.of_key(SPKI, "worker").encode()
+    message = machine.attest(nonce=ev.report_data(claims)[:32], select=bits(registers))
+    files = {
+        "quote": message,
+        "signature": machine.sign(message),
+        "pcrs": machine.values(),
+        "ak_public_pem": machine.pem(),
+    }
+    if stale is not None:
+        files |= {"quote_old": stale, "sig_old": machine.sign(stale)}
+    return ev.encode(ev.TAG_PLATFORM, Bundle("tpm", files).encode(), claims)
+
+
+def good_system():
+    machine = booted()
+    for register in (8, 9, 12, 13, 14):
+        machine.pcrs[register] = hashlib.sha256(b"measured into %d" % register).digest()
+    return machine
+
+
+def tpm_policy(machine, *registers):
+    """As `mesatee up` writes it, from the machine's own evidence."""
+    found = examine(shown_by(machine, *registers), SPKI, TrustPolicy(), NOW, "worker")
+    anchor = found.claims["anchor"]
+    return policy(tees=("tpm",), measurements=(found.measurement,), anchors=(anchor,))
+
+
+def test_a_tpm_is_accepted_with_the_registers_that_were_pinned():
+    machine = good_system()
+    assert appraise(shown_by(machine, *PINNED), SPKI, tpm_policy(machine, *PINNED), NOW, "worker").level == 3
+
+
+def test_a_quote_of_other_registers_with_the_pinned_values():
+    """After the same firmware another system runs, which extends registers that nobody pinned, or that can be reset,
+    to the values of those that were pinned. The digest of the values, in their order, is the same.
+    """
+    good = good_system()
+    bad = Machine(good.key, pcrs={**good.pcrs, 13: hashlib.sha256(b"another program").digest()})
+    others = (10, 11, 15, 16, 23)
+    for register, pinned in zip(others, (8, 9, 12, 13, 14), strict=True):
+        bad.pcrs[register] = good.pcrs[pinned]
+    asked = tpm_policy(good, *PINNED)
+    same = tuple(range(8)) + others
+    assert bad.attest(select=bits(same))[-32:] == good.attest(select=bits(PINNED))[-32:]
+    for registers in (same, PINNED):
+        with pytest.raises(EvidenceRefused, match="is not one that the policy names"):
+            appraise(shown_by(bad, *registers), SPKI, asked, NOW, "worker")
+
+
+def test_two_quotes_do_not_make_one_boot():
+    """The good system's quote from before, and one of another system for this channel."""
+    good = good_system()
+    asked = tpm_policy(good, *PINNED)
+    stale = good.attest(nonce=b"of another channel", select=bits(PINNED))
+    for resets in (2, 3):
+        bad = Machine(good.key, pcrs=dict(good.pcrs))
+        bad.pcrs[16] = hashlib.sha256(b"another program").digest()
+        older = good.attest(nonce=b"of another channel", select=bits(PINNED), resets=resets)
+        with pytest.raises(MesateeError, match="different boots or for different nonces"):
+            appraise(shown_by(bad, 16, stale=older), SPKI, asked, NOW, "worker")
+    with pytest.raises(MesateeError, match="different boots or for different nonces"):
+        appraise(shown_by(good, *PINNED, stale=stale), SPKI, asked, NOW, "worker")
 
 
 # -- what the policy has against a platform ------------------------------------------------------------

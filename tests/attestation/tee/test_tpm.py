@@ -9,20 +9,18 @@ import hashlib
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import captured
+from tests.support.tpms import NONCE, Machine, booted, rsa_key, sized, spki
 
 from mesatee.attestation import corpus
 from mesatee.attestation.appraisal import Answer, Status
@@ -32,110 +30,7 @@ from mesatee.errors import EvidenceRefused, InputError, Malformed, MesateeError,
 from mesatee.protocol import limits
 
 POLICY = corpus.CorpusPolicy()
-ATTESTATION_KEY = 0x00050072
-"""fixedTPM, fixedParent, sensitiveDataOrigin, userWithAuth, restricted, sign."""
 NOW = 1_800_000_000
-NONCE = b"a nonce of this very session...."
-
-
-def sized(data: bytes) -> bytes:
-    return struct.pack(">H", len(data)) + data
-
-
-@cache
-def rsa_key(number: int) -> rsa.RSAPrivateKey:
-    return rsa.generate_private_key(65_537, 2_048)
-
-
-@dataclass
-class Machine:
-    """A TPM with one key, 24 PCRs and a firmware log, in the formats of the specification."""
-
-    key: Any = field(default_factory=lambda: rsa_key(1))
-    attributes: int = ATTESTATION_KEY
-    pcrs: dict[int, bytes] = field(default_factory=lambda: {i: bytes(32) for i in range(24)})
-    log: bytes = b""
-
-    def boot(self, *measured: tuple[int, bytes]) -> Machine:
-        spec = b"Spec ID Event03\0" + bytes(4) + bytes([0, 2, 0, 2]) + struct.pack("<IHHB", 1, 11, 32, 0)
-        self.log = struct.pack("<II", 0, 3) + bytes(20) + struct.pack("<I", len(spec)) + spec
-        for register, data in measured:
-            digest = hashlib.sha256(data).digest()
-            self.pcrs[register] = hashlib.sha256(self.pcrs[register] + digest).digest()
-            self.log += (
-                struct.pack("<IIIH", register, 1, 1, 11) + digest + struct.pack("<I", len(data)) + data
-            )
-        return self
-
-    def attest(
-        self,
-        nonce: bytes = NONCE,
-        magic: bytes = b"\xffTCG",
-        kind: int = 0x8018,
-        select: bytes = b"\xff\xff\xff",
-        digest: bytes | None = None,
-    ) -> bytes:
-        chosen = [self.pcrs[i] for i in range(8 * len(select)) if select[i // 8] >> i % 8 & 1]
-        digest = hashlib.sha256(b"".join(chosen)).digest() if digest is None else digest
-        clock = struct.pack(">QIIB", 1_000, 2, 3, 1) + bytes(8)
-        selection = struct.pack(">IHB", 1, 11, len(select)) + select
-        return (
-            magic
-            + struct.pack(">H", kind)
-            + sized(b"\0\x0b" + bytes(32))
-            + sized(nonce)
-            + clock
-            + selection
-            + sized(digest)
-        )
-
-    def sign(self, message: bytes, scheme: int = 0x14) -> bytes:
-        if isinstance(self.key, ec.EllipticCurvePrivateKey):
-            r, s = decode_dss_signature(self.key.sign(message, ec.ECDSA(hashes.SHA256())))
-            parts = [n.to_bytes((n.bit_length() + 7) // 8) for n in (r, s)]
-            return struct.pack(">HH", 0x18, 11) + b"".join(map(sized, parts))
-        how: Any = padding.PKCS1v15()
-        if scheme == 0x16:
-            how = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
-        return struct.pack(">HH", scheme, 11) + sized(self.key.sign(message, how, hashes.SHA256()))
-
-    def pem(self) -> bytes:
-        encoded: bytes = self.key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        return encoded
-
-    def public(self) -> bytes:
-        numbers = self.key.public_key().public_numbers()
-        if isinstance(self.key, ec.EllipticCurvePrivateKey):
-            head = struct.pack(">HHI", 0x23, 11, self.attributes) + sized(b"")
-            size = (self.key.curve.key_size + 7) // 8
-            curve = {256: 3, 384: 4}[self.key.curve.key_size]
-            unique = sized(numbers.x.to_bytes(size)) + sized(numbers.y.to_bytes(size))
-            return head + struct.pack(">HHHHH", 0x10, 0x18, 11, curve, 0x10) + unique
-        head = struct.pack(">HHI", 1, 11, self.attributes) + sized(b"")
-        modulus = sized(numbers.n.to_bytes(256))
-        return head + struct.pack(">HHHHI", 0x10, 0x14, 11, 2_048, 0) + modulus
-
-    def values(self) -> bytes:
-        return json.dumps({"sha256": {str(i): v.hex() for i, v in self.pcrs.items()}}).encode()
-
-    def case(self, message: bytes | None = None, **files: bytes) -> dict[str, bytes]:
-        message = self.attest() if message is None else message
-        found = {
-            "quote": message,
-            "signature": self.sign(message),
-            "ak_public_pem": self.pem(),
-            "pcrs": self.values(),
-            "nonce": NONCE,
-        }
-        if self.log:
-            found["eventlog"] = self.log
-        return found | files
-
-
-def booted(number: int = 1) -> Machine:
-    return Machine(rsa_key(number)).boot((0, b"firmware"), (4, b"kernel"), (7, bytes(4)))
 
 
 def judge(files: Mapping[str, bytes], at: int | None = None) -> Verdict:
@@ -263,6 +158,49 @@ def test_a_certified_key():
     assert judge(certified(), NOW + 2_000).chain is Answer.REFUSED
 
 
+def endorsed() -> dict[str, bytes]:
+    """With the certificate of an endorsement key, and the root of whoever made the TPM."""
+    return booted().case() | {
+        "ek_certificate": certificate("ek", rsa_key(8), "maker", rsa_key(9), authority=False),
+        "ek_public_tpmt": Machine(rsa_key(8)).public(),
+        "ek_root": certificate("maker", rsa_key(9), "maker", rsa_key(9), authority=True),
+    }
+
+
+def test_an_endorsement_key_that_its_maker_certified():
+    found = judge(endorsed(), NOW)
+    assert (found.tier, found.level) == (Status.AFFIRMING, 3)
+    assert found.claims["tpm.ek"] == hashlib.sha256(spki(Machine(rsa_key(8)))).hexdigest()
+    root = x509.load_pem_x509_certificate(endorsed()["ek_root"]).fingerprint(hashes.SHA256())
+    assert found.claims["tpm.ek.root"] == root.hex()
+    assert any("only credential activation" in line for line in found.reasons)
+
+
+def test_an_endorsement_key_that_is_not_established():
+    """It is said, and proves or refuses nothing: the pinned attestation key is what counts."""
+    for lacking, at, why in (
+        ({"ek_certificate", "ek_root", "ek_public_tpmt"}, NOW, "no certificate of it"),
+        ({"ek_root"}, NOW, "no root of its maker"),
+        (set(), None, "validity of the certificates was not checked"),
+    ):
+        files = {role: data for role, data in endorsed().items() if role not in lacking}
+        found = judge(files, at)
+        assert found.tier is Status.AFFIRMING
+        assert any("endorsement key is not established" in line and why in line for line in found.reasons)
+        assert "tpm.ek.root" not in found.claims
+
+
+def test_an_endorsement_key_of_another_maker_or_tpm():
+    other = certificate("ek", rsa_key(8), "maker", rsa_key(7), authority=False)
+    for change, why in (
+        ({"ek_certificate": other}, "endorsement key: "),
+        ({"ek_public_tpmt": Machine(rsa_key(7)).public()}, "certificate is of another key"),
+    ):
+        found = judge(endorsed() | change, NOW)
+        assert found.tier is Status.CONTRAINDICATED
+        assert any(why in line for line in found.reasons), found.reasons
+
+
 def test_a_certificate_without_a_trusted_root():
     files = certified()
     own = files.pop("ak_root")
@@ -370,6 +308,41 @@ def test_pcrs_that_were_not_quoted_are_no_claim():
     assert "secure_boot" not in verdict.claims
 
 
+@pytest.mark.parametrize("changes", [{"nonce": b"of another session"}, {"resets": 3}])
+def test_quotes_of_two_sessions_do_not_combine(changes: dict[str, Any]):
+    """One is of the registers that the attacker wants to show, the other has the nonce."""
+    machine = booted()
+    first, second = machine.attest(select=b"\xff\0\0"), machine.attest(select=b"\0\xff\0", clock=2_000)
+    files = machine.case(first, quote_two=second, sig_two=machine.sign(second))
+    assert judge(files).tier is Status.AFFIRMING
+    stale = machine.attest(select=b"\0\xff\0", **changes)
+    del files["nonce"]
+    refused(
+        files | {"quote_two": stale, "sig_two": machine.sign(stale)},
+        "different boots or for different nonces",
+    )
+
+
+def test_the_measurement_names_its_registers():
+    """Registers 8 to 15 are zero as 16 to 23 are: the same digest, and another measurement."""
+    machine = booted()
+    messages = [machine.attest(select=select) for select in (b"\0\xff\0", b"\0\0\xff")]
+    one, other = (judge(machine.case(message)).measurement for message in messages)
+    assert tpm.parse_attest(messages[0]).digest == tpm.parse_attest(messages[1]).digest
+    assert one != other
+    selection = bytes.fromhex("00000001 000b 03 00ff00")
+    assert one == hashlib.sha256(selection + tpm.parse_attest(messages[0]).digest).hexdigest()
+
+
+def test_a_bank_that_is_selected_twice():
+    machine = booted()
+    half = b"\0\x0b\x03\xff\0\0"
+    message = machine.attest(select=b"\xff\0\0").replace(
+        struct.pack(">I", 1) + half, struct.pack(">I", 2) + half + b"\0\x0b\x03\xff\0\0"
+    )
+    refused(machine.case(message), "twice from one bank")
+
+
 def test_one_bad_quote_among_good_ones():
     machine = booted()
     second = machine.attest(nonce=b"", select=b"\xff\0\0")
@@ -432,7 +405,7 @@ def _high_pcr() -> bytes:
 
 def test_limit_of_quotes():
     machine = booted()
-    messages = [machine.attest(nonce=bytes([n])) for n in range(limits.TPM_QUOTES + 1)]
+    messages = [machine.attest(clock=n) for n in range(limits.TPM_QUOTES + 1)]
     files = {"ak_pem": machine.pem(), "pcrs": machine.values()}
     for number, message in enumerate(messages[:-1]):
         files |= {f"quote_{number}": message, f"sig_{number}": machine.sign(message)}

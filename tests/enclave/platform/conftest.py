@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import shutil
 import socket
 import subprocess
@@ -13,6 +14,9 @@ from pathlib import Path
 
 import pytest
 from tests.support import captured
+
+from mesatee.enclave.platform.tpm.commands import Tpm
+from mesatee.enclave.platform.tpm.transport import connect
 
 
 class SwTpm:
@@ -53,6 +57,11 @@ class SwTpm:
     def restart(self) -> None:
         self.stop()
         self.start()
+
+    def extend(self, pcr: int, measured: bytes) -> None:
+        """By SHA-256 of `measured`, as firmware, boot loader or kernel would."""
+        with Tpm(connect(self.address)) as tpm:
+            tpm.pcr_extend(pcr, hashlib.sha256(measured).digest())
 
     def wipe(self) -> None:
         """Another TPM in its place."""

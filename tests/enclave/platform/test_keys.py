@@ -21,6 +21,7 @@ from mesatee.enclave.platform.keys import (
 )
 from mesatee.enclave.platform.sealing import Sealing
 from mesatee.enclave.platform.tpm.commands import Tpm
+from mesatee.enclave.platform.tpm.sealing import seal_new
 from mesatee.enclave.platform.tpm.transport import connect
 from mesatee.errors import Corrupt, KeyRefused, Malformed, MesateeError, NotFound, Unavailable
 
@@ -94,6 +95,32 @@ def test_keys_sealed_under_a_tpm(swtpm: SwTpm, tmp_path: Path) -> None:
         tpm.pcr_extend(9, b"another kernel".ljust(32))
     with pytest.raises(KeyRefused, match="PCRs"):
         Sealing(tmp_path, ONE, HERE, TpmKey(swtpm.address))
+
+
+def test_an_object_sealed_to_other_registers_is_refused(swtpm: SwTpm, tmp_path: Path) -> None:
+    """Another system seals a secret that it knows, to a register that it leaves as ours does, and plants the file."""
+    swtpm.extend(4, b"the attacker's system")
+    with Tpm(connect(swtpm.address)) as tpm:
+        (tmp_path / TPM_KEY).write_bytes(seal_new(tpm, [15]).encode())
+    swtpm.restart()
+    with pytest.raises(KeyRefused, match="sealed to PCR 15"):
+        TpmKey(swtpm.address).open(tmp_path)
+    # Sealed to the right registers it was made under the wrong ones.
+    swtpm.extend(4, b"the attacker's system")
+    (tmp_path / TPM_KEY).unlink()
+    TpmKey(swtpm.address).open(tmp_path)
+    swtpm.restart()
+    with pytest.raises(KeyRefused, match="PCRs"):
+        TpmKey(swtpm.address).open(tmp_path)
+
+
+@pytest.mark.parametrize("register", [1, 3, 12, 13, 14])
+def test_keys_are_sealed_to_what_evidence_pins(swtpm: SwTpm, tmp_path: Path, register: int) -> None:
+    """Among them the kernel's command line, and the measurement of this software."""
+    TpmKey(swtpm.address).open(tmp_path)
+    swtpm.extend(register, b"something else")
+    with pytest.raises(KeyRefused, match="PCRs"):
+        TpmKey(swtpm.address).open(tmp_path)
 
 
 def test_the_folder_on_another_machine(swtpm: SwTpm, certified: SwTpm, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from mesatee.attestation.detect import detect
 from mesatee.attestation.tee import _protobuf, _tpm_parse
 from mesatee.attestation.tee._tpm_parse import GENERATED, Public
 from mesatee.attestation.tee.eventlog import HASHES, PCRS
-from mesatee.errors import InputError, Malformed, TooLarge
+from mesatee.errors import InputError, Malformed, TooLarge, UnsupportedVersion
 from mesatee.protocol import limits
 from mesatee.protocol.jsonstrict import BOM
 
@@ -44,6 +44,9 @@ _KEY_OIDS: Final = (bytes.fromhex("06092a864886f70d010101"), bytes.fromhex("0607
 """rsaEncryption and id-ecPublicKey, near the beginning of a bare SubjectPublicKeyInfo."""
 _OTHER_KEY: Final = re.compile(r"(^|[^a-z])(ek|srk)|endorsement|storage")
 """Names of a TPM's keys that sign no quote."""
+_ENDORSEMENT_KEY: Final = re.compile(r"(^|[^a-z])ek")
+_PUBLIC_AREAS: Final = tuple(map(bytes.fromhex, ("0001000b", "0023000b", "0001000c", "0023000c", "00010004")))
+"""How a public area begins: an RSA or ECC key, and the hash of its name."""
 _DCAP_VENDOR: Final = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
 
 
@@ -79,6 +82,12 @@ class Pieces:
     """DER."""
     anchors: list[bytes] = field(default_factory=list)
     """Certificates in files that are called roots or anchors, DER."""
+    endorsement: list[bytes] = field(default_factory=list)
+    """Certificates in files that are called an endorsement key's, DER."""
+    endorsement_anchors: list[bytes] = field(default_factory=list)
+    """Those among them that are called roots or anchors, DER."""
+    endorsement_keys: list[bytes] = field(default_factory=list)
+    """SubjectPublicKeyInfo of an endorsement key's public area, DER."""
     eventlogs: list[bytes] = field(default_factory=list)
     pcrs: list[Pcrs] = field(default_factory=list)
     nonces: list[bytes] = field(default_factory=list)
@@ -240,7 +249,7 @@ def _is_log(data: bytes) -> bool:
 
 def _key(pieces: Pieces, role: str, data: bytes, *, apart: bool) -> bool:
     if _OTHER_KEY.search(role):
-        return False
+        return _endorsement(pieces, role, data) if apart and _ENDORSEMENT_KEY.search(role) else False
     if data.lstrip()[:10] == b"-----BEGIN":
         if b"-----BEGIN CERTIFICATE" in data:
             _certificates(pieces, role, _core.pem_certificates(data), apart=apart)
@@ -259,11 +268,37 @@ def _key(pieces: Pieces, role: str, data: bytes, *, apart: bool) -> bool:
             pieces.keys.append(Key(data, None, apart))
         return True
     bare = _tpm_parse.unprefixed(data)
-    if bare[:4] in (b"\0\x01\0\x0b", b"\0\x23\0\x0b", b"\0\x01\0\x0c", b"\0\x23\0\x0c", b"\0\x01\0\x04"):
+    if bare[:4] in _PUBLIC_AREAS:
         public = _tpm_parse.parse_public(bare)
         pieces.keys.append(Key(public.spki, public, apart))
         return True
     return False
+
+
+def _endorsement(pieces: Pieces, role: str, data: bytes) -> bool:
+    """The endorsement key's public area or certificates: they sign no quote, and say which TPM it is."""
+    bare = _tpm_parse.unprefixed(data)
+    if bare[:4] in _PUBLIC_AREAS:
+        try:
+            pieces.endorsement_keys.append(_tpm_parse.parse_public(bare).spki)
+        except UnsupportedVersion:
+            # Of a kind that signs no certificate that we read either.
+            return False
+        return True
+    if b"-----BEGIN CERTIFICATE" in data:
+        found = list(_core.pem_certificates(data))
+    elif data[:1] == b"\x30":
+        try:
+            found = [_core.X509.parse(data, lenient=True).der]
+        except InputError:
+            return False
+    else:
+        return False
+    trusted = any(word in role for word in ("root", "anchor"))
+    (pieces.endorsement_anchors if trusted else pieces.endorsement).extend(found)
+    if len(pieces.endorsement) + len(pieces.endorsement_anchors) > limits.CHAIN_CERTIFICATES:
+        raise TooLarge("the evidence has too many certificates of endorsement keys")
+    return True
 
 
 def _certificates(pieces: Pieces, role: str, found: list[bytes], *, apart: bool) -> None:

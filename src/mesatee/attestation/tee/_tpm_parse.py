@@ -5,6 +5,7 @@ Spec: TCG TPM 2.0 Library, Part 2 "Structures", 1.59. Numbers are big-endian; a 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -82,7 +83,22 @@ class Attest:
     firmware: int
     selection: tuple[tuple[str, tuple[int, ...]], ...]
     """Bank and indices, in the order that the digest has them."""
+    selected: bytes
+    """The same as it was signed: TPML_PCR_SELECTION (Part 2, 10.9.7)."""
     digest: bytes
+
+    @property
+    def measurement(self) -> str:
+        """SHA-256 over the selection as signed and the digest, hex.
+
+        The digest alone is over values, and does not say of which registers: others can be extended to hold the same.
+        """
+        return hashlib.sha256(self.selected + self.digest).hexdigest()
+
+    @property
+    def session(self) -> tuple[object, ...]:
+        """What two quotes have in common if one TPM made them in one boot for one nonce (Part 1, 36)."""
+        return self.signer, self.extra, self.resets, self.restarts, self.safe, self.firmware
 
     def covers(self, bank: str) -> frozenset[int]:
         """Indices that were quoted of a bank."""
@@ -102,6 +118,7 @@ def parse_attest(data: bytes) -> Attest:
     if safe > 1:
         raise Malformed("the quote's clock is neither safe nor unsafe")
     firmware = reader.number(8)
+    start = reader.position
     count = reader.number(4)
     if count > limits.EVENT_BANKS:
         raise TooLarge(f"the quote selects from {count} banks, the limit is {limits.EVENT_BANKS}")
@@ -114,9 +131,12 @@ def parse_attest(data: bytes) -> Attest:
         if indices and indices[-1] >= PCRS:
             raise Malformed(f"the quote has a PCR above {PCRS - 1}")
         selection.append((HASHES[algorithm][0], indices))
+    selected = reader.data[start : reader.position]
     digest = reader.sized()
     reader.done()
-    return Attest(signer, extra, clock, resets, restarts, bool(safe), firmware, tuple(selection), digest)
+    return Attest(
+        signer, extra, clock, resets, restarts, bool(safe), firmware, tuple(selection), selected, digest
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,9 @@ Steps:
 4. key        HCLAkPub of the runtime data is the key that everybody else names
 5. link 2     the vTPM's quote is signed by HCLAkPub (steps of `tpm`): PCR digest, replay and nonce
 6. level      5 only if all of that holds: an encrypted VM (4) whose boot the vTPM measured
+
+The measurement with a quote is SHA-256 over the hardware's measurement (the paravisor's) and the vTPM's (which
+registers held what): the paravisor is the same for every customer, and which system it started is in the registers.
 """
 
 from __future__ import annotations
@@ -254,6 +257,7 @@ def _settle(
     quote = measured.answers.signature
     if quote is Answer.NOT_ESTABLISHED:
         reasons.append("there is no quote of the vTPM: nothing is proven of the system in the VM")
+    measurement, parts = _measurement(hardware, measured)
     bad = bool(against) or measured.answers.refused or Answer.REFUSED in (binding, hardware.signature)
     tier = Status.CONTRAINDICATED if bad else hardware.tier
     signature = Answer.REFUSED if quote is Answer.REFUSED else hardware.signature
@@ -274,9 +278,18 @@ def _settle(
         replay=measured.replay,
         binding=binding,
         level=level,
+        measurement=measurement,
         reasons=(*against, *reasons),
-        claims={} if bad else {**hardware.claims, **measured.claims, **_configuration(hcl)},
+        claims={} if bad else {**hardware.claims, **measured.claims, **parts, **_configuration(hcl)},
     )
+
+
+def _measurement(hardware: Verdict, measured: tpm.Measured) -> tuple[str, dict[str, Scalar]]:
+    """Of both together, and the claims from which it can be computed again; without a quote, the hardware's."""
+    if not hardware.measurement or not measured.measurement:
+        return hardware.measurement, {}
+    parts = {"measurement.hardware": hardware.measurement, "measurement.boot": measured.measurement}
+    return hashlib.sha256(b"".join(map(bytes.fromhex, parts.values()))).hexdigest(), dict(parts)
 
 
 def _configuration(hcl: HclReport) -> dict[str, Scalar]:

@@ -243,6 +243,7 @@ def claims(token: Token) -> dict[str, Scalar]:
         "realm.key": hashlib.sha256(realm.key).hexdigest(),
         "realm.personalization": realm.personalization.hex(),
         "realm.profile": realm.profile,
+        "measurement.platform": arm.digest(platform.components),
         "measurement.rim": realm.initial.hex(),
         **{f"measurement.rem{index}": value.hex() for index, value in enumerate(realm.extensible)},
         **arm.claims(platform.components),

@@ -8,7 +8,9 @@ The key is made on the device at first use and has no certificate: whoever provi
 PTA_ATTESTATION_GET_PUBKEY and names it in his policy. The PTA does not sign which command it answered: that a
 digest is of an application's header, its memory or of OP-TEE's memory is known only from the digest's value.
 
-What it proves: the digest, fresh for the nonce, on a device with that key. Memory is not encrypted (level 3).
+What it proves: the digest, fresh for the nonce, on a device with that key. It proves nothing of who asked: the PTA
+answers any process of the normal world, whose kernel and programs nobody measured, and signs whatever nonce it is
+given. So the evidence binds no worker: its level is 1, and no channel takes it.
 """
 
 from __future__ import annotations
@@ -29,8 +31,11 @@ from mesatee.protocol import limits
 if TYPE_CHECKING:
     from mesatee.attestation.corpus import CorpusPolicy
 
-LEVEL: Final = 3
-"""Measured boot: TrustZone isolates, and encrypts no memory."""
+LEVEL: Final = 1
+"""The trusted kernel is measured, and whoever runs outside of it, as every process of ours does, is not."""
+NOBODY: Final = (
+    "level 1: OP-TEE answers any process of the normal world, so that this vouches for none of them"
+)
 _DIGEST_BYTES: Final = 32
 _MODULUS_BYTES: Final = (256, 512)
 """Shortest and longest: 2048 to 4096 bits; CFG_ATTESTATION_PTA_KEY_SIZE is 3072 unless a build says otherwise."""
@@ -100,8 +105,10 @@ def appraise(response: Response, key: keys.PublicKey | None, trusted: frozenset[
     }
     if key is not None:
         claims["device"] = hashlib.sha256(key.spki).hexdigest()
+    answers = verify(response, key, trusted)
+    answers.reasons.append(NOBODY)
     return settle(
-        verify(response, key, trusted),
+        answers,
         (),
         level=LEVEL,
         measurement=response.digest.hex(),

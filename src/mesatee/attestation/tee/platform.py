@@ -29,9 +29,9 @@ LEVEL_REASONS: Final[Mapping[int, str]] = {
     1: "nothing was proven",
     3: "the machine's boot was measured, but its memory is open to its operator and to physical access",
     4: "the machine's memory is encrypted; nobody measured the system around it",
-    5: "an enclave-class workload, and measured boot of the system around it, both proven and linked",
+    5: "an encrypted machine or enclave, and the measured boot of its system: proven, linked, and both measured",
 }
-_WITHOUT_TCB: Final = frozenset({"cca", "keystone", "nitro", "optee", "psa", "snp", "tpm", "azure-vtpm"})
+_WITHOUT_TCB: Final = frozenset({"cca", "keystone", "nitro", "psa", "snp", "tpm", "azure-vtpm"})
 """Classes whose vendors publish no levels of TCB; there the policy's reference values must say which version
 counts."""
 _REPORT_DATA: Final[Mapping[str, str]] = {
@@ -39,7 +39,6 @@ _REPORT_DATA: Final[Mapping[str, str]] = {
     "cca": "realm.challenge",
     "keystone": "data",
     "nitro": "user_data",
-    "optee": "nonce",
     "psa": "nonce",
     "tpm": "tpm.nonce",
 }
@@ -125,7 +124,10 @@ def _report_data(tee: str, verdict: Verdict) -> bytes:
     if len(found) == _DIGEST_BYTES:
         found += bytes(_REPORT_BYTES - _DIGEST_BYTES)
     if len(found) != _REPORT_BYTES:
-        raise Malformed("the evidence vouches for no report data of 32 or 64 bytes")
+        # Refused evidence has no claims: then its verifier says why.
+        raise Malformed(
+            "; ".join(("the evidence vouches for no report data of 32 or 64 bytes", *verdict.reasons))
+        )
     return found
 
 

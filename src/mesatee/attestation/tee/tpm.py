@@ -10,6 +10,10 @@ Steps, from TCG TPM 2.0 Library 1.59 (Part 1 to 3) and the PC Client Platform Fi
 5. PCR digest   of the given values of the selected PCRs, by the hash of the signature (Part 3, 18.4)
 6. replay       of the firmware's log to the quoted PCRs (PFP 10.1)
 7. freshness    the caller's nonce is in extraData
+8. one session  several quotes (of several banks) are of one boot and for one nonce: parts of two make no whole
+
+The measurement is SHA-256 over the selection of PCRs as it was signed and the digest of their values (`Attest`), of
+the quote of the strongest bank.
 
 A TPM vouches for the boot of the system that it stands in, not for its memory: level 3. It stands in the way of
 nobody who can write to that memory, or who holds the bus between it and the processor.
@@ -119,7 +123,7 @@ def pcr_digest(attest: Attest, pcrs: Mapping[str, Mapping[int, bytes]], hash_nam
 
 
 def measure(pieces: Pieces, spki: bytes, public: Public | None = None) -> Measured:
-    """Steps 1 to 3 and 5 to 7 for all quotes of a case, all of which must be by this key."""
+    """Steps 1 to 3 and 5 to 8 for all quotes of a case, all of which must be by this key."""
     found = Measured()
     if public is not None:
         # 2. Key.
@@ -127,6 +131,7 @@ def measure(pieces: Pieces, spki: bytes, public: Public | None = None) -> Measur
     pcrs = _tpm_files.one_set(pieces.pcrs)
     proven: Pcrs = {}
     best: tuple[int, Attest] | None = None
+    sessions: set[tuple[object, ...]] = set()
     found.values = bool(pieces.quotes)
     for quote in pieces.quotes:
         try:
@@ -139,9 +144,15 @@ def measure(pieces: Pieces, spki: bytes, public: Public | None = None) -> Measur
             found.answers.signature = Answer.AFFIRMED
         _values(found, attest, pcrs, hash_name, proven)
         _fresh(found, attest, pieces.nonces)
+        sessions.add(attest.session)
         strength = max((_STRENGTH.index(bank) for bank, indices in attest.selection if indices), default=-1)
         if best is None or strength > best[0]:
             best = strength, attest
+    # 8. One session.
+    if len(sessions) > 1:
+        found.objections.append(
+            "the quotes are of different boots or for different nonces: together they prove nothing"
+        )
     if best is not None and best[0] == 0:
         found.answers.reasons.append(
             "only SHA-1 PCRs were quoted: whoever chose what was measured may have a collision"
@@ -155,8 +166,12 @@ def measure(pieces: Pieces, spki: bytes, public: Public | None = None) -> Measur
 
 def _values(found: Measured, attest: Attest, pcrs: Pcrs, hash_name: str, proven: Pcrs) -> None:
     """Step 5."""
-    if not any(indices for _, indices in attest.selection):
+    banks = [bank for bank, indices in attest.selection if indices]
+    if not banks:
         found.objections.append("the quote is of no PCR")
+        return
+    if len(set(banks)) != len(banks):
+        found.objections.append("the quote selects twice from one bank")
         return
     digest = pcr_digest(attest, pcrs, hash_name)
     if digest is None:
@@ -195,7 +210,7 @@ def _fresh(found: Measured, attest: Attest, nonces: Sequence[bytes]) -> None:
 
 
 def _describe(found: Measured, attest: Attest, proven: Pcrs) -> None:
-    found.measurement = attest.digest.hex()
+    found.measurement = attest.measurement
     found.simulated = attest.firmware in SIMULATORS
     found.claims |= {
         "tpm.nonce": attest.extra.hex(),
@@ -260,6 +275,38 @@ def _certified(pieces: Pieces, leaf: _core.X509, spki: bytes, at: int | None, an
     answers.reasons += result.reasons
 
 
+def _endorsed(pieces: Pieces, at: int | None, found: Measured) -> None:
+    """What is known of the endorsement key, for whoever enrols the machine.
+
+    It changes no level: anybody may copy another TPM's certificate, and nothing in a quote ties the attestation key to
+    the endorsement key. Credential activation does (Part 1, 24), before the attestation key is pinned.
+    """
+    reasons = found.answers.reasons
+    parsed = [_core.X509.parse(der, lenient=True) for der in pieces.endorsement]
+    leaf = next((item for item in parsed if not item.is_ca), None)
+    if leaf is None:
+        reasons.append("the endorsement key is not established: no certificate of it came along")
+        return
+    found.claims["tpm.ek"] = hashlib.sha256(leaf.spki).hexdigest()
+    if any(spki != leaf.spki for spki in pieces.endorsement_keys):
+        found.objections.append("the endorsement key's certificate is of another key")
+    roots = [*pieces.endorsement_anchors, *pieces.anchors]
+    if not roots:
+        reasons.append("the endorsement key is not established: no root of its maker was given")
+        return
+    others = [der for der in pieces.endorsement if der != leaf.der]
+    result = verify_chain([leaf, *others, *roots], roots, at, known=_KNOWN_EXTENSIONS)
+    if result.chain is Answer.REFUSED:
+        found.objections += [f"endorsement key: {reason}" for reason in result.reasons]
+    elif result.chain is Answer.AFFIRMED and result.root_sha256 is not None:
+        found.claims["tpm.ek.root"] = result.root_sha256
+        reasons.append(
+            "the endorsement key is certified; only credential activation shows that the attestation key is beside it"
+        )
+    else:
+        reasons += [f"the endorsement key is not established: {reason}" for reason in result.reasons]
+
+
 # -- cases -----------------------------------------------------------------------------------------
 
 
@@ -275,6 +322,7 @@ def check(files: Mapping[str, bytes], at: int | None, policy: CorpusPolicy) -> V
             parse_attest(quote.message)
         return settle(trust, (), level=1, measurement="", claims={})
     found = measure(pieces, spki, public)
+    _endorsed(pieces, at, found)
     answers = found.answers
     answers.chain, answers.revocation = trust.chain, trust.revocation
     answers.anchor, answers.expires = trust.anchor, trust.expires

@@ -7,7 +7,7 @@
 
 from mesatee.enclave.platform.base import Attester
 from mesatee.enclave.platform.collect import Collector, CompositeCollector, PlatformAttester
-from mesatee.enclave.platform.detect import Candidate, best, detect
+from mesatee.enclave.platform.detect import Candidate, detect
 from mesatee.enclave.platform.keys import FileKey, PlatformKey, SgxKey, SnpKey, TpmKey
 from mesatee.enclave.platform.measure import Measurement, environment_digest
 from mesatee.enclave.platform.none import NoAttester
@@ -29,7 +29,6 @@ __all__ = [
     "SnpKey",
     "SoftwareAttester",
     "TpmKey",
-    "best",
     "detect",
     "environment_digest",
     "installation_key",

@@ -3,12 +3,11 @@
 Source: azure-cvm-tooling, az-cvm-vtpm. The guest has no SNP or TDX device: the paravisor below it asked the hardware
 for a report over the virtual TPM's keys and keeps it in NV memory of that TPM.
 
-1. Write 64 bytes to NV index 0x01400002 (defined if need be). They become ``user-data`` of the report's claims,
-   which takes some seconds.
-2. Read the report from NV index 0x01400001.
-3. Quote all PCRs with the key at 0x81000003, over the same bytes: this is what binds our channel, because the
+1. Read the report from NV index 0x01400001. Its user data, which NV index 0x01400002 would set, are nobody's business:
+   the index is one for the whole machine, so that two processes would wait for each other's.
+2. Quote the PCRs with the key at 0x81000003, over our report data: this is what binds our channel, because the
    hardware's report only names the TPM's key.
-4. From the machine's metadata service: SNP's certificates, or a quote for TDX's report.
+3. From the machine's metadata service: SNP's certificates, or a quote for TDX's report.
 
 Tested with a real software TPM that holds a captured report at these indices, and a local server in the service's
 place. No Azure machine was at hand.
@@ -21,7 +20,6 @@ import binascii
 import http.client
 import json
 import struct
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -32,14 +30,14 @@ from mesatee import _core
 from mesatee.attestation.bundle import Bundle
 from mesatee.enclave.platform.collect import exactly_64, nonce_of
 from mesatee.enclave.platform.kernel import Kernel
-from mesatee.enclave.platform.tpm.commands import NV_OWNER_READ, NV_OWNER_WRITE, Tpm
+from mesatee.enclave.platform.tpm.commands import Tpm
 from mesatee.enclave.platform.tpm.quoting import pcr_json, quote_with_pcrs
+from mesatee.enclave.platform.tpm.registers import PINNED_PCRS
 from mesatee.enclave.platform.tpm.transport import connect
-from mesatee.enclave.platform.tpm.wire import PCRS, Reader
-from mesatee.errors import Malformed, NotFound, TimedOut, TooLarge, Unavailable, UnsupportedVersion
+from mesatee.enclave.platform.tpm.wire import Reader
+from mesatee.errors import Malformed, NotFound, TooLarge, Unavailable, UnsupportedVersion
 
 REPORT_INDEX: Final = 0x0140_0001
-USER_DATA_INDEX: Final = 0x0140_0002
 AK_HANDLE: Final = 0x8100_0003
 CERTIFICATES_URL: Final = "http://169.254.169.254/metadata/THIM/amd/certification"
 QUOTE_URL: Final = "http://169.254.169.254/acc/tdquote"
@@ -47,17 +45,12 @@ ANSWER_BYTES: Final = 64 * 1024
 """An answer of the metadata service, in bytes: a TDX quote in base64 has some 7,000."""
 SECONDS: Final = 10.0
 """How long the metadata service may take."""
-ATTEMPTS: Final = 12
-"""How often the report is read until it has our user data."""
-WAIT_SECONDS: Final = 1.0
-"""Between these attempts: the paravisor takes some three seconds."""
 _HARDWARE: Final = 32
 _RUNTIME: Final = 1216
 _RUNTIME_HEADER: Final = struct.Struct("<IIIII")
 _TDREPORT_BYTES: Final = 1024
 _SNP: Final = 2
 _TDX: Final = 4
-_USER_DATA_BYTES: Final = 64
 _RSASSA: Final = 0x0014
 
 
@@ -76,12 +69,10 @@ class AzureCollector:
         kernel: Kernel | None = None,
         certificates_url: str = CERTIFICATES_URL,
         quote_url: str = QUOTE_URL,
-        wait_seconds: float = WAIT_SECONDS,
     ) -> None:
         """`where` as in `transport.connect`. Raises `NotFound` if the TPM holds no such report."""
         self._where, self._root, self._kernel = where, root, kernel
         self._certificates_url, self._quote_url = certificates_url, quote_url
-        self._wait = wait_seconds
         with self._connect() as tpm:
             if tpm.nv_public(REPORT_INDEX) is None:
                 raise NotFound("the TPM holds no report of a paravisor: not a confidential machine of Azure")
@@ -93,11 +84,12 @@ class AzureCollector:
         """See `Collector.collect`."""
         data = exactly_64(report_data)
         with self._connect() as tpm:
-            # 1. and 2.
-            report = self._report(tpm, data)
-            # 3.
+            # 1.
+            report = tpm.nv_read(REPORT_INDEX)
+            kind = _kind(report)
+            # 2.
             key = tpm.read_public(AK_HANDLE)
-            made, pcrs = quote_with_pcrs(tpm, AK_HANDLE, nonce_of(data), range(PCRS))
+            made, pcrs = quote_with_pcrs(tpm, AK_HANDLE, nonce_of(data), PINNED_PCRS)
         files = {
             "hcl_report": report,
             "quote": made.attest,
@@ -105,8 +97,7 @@ class AzureCollector:
             "pcrs": pcr_json(pcrs),
             "ak_public_pem": key.pem,
         }
-        # 4.
-        kind = _RUNTIME_HEADER.unpack_from(report, _RUNTIME)[2]
+        # 3.
         if kind == _SNP:
             files |= self._certificates()
         elif kind == _TDX:
@@ -114,20 +105,6 @@ class AzureCollector:
         else:
             raise UnsupportedVersion(f"a paravisor's report is of type {kind}, neither SNP nor TDX")
         return Bundle(self.tee, files)
-
-    def _report(self, tpm: Tpm, data: bytes) -> bytes:
-        if tpm.nv_public(USER_DATA_INDEX) is None:
-            tpm.nv_define(USER_DATA_INDEX, NV_OWNER_READ | NV_OWNER_WRITE, _USER_DATA_BYTES)
-        tpm.nv_write(USER_DATA_INDEX, data)
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                time.sleep(self._wait)
-            report = tpm.nv_read(REPORT_INDEX)
-            said = _user_data(report)
-            # Paravisors of before 2024 put no user data into their claims; the quote binds ours all the same.
-            if said is None or said == data:
-                return report
-        raise TimedOut("the paravisor's report does not take up our user data")
 
     def _certificates(self) -> dict[str, bytes]:
         answer = _fetch("GET", self._certificates_url, {"Metadata": "true"}, b"")
@@ -143,22 +120,14 @@ class AzureCollector:
             raise Malformed("the metadata service's quote is not base64") from None
 
 
-def _user_data(report: bytes) -> bytes | None:
-    """What the report's claims have as user data; None if they have none. Raises `Malformed`."""
-    start = _RUNTIME + _RUNTIME_HEADER.size
-    if len(report) < start or not report.startswith(b"HCLA"):
+def _kind(report: bytes) -> int:
+    """Whose hardware's report is in it. Raises `Malformed`."""
+    if len(report) < _RUNTIME + _RUNTIME_HEADER.size or not report.startswith(b"HCLA"):
         raise Malformed("the paravisor's report is cut or does not begin as one")
-    size = _RUNTIME_HEADER.unpack_from(report, _RUNTIME)[4]
-    if size > len(report) - start:
+    _, _, kind, _, size = _RUNTIME_HEADER.unpack_from(report, _RUNTIME)
+    if size > len(report) - _RUNTIME - _RUNTIME_HEADER.size:
         raise Malformed("the paravisor's report is shorter than it says")
-    claims = _core.parse_json(report[start : start + size], ANSWER_BYTES, 8)
-    said = claims.get("user-data") if isinstance(claims, dict) else None
-    if said is None:
-        return None
-    try:
-        return bytes.fromhex(said) if isinstance(said, str) else b""
-    except ValueError:
-        raise Malformed("user data of the paravisor's report is not hex") from None
+    return int(kind)
 
 
 def _raw_rsa(signature: bytes) -> bytes:
@@ -211,6 +180,5 @@ __all__ = [
     "CERTIFICATES_URL",
     "QUOTE_URL",
     "REPORT_INDEX",
-    "USER_DATA_INDEX",
     "AzureCollector",
 ]

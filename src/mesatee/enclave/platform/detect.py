@@ -57,12 +57,6 @@ def detect(root: Path = Path("/"), kernel: Kernel | None = None, tpm: str = "") 
     return sorted(found, key=lambda each: (not each.present, -each.level))
 
 
-def best(candidates: list[Candidate]) -> Collector | None:
-    """The collector of the best interface that is present; None if there is none."""
-    first = candidates[0] if candidates else None
-    return first.open() if first is not None and first.open is not None else None
-
-
 def _combined(found: list[Candidate]) -> Candidate | None:
     """An enclave or encrypted machine with a TPM of the system around it."""
     inner = next((each for each in found if each.open and each.level == 4), None)
@@ -190,11 +184,11 @@ def _optee(root: Path, kernel: Kernel, tpm: str) -> Candidate:
     return _probe(
         "/dev/tee0",
         "optee",
-        3,
-        "a trusted execution environment's driver",
+        1,
+        "a trusted execution environment's driver, which answers every process and so vouches for none",
         lambda: optee.OpteeCollector(root=root, kernel=kernel),
         lambda: _openable(kernel, root, optee.DEVICE),
     )
 
 
-__all__ = ["Candidate", "best", "detect"]
+__all__ = ["Candidate", "detect"]

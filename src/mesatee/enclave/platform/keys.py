@@ -25,8 +25,8 @@ from mesatee.enclave.platform import gramine
 from mesatee.enclave.platform.kernel import Kernel, wipe
 from mesatee.enclave.platform.sev_guest import MIX_MEASUREMENT, MIX_POLICY, SevGuest
 from mesatee.enclave.platform.tpm.commands import Tpm
+from mesatee.enclave.platform.tpm.registers import PINNED_PCRS
 from mesatee.enclave.platform.tpm.sealing import (
-    DEFAULT_PCRS,
     FILE_BYTES,
     SealedObject,
     seal_new,
@@ -81,12 +81,12 @@ class TpmKey:
     def __init__(
         self,
         where: str = "",
-        pcrs: Iterable[int] = DEFAULT_PCRS,
+        pcrs: Iterable[int] = PINNED_PCRS,
         *,
         root: Path = Path("/"),
         kernel: Kernel | None = None,
     ) -> None:
-        """`where` as in `tpm.transport.connect`. `pcrs` count when the key is made."""
+        """`where` as in `tpm.transport.connect`. A key that is sealed to other registers than `pcrs` is refused."""
         self._where, self._root, self._kernel = where, root, kernel
         self._pcrs = tuple(pcrs)
 
@@ -100,7 +100,7 @@ class TpmKey:
                 sealed = _read(path)
             if sealed is None:
                 raise NotFound(f"{path.name} vanished while the key was made")
-            return unseal(tpm, sealed).derive(_LABEL + self.name)
+            return unseal(tpm, sealed, self._pcrs).derive(_LABEL + self.name)
 
 
 class SnpKey:

@@ -6,7 +6,8 @@ trusted kernel's code and constants with an RSASSA-PSS signature over nonce and 
 that the driver maps.
 
 What that proves is little: which trusted kernel runs. The key is made by the device itself at first use and no
-manufacturer vouches for it, so a verifier must know it beforehand; Linux and this process are not measured.
+manufacturer vouches for it, so a verifier must know it beforehand; Linux and this process are not measured, and any
+other process gets the same signature. So no channel takes it; `mesatee attestation verify` says what it proves.
 
 What cannot run here: no OP-TEE is at hand. The calls are tested against a fake of the device that checks them as the
 driver does.
@@ -64,7 +65,7 @@ class OpteeCollector:
     """Collects from the attestation pseudo TA."""
 
     tee: str = "optee"
-    level: int = 3
+    level: int = 1
     links: Mapping[str, bytes] = MappingProxyType({})
 
     def __init__(self, *, root: Path = Path("/"), kernel: Kernel | None = None) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import socket
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,16 @@ def test_a_socket_that_misbehaves() -> None:
             SocketTransport(served([b"\x80\x01" + size.to_bytes(4) + bytes(4)])).transmit(COMMAND)
     with pytest.raises(TimedOut):
         SocketTransport(served([], stay=True), seconds=0.1).transmit(COMMAND)
+
+
+def test_a_simulator_that_is_busy_with_others(tmp_path: Path) -> None:
+    """It takes one connection after the other, and few may wait for their turn."""
+    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as stack:
+        listener.bind(f"{tmp_path}/s")
+        listener.listen(0)
+        stack.enter_context(socket.socket(socket.AF_UNIX)).connect(f"{tmp_path}/s")
+        threading.Timer(0.3, listener.accept).start()
+        SocketTransport(f"unix:{tmp_path}/s", seconds=5.0).close()
 
 
 def test_addresses(tmp_path: Path) -> None:

@@ -53,7 +53,6 @@ _NV_PIECE: Final = 512
 _SECRET_BYTES: Final = 128
 """What a TPM seals or hides in a credential, in bytes (MAX_SYM_DATA)."""
 _POLICY_SESSION: Final = 1
-_TRIAL_SESSION: Final = 3
 _PROPERTIES: Final = 6
 _MANUFACTURER: Final = 0x105
 _VENDOR: Final = range(0x106, 0x10A)
@@ -196,14 +195,6 @@ class Tpm:
             raise Malformed("the TPM's name of a key is not that of its public area")
         return public
 
-    @contextlib.contextmanager
-    def external(self, area: bytes) -> Iterator[Key]:
-        """LoadExternal: the public part of another TPM's key."""
-        params = sized(b"") + sized(area) + u32(NULL)
-        made = self._do(Code.LOAD_EXTERNAL, params=params, makes=True)
-        with self._loaded(made.handle) as handle:
-            yield Key(handle, Public.parse(area))
-
     # -- quotes and PCRs -----------------------------------------------------------------------------
 
     def quote(self, key: int, nonce: bytes, pcrs: Iterable[int], bank: int = SHA256) -> Quoted:
@@ -252,18 +243,11 @@ class Tpm:
         with self._loaded(made.handle) as handle:
             yield handle
 
-    def make_credential(self, ek_area: bytes, name: bytes, secret: bytes) -> tuple[bytes, bytes]:
-        """Hide `secret` so that only the TPM with this endorsement key and a key of this name finds it.
-
-        Run by the verifier, on its own TPM. Returns the contents of TPM2B_ID_OBJECT and
-        TPM2B_ENCRYPTED_SECRET.
-        """
-        with self.external(ek_area) as key:
-            found = self._do(Code.MAKE_CREDENTIAL, [key.handle], sized(secret) + sized(name)).params
-        return found.sized(), found.sized()
-
     def activate_credential(self, ak: int, ek: int, blob: bytes, encrypted: bytes) -> bytes:
-        """Recover the secret of `make_credential`. Raises `KeyRefused` if it was made for other keys."""
+        """The secret in a credential that a verifier made for these two keys (Part 1, section 24), by software alone.
+
+        Raises `KeyRefused` if it was made for other keys.
+        """
         with self._session(_POLICY_SESSION) as session:
             nothing = sized(b"") + sized(b"") + sized(b"") + u32(0)
             self._do(Code.POLICY_SECRET, [ENDORSEMENT, session], nothing, [PASSWORD])
@@ -274,12 +258,6 @@ class Tpm:
         return _sound(Code.ACTIVATE_CREDENTIAL, found).params.sized(_SECRET_BYTES)
 
     # -- sealing -------------------------------------------------------------------------------------
-
-    def trial_pcr_policy(self, pcrs: Iterable[int], bank: int = SHA256) -> bytes:
-        """The policy digest of these PCRs as they are now, as the TPM computes it."""
-        with self._session(_TRIAL_SESSION) as session:
-            self._do(Code.POLICY_PCR, [session], sized(b"") + selection(pcrs, bank))
-            return self._do(Code.POLICY_GET_DIGEST, [session]).params.sized(64)
 
     def create_sealed(
         self, parent: int, template: bytes, secret: bytearray, pcrs: Iterable[int], bank: int = SHA256

@@ -11,7 +11,6 @@ template: the TPM gives the same key each time, so nothing has to be kept. A ver
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -19,26 +18,19 @@ from types import MappingProxyType
 from typing import Final
 
 from mesatee.attestation.bundle import Bundle
-from mesatee.attestation.evidence import unhex
 from mesatee.enclave.platform.collect import nonce_of
 from mesatee.enclave.platform.kernel import Kernel, Linux, read_file, reported
 from mesatee.enclave.platform.tpm.commands import Key, Quoted, Tpm
 from mesatee.enclave.platform.tpm.public import Algorithm, ak_template, ek_template
+from mesatee.enclave.platform.tpm.registers import PINNED_PCRS
 from mesatee.enclave.platform.tpm.transport import connect
-from mesatee.enclave.platform.tpm.wire import ENDORSEMENT, SHA256, Reader, selection
-from mesatee.errors import Conflict, Malformed, NotFound, Unavailable
+from mesatee.enclave.platform.tpm.wire import ENDORSEMENT, Reader, selection
+from mesatee.errors import Malformed, NotFound, Unavailable
 
 EVENT_LOG: Final = Path("sys/kernel/security/tpm0/binary_bios_measurements")
 """The firmware's event log (TCG PC Client Platform Firmware Profile), below the root."""
 EVENT_LOG_BYTES: Final = 1024 * 1024
 """An event log, in bytes, as the kernel may show it. Evidence in a certificate must be smaller still."""
-RUNTIME_PCR: Final = 13
-"""Where the launcher extends the measurement of this software: a register that no reset short of the machine's clears,
-and that firmware, boot loader and kernel leave at zero (systemd uses it only for system extension images)."""
-PINNED_PCRS: Final = (*range(10), 12, RUNTIME_PCR, 14)
-"""What evidence quotes by default, so that one boot gives one measurement, which a trust file can pin: firmware and
-boot loader (0 to 7), kernel and command line (8, 9, 12), keys of the boot loader (14) and this software. Left out is
-what changes while a system runs: 10 (IMA's), 11 and 15 (systemd's), and from 16 on what can be reset."""
 AK_NAME_CLAIM: Final = "tpm-ak-name"
 """The claim by which an enclave's evidence names the TPM's attestation key."""
 _QUOTES: Final = 3
@@ -170,30 +162,6 @@ class TpmCollector:
         with tpm.primary(ENDORSEMENT, ek_template(self._algorithm)) as ek:
             return tpm.activate_credential(ak.handle, ek.handle, credential, encrypted)
 
-    def record(self, measurement: str) -> None:
-        """Extend `RUNTIME_PCR` by a measurement (hex of a digest), unless this boot has it already.
-
-        Raises `Conflict` if something else was extended since the machine started: another version ran, and what it
-        left behind is part of this boot.
-        """
-        digest = hashlib.sha256(unhex(measurement)).digest()
-        once = hashlib.sha256(bytes(len(digest)) + digest).digest()
-        with self._connect() as tpm:
-            found = tpm.pcr_read([RUNTIME_PCR])[RUNTIME_PCR]
-            if found == once:
-                return
-            if any(found):
-                raise Conflict(
-                    f"PCR {RUNTIME_PCR} already holds the measurement of something else",
-                    hint="another version ran since the machine started: start the machine anew",
-                )
-            tpm.pcr_extend(RUNTIME_PCR, digest, SHA256)
-
-    def extend(self, pcr: int, measured: bytes) -> None:
-        """Extend a PCR by SHA-256 of `measured`, e.g. the launcher's measurement of code and environment."""
-        with self._connect() as tpm:
-            tpm.pcr_extend(pcr, hashlib.sha256(measured).digest(), SHA256)
-
 
 def _optional(tpm: Tpm, index: int) -> bytes | None:
     try:
@@ -213,8 +181,6 @@ __all__ = [
     "AK_NAME_CLAIM",
     "EVENT_LOG",
     "EVENT_LOG_BYTES",
-    "PINNED_PCRS",
-    "RUNTIME_PCR",
     "TpmCollector",
     "certificate_of",
     "pcr_json",

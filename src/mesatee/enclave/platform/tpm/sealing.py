@@ -3,8 +3,9 @@
 The policy is one PolicyPCR (TPM 2.0 Part 3 section 23.7); the object has no password. What is kept on disk is the
 TPM's own encrypted form of it, of use to no other TPM.
 
-An object in the file's place that somebody else made, with a secret that he knows, is refused: the TPM's creation
-ticket proves what the PCRs were when it was made, and they must be what they are now. So what made it is what
+An object in the file's place that somebody else made, with a secret that he knows, is refused: it must be sealed to
+the registers that we seal to, whatever the file says, and the TPM's creation ticket proves what they held when it was
+made, which must be what they hold now. So what made it is what
 booted, in the sense of these PCRs. What a superuser of that very system does is not told apart.
 """
 
@@ -22,6 +23,7 @@ from mesatee import _core
 from mesatee.enclave.platform.kernel import Linux, opened
 from mesatee.enclave.platform.tpm.commands import Created, Tpm
 from mesatee.enclave.platform.tpm.public import sealed_template, storage_template
+from mesatee.enclave.platform.tpm.registers import PINNED_PCRS
 from mesatee.enclave.platform.tpm.wire import OWNER, SHA256, Code, Reader, selection, u32
 from mesatee.errors import KeyRefused, Malformed, Unavailable, UnsupportedVersion
 
@@ -31,8 +33,6 @@ FILE_BYTES: Final = 8 * 1024
 """The sealed object's file, in bytes: it has some 800."""
 RESETTABLE: Final = 16
 """PCRs from this one on can be reset while the system runs (PC Client profile, table 4.2): no use for sealing."""
-DEFAULT_PCRS: Final = (0, 2, 4, 7, 8, 9)
-"""Firmware, option ROMs, boot loader, secure boot, and what the boot loader measured of kernel and command line."""
 _FORMAT: Final = "mesatee tpm sealed v1"
 _DEPTH: Final = 3
 _PARTS: Final = ("private", "area", "creation", "ticket")
@@ -92,51 +92,54 @@ def _sealable(pcrs: Iterable[int]) -> tuple[int, ...]:
     return chosen
 
 
-def seal_new(
-    tpm: Tpm, pcrs: Iterable[int] = DEFAULT_PCRS, expected: Mapping[int, bytes] | None = None
-) -> SealedObject:
-    """Seal a new random secret to the PCRs as they are, or to the values that an update will make of them.
+def seal_new(tpm: Tpm, pcrs: Iterable[int] = PINNED_PCRS) -> SealedObject:
+    """Seal a new random secret to the PCRs as they are. Nobody sees it; `unseal` gives it.
 
-    `expected`: PCR -> value in place of the present one. Nobody sees the secret; `unseal` gives it.
+    Nothing is sealed to values that an update will make of them: that would hand the keys to a system which nobody but
+    the operator chose. An update gets them as another machine does, by hand-over or from shares.
     """
     chosen = _sealable(pcrs)
-    values = tpm.pcr_read(chosen) | {pcr: value for pcr, value in (expected or {}).items() if pcr in chosen}
-    if expected and set(expected) - set(chosen):
-        raise Malformed("values are expected of PCRs that are not sealed to")
     with tpm.primary(OWNER, storage_template()) as parent:
-        template = sealed_template(pcr_policy(values))
+        template = sealed_template(pcr_policy(tpm.pcr_read(chosen)))
         return SealedObject(chosen, tpm.create_sealed(parent.handle, template, _random(), chosen))
 
 
-def unseal(tpm: Tpm, sealed: SealedObject, former: Iterable[Mapping[int, bytes]] = ()) -> _core.SecretKey:
+def unseal(tpm: Tpm, sealed: SealedObject, pcrs: Iterable[int] = PINNED_PCRS) -> _core.SecretKey:
     """The secret as a key. Raises `KeyRefused` if other PCRs, or another TPM, are found, or if the object was made
     under other PCRs than now.
 
-    `former`: PCR values of systems that may have made it, e.g. of the one before an update.
-
-    1. The object may be unsealed by the policy alone, and the policy is of the PCRs as they are.
-    2. Its creation data names these PCRs, with the values of now or of a former system.
-    3. The TPM confirms that the creation data is this object's, and unseals.
+    1. The object is sealed to `pcrs`: whoever plants a file would choose registers that his system leaves as ours does.
+    2. It may be unsealed by the policy alone, and the policy is of the PCRs as they are.
+    3. Its creation data names these PCRs, with the values of now.
+    4. The TPM confirms that the creation data is this object's, and unseals.
     """
-    values = tpm.pcr_read(sealed.pcrs)
     # 1.
+    if sealed.pcrs != _sealable(pcrs):
+        raise KeyRefused(
+            f"the key is sealed to PCR {_listed(sealed.pcrs)}, not to {_listed(_sealable(pcrs))}",
+            hint="the file is another version's, or somebody else put it there",
+        )
+    values = tpm.pcr_read(sealed.pcrs)
+    # 2.
     if not sealed.made.area.startswith(sealed_template(pcr_policy(values))[:-2]):
         raise KeyRefused(
             "the PCRs are not those to which the key is sealed, or it is sealed otherwise",
             hint="another system booted: start the former one, or hand the keys over again",
         )
-    # 2.
+    # 3.
     reader = Reader.of(sealed.made.creation)
     chosen = selection(sealed.pcrs)
-    if reader.take(len(chosen)) != chosen or reader.sized(64) not in {
-        _pcr_digest(each) for each in (values, *former)
-    }:
+    if reader.take(len(chosen)) != chosen or reader.sized(64) != _pcr_digest(values):
         raise KeyRefused("the sealed object was made under other PCRs: somebody else may know the secret")
-    # 3.
+    # 4.
     with tpm.primary(OWNER, storage_template()) as parent:
         secret = tpm.unseal(parent.handle, sealed.made, sealed.pcrs)
     # Overwritten there, whatever its length.
     return _core.SecretKey.adopt(secret)
+
+
+def _listed(pcrs: Iterable[int]) -> str:
+    return ", ".join(map(str, pcrs))
 
 
 def _random() -> bytearray:
@@ -149,7 +152,6 @@ def _random() -> bytearray:
 
 
 __all__ = [
-    "DEFAULT_PCRS",
     "FILE_BYTES",
     "RESETTABLE",
     "SECRET_BYTES",

@@ -9,8 +9,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
+import struct
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -80,8 +82,11 @@ class SocketTransport:
         try:
             if kind == "unix":
                 self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-                self._socket.settimeout(seconds)
+                # A simulator serves one connection after the other. Without waiting, the next one is refused (EAGAIN).
+                wait = struct.pack("@ll", math.ceil(seconds), 0)
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
                 self._socket.connect(where)
+                self._socket.settimeout(seconds)
             elif kind == "tcp":
                 host, _, port = where.rpartition(":")
                 self._socket = socket.create_connection((host, _port(port)), seconds)

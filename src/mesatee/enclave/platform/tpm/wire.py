@@ -48,8 +48,6 @@ class Code(IntEnum):
     QUOTE = 0x158
     UNSEAL = 0x15E
     FLUSH_CONTEXT = 0x165
-    LOAD_EXTERNAL = 0x167
-    MAKE_CREDENTIAL = 0x168
     NV_READ_PUBLIC = 0x169
     READ_PUBLIC = 0x173
     START_AUTH_SESSION = 0x176
@@ -57,7 +55,6 @@ class Code(IntEnum):
     PCR_READ = 0x17E
     POLICY_PCR = 0x17F
     PCR_EXTEND = 0x182
-    POLICY_GET_DIGEST = 0x189
 
 
 class Rc(IntEnum):

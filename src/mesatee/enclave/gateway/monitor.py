@@ -19,11 +19,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal
 
-from ...attestation.appraisal import Appraisal
 from ...errors import (
     Conflict,
     Denied,
-    EvidenceRefused,
     ForkDetected,
     Halted,
     HostFailed,
@@ -169,6 +167,16 @@ class Monitor:
     def _log_outcome(self, outcome: records.Outcome) -> asyncio.Future[int]:
         now = self.now()
         return self._append(records.of_outcome(outcome, now, self._source(now)))
+
+    async def _before_effect(self, outcome: records.Outcome) -> int:
+        """The log index of an outcome whose effect may follow now.
+
+        Raises `Halted` if a fork was proven while it was committed: then nothing leaves any more.
+        """
+        index = await self._log_outcome(outcome)
+        if self.halted:
+            raise Halted(f"the gateway has stopped: {self.halted}")
+        return index
 
     async def begin_epoch(self, measurement: str, level: int, channel_key: str) -> None:
         """Take up the log: until owners have shown themselves, no key and no result leaves."""
@@ -386,7 +394,7 @@ class Monitor:
             policies=ruled,
         )
         faults.point("grant.decided")
-        index = await self._log_outcome(outcome)
+        index = await self._before_effect(outcome)
         faults.point("grant.logged")
         grant = run.grant
         if grant is None or grant.fence != index or run.status != "running":
@@ -510,7 +518,7 @@ class Monitor:
         held = self.state.task(run.task)
         if run.grant is None:
             raise StateError("no worker has run it")
-        rules.still_approved(self.state, run.task, run.grant.approvals)
+        rules.still_approved(self.state, held, run.grant.approvals)
         self._fresh(held)
         asked = policies.Question(
             self.state, held, policies.RELEASE_RESULT, run.grant.worker, now, self._run_number(run)
@@ -523,13 +531,14 @@ class Monitor:
         self._may_collect(signer, predicate, now)
         names = rules.collect(self.state, signer, predicate)
         run = self.state.run(predicate.run)
+        task = self.state.task(run.task)
         grant = run.granted()
-        index = await self._log_outcome(
+        index = await self._before_effect(
             records.ReleaseOutcome(run=run.digest, to=signer, outputs=tuple(sorted(names)))
         )
         faults.point("release.logged")
-        # A withdrawal that came in between has the lower index now, and wins.
-        rules.still_approved(self.state, run.task, grant.approvals)
+        # What was taken back in between has the lower index now, and wins.
+        rules.still_approved(self.state, task, grant.approvals)
         receiver = self.state.party(signer).predicate.keys
         held = {name: (run.outputs[name].sha256, run.wraps[name]) for name in names}
         permit = self._mint.permit(Action.RELEASE_RESULT, run.digest, index)
@@ -550,11 +559,7 @@ class Monitor:
         """
         if self.halted:
             raise Halted(f"the gateway has stopped: {self.halted}")
-        if peer.role != "gateway" or peer.appraisal is None:
-            raise KeyRefused("only an attested gateway may receive a service's keys")
-        if peer.appraisal.service != self.service.digest:
-            raise EvidenceRefused("the peer's evidence is for another service")
-        facts, successor = _facts(peer, peer.appraisal), sha256(to)
+        facts, successor = peer.facts("gateway", self.service.digest), sha256(to)
         rules.successor(self._hand_over, facts, peer.successor, successor)
         if self.ended and self.state.holder == successor:
             index = self.state.handed_at
@@ -563,7 +568,7 @@ class Monitor:
             self.serving()
             if successor in self.state.successors:
                 raise Replayed("this successor had the keys before: it makes a new key for a new hand-over")
-            index = await self._log_outcome(records.HandOverOutcome(successor=successor, peer=facts))
+            index = await self._before_effect(records.HandOverOutcome(successor=successor, peer=facts))
         permit = self._mint.permit(Action.HAND_OVER, successor, index)
         return index, self._keyring.hand_over(permit, to)
 
@@ -572,26 +577,7 @@ CODE = "code of the function"
 """The name under which a private function's key is released: no input can have it, for it has spaces."""
 
 
-def facts_of(peer: Peer) -> WorkerFacts:
-    """What was appraised of a worker. Raises `KeyRefused` for anybody else."""
-    if peer.role != "worker" or peer.appraisal is None:
-        raise KeyRefused("only an attested worker may do this")
-    return _facts(peer, peer.appraisal)
-
-
-def _facts(peer: Peer, found: Appraisal) -> WorkerFacts:
-    return WorkerFacts(
-        key=peer.key,
-        measurement=found.measurement or "none",
-        level=found.level,
-        tee=found.tee,
-        simulated=found.simulated,
-        evidence=found.evidence_digest,
-        certificate=sha256(peer.certificate),
-    )
-
-
 LOGGED = (Denied, TrustError, StateError, Malformed)
 """Refusals that become log entries; the rest says that the service could not decide."""
 
-__all__ = ["CODE", "LEASE_SECONDS", "LOGGED", "Accepted", "Granted", "Monitor", "facts_of"]
+__all__ = ["CODE", "LEASE_SECONDS", "LOGGED", "Accepted", "Granted", "Monitor"]

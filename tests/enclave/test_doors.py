@@ -121,9 +121,9 @@ def _crumbs(frame: Frame, sock: socket.socket) -> None:
 HOSTILE: dict[str, Answer] = {
     "garbage": _raw(b"\xff" * 100),
     "http": _raw(b"HTTP/1.1 200 OK\r\n\r\n"),
-    "oversize": _raw(frames.HEADER.pack(b"MTEE", 1, Op.DATA, 1, 1, 0xFFFFFFFF)),
+    "oversize": _raw(frames.HEADER.pack(b"MTEE", frames.VERSION, Op.DATA, 1, 1, 0xFFFFFFFF)),
     "version": _raw(frames.HEADER.pack(b"MTEE", 9, Op.OK, 0, 1, 0)),
-    "opcode": _raw(frames.HEADER.pack(b"MTEE", 1, 0x99, 0, 1, 0)),
+    "opcode": _raw(frames.HEADER.pack(b"MTEE", frames.VERSION, 0x99, 0, 1, 0)),
     "a request": _reply(Op.HEAD),
     "data": _reply(Op.DATA, b"x"),
     "number": _reply(Op.OK, request=77),
@@ -161,8 +161,11 @@ def test_any_well_formed_frame_as_answer(
     fake: Callable[[Answer], HostClient], op: Op, fields: list[bytes], call: Callable[[HostClient], object]
 ) -> None:
     def answer(frame: Frame, sock: socket.socket) -> None:
-        payload = b"".join(len(field).to_bytes(4, "big") + field for field in fields)
-        sock.sendall(frames.HEADER.pack(b"MTEE", 1, op, len(fields), frame.request, len(payload)) + payload)
+        payload = b"".join([len(field).to_bytes(4, "big") for field in fields] + fields)
+        sock.sendall(
+            frames.HEADER.pack(b"MTEE", frames.VERSION, op, len(fields), frame.request, len(payload))
+            + payload
+        )
         raise StopIteration
 
     with contextlib.suppress(MesateeError):

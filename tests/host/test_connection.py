@@ -61,9 +61,9 @@ class Client:
     "data",
     [
         b"GET / HTTP/1.1\r\n\r\n",
-        b"MTEE\x02" + bytes(11),
-        frames.HEADER.pack(b"MTEE", 1, Op.DATA, 1, 1, 0xFFFFFFFF),
-        frames.HEADER.pack(b"MTEE", 1, 0x77, 0, 1, 0),
+        b"MTEE\x01" + bytes(11),
+        frames.HEADER.pack(b"MTEE", frames.VERSION, Op.DATA, 1, 1, 0xFFFFFFFF),
+        frames.HEADER.pack(b"MTEE", frames.VERSION, 0x77, 0, 1, 0),
         frames.encode(Frame(Op.OK, 1)),
         frames.encode(Frame(Op.END, 1)),
         frames.encode(Frame(Op.DATA, 1, (b"x",))),

@@ -41,8 +41,8 @@ def any_frame(draw: st.DrawFn) -> Frame:
 
 
 def _raw(op: int, request: int, fields: list[bytes], **changes: int) -> bytes:
-    payload = b"".join(struct.pack(">I", len(field)) + field for field in fields)
-    values = {"version": 1, "count": len(fields), "length": len(payload)} | changes
+    payload = struct.pack(f">{len(fields)}I", *map(len, fields)) + b"".join(fields)
+    values = {"version": frames.VERSION, "count": len(fields), "length": len(payload)} | changes
     return (
         struct.pack(">4sBBHII", b"MTEE", values["version"], op, values["count"], request, values["length"])
         + payload
@@ -113,7 +113,8 @@ def test_altered_frame_raises_our_errors_only(frame: Frame, data: st.DataObject)
         (b"HTTP/1.1 200 OK\r\n", Malformed),
         (b"X", Malformed),
         (_raw(Op.HEAD, 1, [], version=0), UnsupportedVersion),
-        (_raw(Op.HEAD, 1, [], version=2), UnsupportedVersion),
+        (_raw(Op.HEAD, 1, [], version=frames.VERSION - 1), UnsupportedVersion),
+        (_raw(Op.HEAD, 1, [], version=frames.VERSION + 1), UnsupportedVersion),
         (_raw(0x00, 1, []), Malformed),
         (_raw(0x7F, 1, []), Malformed),
         (_raw(Op.HEAD, 1, [b"x"]), Malformed),

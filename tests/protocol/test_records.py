@@ -174,3 +174,28 @@ def test_hostile_records_raise_only_our_errors(outcome: records.Outcome) -> None
             return
 
     check()
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(), st.lists, max_leaves=8
+    )
+)
+def test_a_record_is_read_as_the_strict_parser_reads_it(value: Any) -> None:
+    """The model reads the same bytes a second time, by another parser."""
+    data = changed(body={"by": value, "\u00e9\U0001f600": [value]})
+    assert records.parse(data).body == parse(data)["body"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"v":1,"time":1,"time":2,"source":"host","kind":"denied","body":{}}',
+        b'{"v":1,"time":1,"source":"host","kind":"denied","body":{"a":NaN}}',
+        b'{"v":1,"time":1,"source":"host","kind":"denied","body":{"a":"\\ud800"}}',
+        b'{"v":1,"time":1,"source":"host","kind":"denied","body":{"a":1,"a":2}}',
+    ],
+)
+def test_a_text_with_a_second_reading_is_no_record(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        records.parse(data)

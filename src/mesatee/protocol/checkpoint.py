@@ -21,8 +21,8 @@ _NUMBER = re.compile(r"(0|[1-9][0-9]{0,18})\Z")
 _ORIGIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}\Z")
 MAX_SIGNATURE_LINES = 16
 """The log's own signature and cosignatures."""
-VERIFIED_REMEMBERED = 256
-"""Notes whose verification is remembered, in 1 MiB at most: many statements carry the same checkpoint."""
+REMEMBERED = 256
+"""Notes that are remembered parsed, and as many verified, in 1 MiB at most: many statements carry the same one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ def sign(origin: str, size: int, root: bytes, time: int, epoch: int, signer: Sig
     return Checkpoint(origin, size, root, time, epoch, f"{text}\n\u2014 {origin} {signature}\n")
 
 
+@lru_cache(maxsize=REMEMBERED)
 def parse(note: str) -> Checkpoint:
     """Parse without verifying. Raises `Malformed` or `TooLarge`."""
     if len(note) > limits.CHECKPOINT_BYTES or len(note.encode("utf-8", "replace")) > limits.CHECKPOINT_BYTES:
@@ -88,7 +89,7 @@ def parse(note: str) -> Checkpoint:
     return Checkpoint(check_origin(lines[0]), int(lines[1]), root, int(time), int(epoch), note)
 
 
-@lru_cache(maxsize=VERIFIED_REMEMBERED)
+@lru_cache(maxsize=REMEMBERED)
 def verify(note: str, origin: str, public: bytes) -> Checkpoint:
     """The checkpoint, if the log `origin` with key `public` signed it.
 

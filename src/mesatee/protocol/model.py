@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from ..errors import Malformed
 from . import limits
-from .jsonstrict import encode
+from .jsonstrict import encode, parse_object
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -32,6 +32,16 @@ def validate(model: type[M], value: Any, what: str) -> M:
     try:
         # By way of JSON, because pydantic's strict mode takes a JSON array for a tuple but not a Python list.
         return model.model_validate_json(encode(value))
+    except ValidationError as error:
+        raise malformed(what, error) from None
+
+
+def read(model: type[M], data: bytes, what: str, *, limit: int) -> M:
+    """As `validate`, of a JSON text of at most `limit` bytes. Raises also `TooLarge`."""
+    # 1. By the strict parser, for the text as such; 2. by the model. Both read the same bytes, and after 1. in one way.
+    parse_object(data, limit=limit)
+    try:
+        return model.model_validate_json(data)
     except ValidationError as error:
         raise malformed(what, error) from None
 

@@ -16,8 +16,8 @@ from ..errors import LogCorrupt, Malformed, MesateeError
 from . import envelope as dsse
 from . import limits
 from .digests import Hex16, Hex32, Name, Wrap
-from .jsonstrict import encode, parse_object
-from .model import Measurement, Model, Time, validate
+from .jsonstrict import encode
+from .model import Measurement, Model, Time, read, validate
 from .statements import Failure, WorkerFacts
 
 SALT_BYTES = 16
@@ -191,7 +191,7 @@ def unpack(data: bytes) -> tuple[bytes, bytes]:
 
 def parse(data: bytes) -> LogRecord:
     """Parse a record. Raises `Malformed` or `TooLarge`."""
-    return validate(LogRecord, parse_object(data, limit=limits.LOG_BODY_BYTES), "log record")
+    return read(LogRecord, data, "log record", limit=limits.LOG_BODY_BYTES)
 
 
 class RecordProof(Model):

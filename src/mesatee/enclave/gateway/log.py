@@ -262,9 +262,12 @@ class Log:
                 batch = coming.popleft().result()[:wanted]
                 if not batch:
                     raise LogCorrupt(f"the host stores no entry {index}")
-                for number, record in enumerate(batch, index):
-                    if len(record.entry) != limits.LOG_ENTRY_BYTES:
-                        raise LogCorrupt(f"log entry {number} does not have {limits.LOG_ENTRY_BYTES} bytes")
+                lengths = [len(record.entry) for record in batch]
+                if lengths.count(limits.LOG_ENTRY_BYTES) != len(lengths):
+                    number = next(
+                        at for at, found in enumerate(lengths, index) if found != limits.LOG_ENTRY_BYTES
+                    )
+                    raise LogCorrupt(f"log entry {number} does not have {limits.LOG_ENTRY_BYTES} bytes")
                 yield index, batch
                 index += len(batch)
                 if len(batch) < wanted:

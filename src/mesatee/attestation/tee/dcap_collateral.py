@@ -26,6 +26,7 @@ from typing import Any, Final, TypeVar
 from mesatee import _core
 from mesatee.attestation import foreign
 from mesatee.attestation.chains import read_certificate, read_crl
+from mesatee.attestation.detect import INTEL_QE_VENDOR
 from mesatee.errors import InputError, Malformed, TooLarge
 from mesatee.protocol import limits
 from mesatee.protocol.jsonstrict import BOM, parse_foreign
@@ -162,6 +163,8 @@ def _add(found: Collateral, label: str, data: bytes, depth: int) -> None:
     if len(data) > limits.COLLATERAL_BYTES:
         found.note(f"{_short(label)} is too large for collateral")
         return
+    if data[12:28] == INTEL_QE_VENDOR:
+        return  # the quote itself, in a text around it
     data = strip_comments(data)
     text = data.removeprefix(BOM).strip(b"\0 \r\n\t")
     if text[:1] in (b"{", b"["):

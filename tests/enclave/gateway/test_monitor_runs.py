@@ -13,6 +13,7 @@ from tests.support.gateway import (
     World,
     changed_task,
     function_fields,
+    make_case,
     seal,
     task_fields,
 )
@@ -27,6 +28,7 @@ from mesatee.errors import (
     QuotaExceeded,
     Replayed,
     StateError,
+    TooLarge,
 )
 from mesatee.protocol import limits, statements
 from mesatee.protocol.statements import (
@@ -41,6 +43,10 @@ from mesatee.protocol.statements import (
 )
 
 # -- approvals -----------------------------------------------------------------------------------------
+
+
+STANDING = "permit (principal, action, resource);"
+"""An owner's yes to everything."""
 
 
 def test_a_run_needs_every_owner(case: Case) -> None:
@@ -118,6 +124,44 @@ def test_only_those_who_must_approve_can(case: Case) -> None:
         case.world.approve(case.left, "0a" * 32)
 
 
+def test_a_withdrawal_takes_back_every_earlier_approval_of_the_party(world: World) -> None:
+    """An approval that was given twice, as after a lost answer, is taken back by one withdrawal."""
+    case = make_case(world, runs=2)
+    first, second = case.approve(), case.approve()
+    run = case.start()
+    world.grant(case.worker, run)
+    world.post(case.left, WithdrawalStatement, task=case.task, id=first["left"])
+    assert world.state.run(run).status == "cancelled"
+    with pytest.raises(NotApproved, match="left"):
+        case.start()
+    with pytest.raises(Replayed):
+        world.post(case.left, WithdrawalStatement, task=case.task, id=second["left"])
+    with pytest.raises(Replayed):
+        world.approve(case.left, case.task, id=second["left"])
+
+
+def test_retiring_takes_back_a_standing_yes(world: World) -> None:
+    """A standing policy has no approval that its owner could withdraw: the running run stops, a queued one too."""
+    case = make_case(world, policy=STANDING, runs=2)
+    world.approve(case.right, case.task)
+    running, queued = case.start(), case.start()
+    world.grant(case.worker, running)
+    world.post(case.left, RetireStatement, target=case.inputs["left"])
+    assert world.state.run(running).status == "cancelled"
+    with pytest.raises(StateError, match="retired"):
+        world.grant(case.worker, queued)
+
+
+def test_retiring_blocks_the_result_of_a_standing_yes(world: World) -> None:
+    case = make_case(world, policy=STANDING)
+    world.approve(case.right, case.task)
+    run = case.start()
+    world.finish(case.worker, world.grant(case.worker, run))
+    world.post(case.left, RetireStatement, target=case.inputs["left"])
+    with pytest.raises(NotApproved, match="left has retired"):
+        world.collect(case.scientist, run)
+
+
 def test_nobody_withdraws_for_another(case: Case) -> None:
     ids = case.approve()
     for member, found in ((case.right, ids["left"]), (case.scientist, ids["left"]), (case.left, "0d" * 16)):
@@ -192,6 +236,22 @@ def test_the_budget_of_runs(case: Case) -> None:
     case.world.post(case.scientist, CancelStatement, run=second)
     with pytest.raises(QuotaExceeded):
         case.start()
+
+
+def test_the_largest_task_is_decided_in_bounded_calls(case: Case) -> None:
+    """Each policy is asked for each machine that a task accepts, on the one thread that serves everybody."""
+    accept = case.world.state.task(case.task).predicate.accept
+
+    def accepting(count: int) -> dict[str, Any]:
+        workers = tuple(f"{number:064x}" for number in range(count))
+        return changed_task(case, accept=accept.model_copy(update={"workers": workers}))
+
+    assert len(set(case.inputs.values())) * 64 == limits.POLICY_QUESTIONS
+    largest = accepting(64)
+    case.world.post(case.scientist, TaskStatement, **largest)
+    wider = largest["accept"].model_copy(update={"tees": ("software", "snp")})
+    with pytest.raises(TooLarge, match="the limit is 128"):
+        case.world.post(case.scientist, TaskStatement, **changed_task(case, accept=wider))
 
 
 def test_a_task_expires(case: Case) -> None:

@@ -53,6 +53,7 @@ from .monitor import CODE, LEASE_SECONDS, Granted, Monitor
 from .papers import Papers
 from .peer import Peer
 from .state import State
+from .transfers import Downloads
 
 LOGGER = logging.getLogger("mesatee.gateway")
 T = TypeVar("T")
@@ -111,6 +112,7 @@ class Gateway:
         self._successor_trust = trust_of_successors(service, keys.service.digest)
         self._appraisals = AppraisalCache()
         self.log = Log(service.origin, store, keys.body, keys.log)
+        self.downloads = Downloads()
         self.papers = Papers(self.log, blobs, keys.service)
         self._keyring = Keyring(service.origin, keys.sealing, keys.tickets, keys)
         self._ticketed: dict[tuple[str, int], float] = {}
@@ -216,7 +218,7 @@ class Gateway:
         self.port = listener.port
         # A peer that was appraised too long ago makes a new connection; see `current` for the time in between.
         age = min(CONNECTION_AGE_SECONDS, self._worker_trust.worker.max_age_seconds)
-        server = AttestedServer(api.build(self), listener, max_age_seconds=age)
+        server = AttestedServer(api.build(self), listener, self.knows, max_age_seconds=age)
         serving = asyncio.create_task(server.serve())
         sweeping = asyncio.create_task(self._sweep())
         try:
@@ -292,6 +294,10 @@ class Gateway:
         if peer.appraisal is None or int(self._clock()) < peer.appraisal.expires:
             return peer
         return self._appraise(parse_certificate(peer.certificate))
+
+    def knows(self, peer: object) -> bool:
+        """Whether a peer is appraised or registered: strangers must not take all places."""
+        return isinstance(peer, Peer) and (peer.role != "party" or peer.key in self.monitor.state.parties)
 
     def _refused(self, address: str, reason: str) -> None:
         LOGGER.warning(json.dumps({"event": "handshake_refused", "address": address, "reason": reason}))
@@ -422,7 +428,6 @@ class Gateway:
     async def hand_over(self, peer: Peer, to: bytes) -> wire.HandOverReply:
         """Give the service's keys to a peer gateway; this one then serves nobody any more."""
         index, wraps = await self.monitor.hand_over(peer, to)
-        faults.point("handover.wrapped")
         LOGGER.warning(json.dumps({"event": "handed_over", "index": index, "successor": sha256(to)}))
         await self._notify()
         return wire.HandOverReply(index=index, service=self._keys.service.envelope.as_dict(), wraps=wraps)
@@ -544,8 +549,12 @@ class Gateway:
         """After the host failed: forget what is not durable and read the log again, in a new epoch."""
         await asyncio.to_thread(self.log.close)
         halted = self.monitor.halted
+        known = self.log.checkpoint(self.monitor.now()).note
         fresh = await asyncio.to_thread(self._replay)
         fresh.halted = fresh.halted or halted
+        with contextlib.suppress(ForkDetected):
+            # What was durable a moment ago has to be there still; if it is not, this halts for good.
+            fresh.compare(known)
         self.monitor = fresh
         await self._begin_epoch()
         self._broken = None

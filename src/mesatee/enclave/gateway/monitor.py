@@ -13,17 +13,16 @@ Denials are logged too, before the caller is told.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal
 
-from ...attestation.appraisal import Appraisal
 from ...errors import (
     Conflict,
     Denied,
-    EvidenceRefused,
     ForkDetected,
     Halted,
     HostFailed,
@@ -106,6 +105,7 @@ class Monitor:
         self._recovered_by = recovered_by
         self._leases: dict[int, float] = {}
         self._newest: Future[int] | None = None
+        self._stranger_denied_at, self._stranger_denials = -math.inf, 0
         self.service = service
         self.state = state
         self.halted: str | None = None
@@ -170,6 +170,16 @@ class Monitor:
         now = self.now()
         return self._append(records.of_outcome(outcome, now, self._source(now)))
 
+    async def _before_effect(self, outcome: records.Outcome) -> int:
+        """The log index of an outcome whose effect may follow now.
+
+        Raises `Halted` if a fork was proven while it was committed: then nothing leaves any more.
+        """
+        index = await self._log_outcome(outcome)
+        if self.halted:
+            raise Halted(f"the gateway has stopped: {self.halted}")
+        return index
+
     async def begin_epoch(self, measurement: str, level: int, channel_key: str) -> None:
         """Take up the log: until owners have shown themselves, no key and no result leaves."""
         if self._takes_up and self._successor:
@@ -189,8 +199,15 @@ class Monitor:
         """Log a refusal. The caller then raises `error`."""
         if self.ended or isinstance(error, (Unavailable, Halted)):
             return
+        others = 0
+        if peer.role == "party" and peer.key not in self.state.parties:
+            if self._steady() < self._stranger_denied_at + limits.STRANGER_DENIAL_SECONDS:
+                self._stranger_denials += 1
+                return
+            others, self._stranger_denials = self._stranger_denials, 0
+            self._stranger_denied_at = self._steady()
         outcome = records.DeniedOutcome(
-            by=peer.key, action=action[:64], subject=subject[:64], code=error.code
+            by=peer.key, action=action[:64], subject=subject[:64], code=error.code, others=others
         )
         await self._log_outcome(outcome)
         faults.point("denial.logged")
@@ -386,7 +403,7 @@ class Monitor:
             policies=ruled,
         )
         faults.point("grant.decided")
-        index = await self._log_outcome(outcome)
+        index = await self._before_effect(outcome)
         faults.point("grant.logged")
         grant = run.grant
         if grant is None or grant.fence != index or run.status != "running":
@@ -510,7 +527,7 @@ class Monitor:
         held = self.state.task(run.task)
         if run.grant is None:
             raise StateError("no worker has run it")
-        rules.still_approved(self.state, run.task, run.grant.approvals)
+        rules.still_approved(self.state, held, run.grant.approvals)
         self._fresh(held)
         asked = policies.Question(
             self.state, held, policies.RELEASE_RESULT, run.grant.worker, now, self._run_number(run)
@@ -523,13 +540,14 @@ class Monitor:
         self._may_collect(signer, predicate, now)
         names = rules.collect(self.state, signer, predicate)
         run = self.state.run(predicate.run)
+        task = self.state.task(run.task)
         grant = run.granted()
-        index = await self._log_outcome(
+        index = await self._before_effect(
             records.ReleaseOutcome(run=run.digest, to=signer, outputs=tuple(sorted(names)))
         )
         faults.point("release.logged")
-        # A withdrawal that came in between has the lower index now, and wins.
-        rules.still_approved(self.state, run.task, grant.approvals)
+        # What was taken back in between has the lower index now, and wins.
+        rules.still_approved(self.state, task, grant.approvals)
         receiver = self.state.party(signer).predicate.keys
         held = {name: (run.outputs[name].sha256, run.wraps[name]) for name in names}
         permit = self._mint.permit(Action.RELEASE_RESULT, run.digest, index)
@@ -550,11 +568,7 @@ class Monitor:
         """
         if self.halted:
             raise Halted(f"the gateway has stopped: {self.halted}")
-        if peer.role != "gateway" or peer.appraisal is None:
-            raise KeyRefused("only an attested gateway may receive a service's keys")
-        if peer.appraisal.service != self.service.digest:
-            raise EvidenceRefused("the peer's evidence is for another service")
-        facts, successor = _facts(peer, peer.appraisal), sha256(to)
+        facts, successor = peer.facts("gateway", self.service.digest), sha256(to)
         rules.successor(self._hand_over, facts, peer.successor, successor)
         if self.ended and self.state.holder == successor:
             index = self.state.handed_at
@@ -564,36 +578,19 @@ class Monitor:
             if successor in self.state.successors:
                 raise Replayed("this successor had the keys before: it makes a new key for a new hand-over")
             faults.point("handover.decided")
-            index = await self._log_outcome(records.HandOverOutcome(successor=successor, peer=facts))
+            index = await self._before_effect(records.HandOverOutcome(successor=successor, peer=facts))
             faults.point("handover.logged")
         permit = self._mint.permit(Action.HAND_OVER, successor, index)
-        return index, self._keyring.hand_over(permit, to)
+        wrapped = self._keyring.hand_over(permit, to)
+        faults.point("handover.wrapped")
+        return index, wrapped
 
 
 CODE = "code of the function"
 """The name under which a private function's key is released: no input can have it, for it has spaces."""
 
 
-def facts_of(peer: Peer) -> WorkerFacts:
-    """What was appraised of a worker. Raises `KeyRefused` for anybody else."""
-    if peer.role != "worker" or peer.appraisal is None:
-        raise KeyRefused("only an attested worker may do this")
-    return _facts(peer, peer.appraisal)
-
-
-def _facts(peer: Peer, found: Appraisal) -> WorkerFacts:
-    return WorkerFacts(
-        key=peer.key,
-        measurement=found.measurement or "none",
-        level=found.level,
-        tee=found.tee,
-        simulated=found.simulated,
-        evidence=found.evidence_digest,
-        certificate=sha256(peer.certificate),
-    )
-
-
 LOGGED = (Denied, TrustError, StateError, Malformed)
 """Refusals that become log entries; the rest says that the service could not decide."""
 
-__all__ = ["CODE", "LEASE_SECONDS", "LOGGED", "Accepted", "Granted", "Monitor", "facts_of"]
+__all__ = ["CODE", "LEASE_SECONDS", "LOGGED", "Accepted", "Granted", "Monitor"]

@@ -21,6 +21,7 @@ from ...errors import (
     QuotaExceeded,
     Replayed,
     StateError,
+    TooLarge,
 )
 from ...protocol import limits, statements
 from ...protocol.service import HandOver
@@ -91,6 +92,7 @@ def task(state: State, signer: str, predicate: statements.TaskStatement, now: in
             held = state.parties.get(keys.signing)
             if held is None or held.predicate.keys != keys:
                 raise KeyRefused(f"receiver {keys.name} is not registered with exactly these keys")
+    _bounded(predicate)
     parties = state.concerned(Held("0" * 64, signer, 0, predicate))
     if len(parties) > limits.PARTIES_PER_TASK:
         raise Malformed(f"a task has at most {limits.PARTIES_PER_TASK} parties")
@@ -108,6 +110,17 @@ def _inputs(
         raise Malformed(f"the function has no input {', '.join(sorted(given - known))}")
     for digest in predicate.inputs.values():
         in_use(state.dataset(digest), "dataset")
+
+
+def _bounded(predicate: statements.TaskStatement) -> None:
+    """Each policy is asked for each machine that the task accepts: that must not keep everybody else waiting."""
+    accept, datasets = predicate.accept, set(predicate.inputs.values())
+    asked = len(accept.tees) * len(accept.workers) * len(datasets)
+    if asked > limits.POLICY_QUESTIONS:
+        raise TooLarge(
+            f"TEE classes times workers times datasets make {asked}, the limit is {limits.POLICY_QUESTIONS}",
+            hint="accept fewer kinds of machines, or make several tasks",
+        )
 
 
 def check_arguments(function: statements.FunctionStatement, arguments: dict[str, Any]) -> None:
@@ -209,18 +222,17 @@ def approvals(
     return counted
 
 
-def still_approved(state: State, task: str, counted: dict[str, str]) -> None:
-    """None of the approvals that counted at key release was withdrawn since."""
+def still_approved(state: State, held: Held[statements.TaskStatement], counted: dict[str, str]) -> None:
+    """No yes that counted at key release was taken back since: no approval withdrawn, and nothing retired by an owner
+    whose yes was a standing policy. Raises `NotApproved`.
+    """
     for who, digest in counted.items():
-        given = state.approvals_of.get(task, ())
-        if any(
-            state.approvals[item].digest == digest and state.approvals[item].withdrawn is not None
-            for item in given
-        ):
+        given = state.approval(held.digest, digest)
+        if given.withdrawn is not None if given else state.retired(held.predicate, who):
             found = state.parties.get(who)
-            raise NotApproved(
-                f"{found.predicate.keys.name if found else who[:16]} has withdrawn the approval of this run"
-            )
+            name = found.predicate.keys.name if found else who[:16]
+            what = "withdrawn the approval of this run" if given else "retired what this run used"
+            raise NotApproved(f"{name} has {what}")
 
 
 def cancel(state: State, signer: str, predicate: statements.CancelStatement) -> None:

@@ -428,7 +428,6 @@ class Gateway:
     async def hand_over(self, peer: Peer, to: bytes) -> wire.HandOverReply:
         """Give the service's keys to a peer gateway; this one then serves nobody any more."""
         index, wraps = await self.monitor.hand_over(peer, to)
-        faults.point("handover.wrapped")
         LOGGER.warning(json.dumps({"event": "handed_over", "index": index, "successor": sha256(to)}))
         await self._notify()
         return wire.HandOverReply(index=index, service=self._keys.service.envelope.as_dict(), wraps=wraps)

@@ -581,7 +581,9 @@ class Monitor:
             index = await self._before_effect(records.HandOverOutcome(successor=successor, peer=facts))
             faults.point("handover.logged")
         permit = self._mint.permit(Action.HAND_OVER, successor, index)
-        return index, self._keyring.hand_over(permit, to)
+        wrapped = self._keyring.hand_over(permit, to)
+        faults.point("handover.wrapped")
+        return index, wrapped
 
 
 CODE = "code of the function"

@@ -32,6 +32,7 @@ PURE_STANDARD = {
     "hashlib",
     "json",
     "math",
+    "operator",
     "re",
     "struct",
     "types",

@@ -40,6 +40,9 @@ class Verdict:
     simulated: bool
     reasons: tuple[str, ...] = ()
     claims: Mapping[str, Scalar] = field(default_factory=dict)
+    expires: int | None = None
+    """The earliest end of what the verdict relied on (certificates, revocation lists, the vendor's statements), Unix
+    seconds; None when nothing of it ends. No appraisal may outlive it."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "claims", MappingProxyType(dict(sorted(self.claims.items()))))
@@ -60,6 +63,7 @@ class Verdict:
             "simulated": self.simulated,
             "reasons": list(self.reasons),
             "claims": dict(self.claims),
+            "expires": self.expires,
         }
 
 

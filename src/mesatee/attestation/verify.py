@@ -193,7 +193,9 @@ def platform_objections(
         found.append("the hardware is simulated")
     if objection := reference.objection(proof.measurement, endorsements.references, trust, tee, at):
         found.append(objection)
-    return tuple(found)
+    if proof.claims.get("policy.migration_agent") is True and not trust.allow_migration:
+        found.append("an agent may move the guest to other machines, which the policy refuses")
+    return (*found, *trust.claims_against(tee, proof.claims))
 
 
 def _status(proof: Proof, objected: bool) -> Status:

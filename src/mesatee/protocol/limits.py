@@ -161,6 +161,8 @@ TRUST_POLICY_BYTES: Final = 64 * KIB
 """A trust policy as TOML, in bytes."""
 TRUST_ENTRIES: Final = 256
 """Entries in one list of a trust policy."""
+PIN_CHARS: Final = 1_024
+"""A text that a trust policy pins a claim to, in characters: the longest claims have some hundreds."""
 CHAIN_CERTIFICATES: Final = 16
 """Certificates in one PEM text, and candidates for one chain: vendors' chains have up to five."""
 CHAIN_STEPS: Final = 64

@@ -43,7 +43,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, cast
 
 from mesatee.attestation.appraisal import LEVELS, Scalar
-from mesatee.attestation.evidence import PLATFORM_TEES, TEE_OF_TAG, Role
+from mesatee.attestation.evidence import COMPOSITES, PLATFORM_TEES, TEE_OF_TAG, Role
 from mesatee.errors import Malformed, TooLarge, UnsupportedVersion
 from mesatee.protocol import limits
 
@@ -57,7 +57,7 @@ Minimums: TypeAlias = Mapping[str, Mapping[str, int]]
 
 ANY: Final[Any_] = "any"
 VERSION: Final = 1
-TEES: Final = tuple(sorted({*TEE_OF_TAG.values(), *PLATFORM_TEES}))
+TEES: Final = tuple(sorted({*TEE_OF_TAG.values(), *PLATFORM_TEES, *COMPOSITES}))
 """The TEE classes that a policy may name: those that some module verifies."""
 ANCHORED: Final = frozenset({"cca", "keystone", "optee", "psa", "tpm"})
 """Classes whose devices have no vendor's root: their own keys must be pinned."""
@@ -222,9 +222,14 @@ class RoleTrust:
             if self.allow_migration
             else "  It must not be one that an agent may move to other machines (migration)."
         )
-        if anchored := tees & ANCHORED:
+        if anchored := {part for tee in tees for part in tee.split("+")} & ANCHORED:
             keys = ", ".join(self.anchors) or "none is listed, so it is refused"
             lines.append(f"  Of {' and '.join(sorted(anchored))} the device's key must be: {keys}.")
+        if with_tpm := sorted(tee for tee in tees if tee.endswith("+tpm")):
+            lines.append(
+                f"  Evidence of class {' or '.join(with_tpm)} reaches level 5 only with `machine` pinned, and the "
+                "measurement or `tpm.measurement`."
+            )
         return [*lines, "  A machine in debug mode is always refused."]
 
 

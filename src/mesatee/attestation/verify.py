@@ -16,8 +16,9 @@ from typing import Any, Final
 from mesatee.attestation import corpus, reference
 from mesatee.attestation import evidence as ev
 from mesatee.attestation.appraisal import LEVELS, Answer, Appraisal, Status, tier
+from mesatee.attestation.bundle import Bundle
 from mesatee.attestation.endorsements import NOTHING, Endorsements
-from mesatee.attestation.tee import none, platform, software
+from mesatee.attestation.tee import composite, none, platform, software
 from mesatee.attestation.tee.base import Proof, Tee
 from mesatee.attestation.trust import ANY, GatewayTrust, RoleTrust, TrustPolicy
 from mesatee.errors import EvidenceRefused, LevelTooLow, MesateeError
@@ -26,6 +27,11 @@ from mesatee.protocol import limits
 TEE_MODULES: Final[Mapping[int, Tee[Any]]] = MappingProxyType(
     {ev.TAG_NONE: none.TEE, ev.TAG_SOFTWARE: software.TEE, ev.TAG_PLATFORM: platform.TEE}
 )
+
+
+def tee_of(found: ev.Evidence) -> Tee[Any]:
+    """The module that judges this evidence."""
+    return composite.TEE if found.tee in ev.COMPOSITES else TEE_MODULES[found.tag]
 
 
 def examine(
@@ -69,7 +75,7 @@ def examine(
         raise EvidenceRefused(f"the evidence is that of a {found.claims.role}, a {role} was expected")
     # 5. Proof.
     trust = policy.role(role)
-    tee = TEE_MODULES[found.tag]
+    tee = tee_of(found)
     proof = tee.prove(found.body, trust, at, endorsements)
     # 6. Binding of the claims.
     if proof.report_data != ev.report_data(found.claims_bytes):
@@ -113,20 +119,30 @@ def relevant(extension: bytes, endorsements: Endorsements) -> Endorsements:
     """The part of a collection that can matter to this evidence; nothing for what cannot be decoded."""
     try:
         found = ev.decode(extension)
-        subject = (
-            ""
-            if found.tag != ev.TAG_PLATFORM
-            else corpus.subject(found.tee, platform.parse(found.body).files)
-        )
+        parts = _parts(found)
         bundles = tuple(
             bundle for bundle in endorsements.references if reference.parse(bundle).tee == found.tee
         )
     except MesateeError:
         return NOTHING
     items = tuple(
-        item for item in endorsements.items if item.tee == found.tee and item.subject in ("", subject)
+        item
+        for item in endorsements.items
+        if any(item.tee == part.tee and item.subject in ("", subject) for part, subject in parts)
     )
     return Endorsements(items, bundles)
+
+
+def _parts(found: ev.Evidence) -> list[tuple[Bundle, str]]:
+    """The bundles in evidence of hardware, each with the name of its machine."""
+    if found.tag != ev.TAG_PLATFORM:
+        return []
+    if found.tee in ev.COMPOSITES:
+        parsed = composite.parse(found.body)
+        bundles = [parsed.head, *parsed.others]
+    else:
+        bundles = [platform.parse(found.body)]
+    return [(bundle, corpus.subject(bundle.tee, bundle.files)) for bundle in bundles]
 
 
 def appraise(
@@ -176,7 +192,7 @@ def policy_objections(
     tee: str, proof: Proof, claims: ev.Claims, trust: RoleTrust, endorsements: Endorsements, at: int
 ) -> tuple[str, ...]:
     """What the policy has against the proven values, of any TEE."""
-    found = list(platform_objections(tee, proof, trust, endorsements, at))
+    found = [*platform_objections(tee, proof, trust, endorsements, at), *composite.stripped(tee, claims)]
     if isinstance(trust, GatewayTrust) and trust.service != ANY and claims.service not in trust.service:
         found.append(f"service statement {claims.service or '(none)'} is not one that the policy names")
     return tuple(found)
@@ -271,5 +287,7 @@ __all__ = [
     "examine",
     "platform_objections",
     "policy_objections",
+    "relevant",
+    "tee_of",
     "too_low",
 ]

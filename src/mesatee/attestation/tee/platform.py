@@ -30,7 +30,9 @@ LEVEL_REASONS: Final[Mapping[int, str]] = {
     4: "the machine's memory is encrypted; nobody measured the system around it",
     5: "an enclave-class workload, and measured boot of the system around it, both proven and linked",
 }
-_WITHOUT_TCB: Final = frozenset({"cca", "keystone", "nitro", "optee", "psa", "snp", "tpm", "azure-vtpm"})
+_WITHOUT_TCB: Final = frozenset(
+    {"azure-vtpm", "cca", "keystone", "nitro", "nvidia-gpu", "optee", "psa", "snp", "tpm"}
+)
 """Classes whose vendors publish no levels of TCB; there the policy's reference values must say which version
 counts."""
 _REPORT_DATA: Final[Mapping[str, str]] = {

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from mesatee.attestation.evidence import COMPOSITES
 from mesatee.enclave.platform.collect import Collector, CompositeCollector
 from mesatee.enclave.platform.kernel import Kernel, Linux, opened, reported
 from mesatee.errors import MesateeError, NotFound, Unavailable
@@ -65,7 +66,7 @@ def best(candidates: list[Candidate]) -> Collector | None:
 
 def _combined(found: list[Candidate]) -> Candidate | None:
     """An enclave or encrypted machine with a TPM of the system around it."""
-    inner = next((each for each in found if each.open and each.level == 4), None)
+    inner = next((each for each in found if each.open and f"{each.tee}+tpm" in COMPOSITES), None)
     outer = next((each for each in found if each.open and each.tee == "tpm"), None)
     if inner is None or outer is None or inner.open is None or outer.open is None:
         return None
@@ -75,7 +76,7 @@ def _combined(found: list[Candidate]) -> Candidate | None:
         f"{inner.tee}+{outer.tee}",
         5,
         "an encrypted machine or enclave, and a TPM of the system around it",
-        lambda: CompositeCollector([makes_inner(), makes_outer()]),
+        lambda: CompositeCollector(makes_inner(), makes_outer()),
     )
 
 

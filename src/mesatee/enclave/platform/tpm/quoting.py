@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Final
 
 from mesatee.attestation.bundle import Bundle
-from mesatee.attestation.evidence import unhex
+from mesatee.attestation.evidence import LINKS, unhex
 from mesatee.enclave.platform.collect import nonce_of
 from mesatee.enclave.platform.kernel import Kernel, Linux, read_file, reported
 from mesatee.enclave.platform.tpm.commands import Key, Quoted, Tpm
@@ -39,7 +39,7 @@ PINNED_PCRS: Final = (*range(10), 12, RUNTIME_PCR, 14)
 """What evidence quotes by default, so that one boot gives one measurement, which a trust file can pin: firmware and
 boot loader (0 to 7), kernel and command line (8, 9, 12), keys of the boot loader (14) and this software. Left out is
 what changes while a system runs: 10 (IMA's), 11 and 15 (systemd's), and from 16 on what can be reset."""
-AK_NAME_CLAIM: Final = "tpm-ak-name"
+AK_NAME_CLAIM: Final = LINKS["tpm"]
 """The claim by which an enclave's evidence names the TPM's attestation key."""
 _QUOTES: Final = 3
 """Attempts at a quote and the PCRs that it is about: something may extend one in between."""

@@ -347,3 +347,12 @@ def test_a_guest_that_may_be_migrated_is_refused_by_default() -> None:
     ):
         found = platform_objections("snp", shown, trust, NOTHING, NOW)
         assert (found == ()) is good, found
+
+
+def test_a_remembered_appraisal_ends_with_what_it_relied_on(installation: Installation) -> None:
+    """Long before the policy's age limit: from then on it is appraised again, and refused."""
+    cache, evidence, policy = AppraisalCache(), installation.evidence(expires=NOW + 10), installation.policy()
+    first = cache.appraise(evidence, SPKI, policy, NOW, "gateway")
+    assert cache.appraise(evidence, SPKI, policy, NOW + 9, "gateway") is first
+    with pytest.raises(EvidenceRefused, match="has ended"):
+        cache.appraise(evidence, SPKI, policy, NOW + 10, "gateway")

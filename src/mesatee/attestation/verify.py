@@ -7,8 +7,6 @@ raises. `examine` answers the same questions without deciding, for people who wa
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -18,6 +16,7 @@ from mesatee.attestation import evidence as ev
 from mesatee.attestation.appraisal import LEVELS, Answer, Appraisal, Status, tier
 from mesatee.attestation.bundle import Bundle
 from mesatee.attestation.endorsements import NOTHING, Endorsements
+from mesatee.attestation.remembered import Remembered
 from mesatee.attestation.tee import composite, none, platform, software
 from mesatee.attestation.tee.base import Proof, Tee
 from mesatee.attestation.trust import ANY, GatewayTrust, RoleTrust, TrustPolicy
@@ -88,6 +87,10 @@ def examine(
     if proof.level < trust.minimum_level:
         objections += (too_low(proof.level, trust.minimum_level),)
     expires = at + trust.max_age_seconds
+    if proof.expires is not None:
+        expires = min(expires, proof.expires)
+        if expires <= at:
+            objections += ("something that it relies on has ended",)
     return Appraisal(
         status=_status(proof, bool(objections)),
         level=proof.level,
@@ -108,7 +111,7 @@ def examine(
         policy_digest=policy.digest,
         spki_hash=spki_hash.hex(),
         at=at,
-        expires=expires if proof.expires is None else min(expires, proof.expires),
+        expires=expires,
         environments=found.claims.environments,
         claims=proof.claims,
         vector=proof.vector,
@@ -233,14 +236,13 @@ class AppraisalCache:
     """Remembers accepted appraisals, so that a peer that connects again costs one hash. May be shared by
     threads.
 
-    An entry counts only for the same evidence, channel key, policy and role, from the time it was made until
-    it expires. Refusals are not kept.
+    An entry counts only for the same evidence, channel key, policy, role and endorsements, from the time it was made
+    until it expires: that is the policy's age limit, or the earliest end of anything that it relied on. Refusals are
+    not kept.
     """
 
     def __init__(self, size: int = limits.APPRAISALS_CACHED) -> None:
-        self._size = size
-        self._kept: OrderedDict[tuple[str, ...], Appraisal] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept: Remembered[Appraisal] = Remembered(size)
 
     def appraise(
         self,
@@ -261,23 +263,14 @@ class AppraisalCache:
             role,
             endorsements.digest,
         )
-        with self._lock:
-            kept = self._kept.get(key)
-            # A clock that was set back makes the entry worthless too.
-            if kept is not None and kept.at <= at < kept.expires:
-                self._kept.move_to_end(key)
-                return kept
+        if (kept := self._kept.get(key, at)) is not None:
+            return kept
         fresh = appraise(extension, spki, policy, at, role, endorsements)
-        with self._lock:
-            self._kept[key] = fresh
-            self._kept.move_to_end(key)
-            while len(self._kept) > self._size:
-                self._kept.popitem(last=False)
+        self._kept.put(key, fresh, fresh.at, fresh.expires)
         return fresh
 
     def __len__(self) -> int:
-        with self._lock:
-            return len(self._kept)
+        return len(self._kept)
 
 
 __all__ = [

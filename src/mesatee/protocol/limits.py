@@ -151,8 +151,6 @@ ENDORSEMENTS_BYTES: Final = 16 * MIB
 """A collection of endorsements as a file, in bytes."""
 EAR_BYTES: Final = 256 * KIB
 """A signed attestation result, in bytes: claims and reasons of an appraisal."""
-VERDICTS_CACHED_BYTES: Final = 64 * MIB
-"""Evidence whose verdicts are remembered, in bytes."""
 APPRAISAL_AGE_SECONDS: Final = 24 * 3_600
 """Longest age of an appraisal that a trust policy may set, in seconds."""
 APPRAISALS_CACHED: Final = 1_024

@@ -303,6 +303,28 @@ def test_endorsements_reach_the_part_that_they_are_of(tpm: TpmCollector) -> None
     assert relevant(bare, foreign) == NOTHING
 
 
+@pytest.mark.parametrize(("processor", "tpms"), [(50, 40), (30, None), (None, 20), (None, None)])
+def test_an_appraisal_ends_with_the_first_end_of_its_parts(
+    tpm: TpmCollector, monkeypatch: pytest.MonkeyPatch, processor: int | None, tpms: int | None
+) -> None:
+    """What a verdict relied on (lists, certificates, statements) bounds the appraisal, and so what is remembered."""
+    shown = made(Snp(), tpm)
+    trust = _enrolled(shown)
+    ends = {"snp": processor, "tpm": tpms}
+    plain = corpus.check
+
+    def ending(tee: str, *rest: Any) -> Any:
+        end = ends[tee]
+        return replace(plain(tee, *rest), expires=None if end is None else AT + end)
+
+    monkeypatch.setattr(corpus, "check", ending)
+    known = [end for end in ends.values() if end is not None]
+    assert accepted(shown, trust).expires == AT + min(known, default=trust.max_age_seconds)
+    ends["snp"] = 0
+    with pytest.raises(EvidenceRefused, match="has ended"):
+        accepted(shown, trust)
+
+
 # -- what is not one machine ----------------------------------------------------------------------------
 
 

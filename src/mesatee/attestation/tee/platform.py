@@ -107,7 +107,7 @@ def judge(bundle: Bundle, trust: RoleTrust, at: int) -> tuple[Verdict, Proof]:
         chain=Answer.REFUSED if verdict.revocation is Answer.REFUSED else chain,
         tcb=_tcb(bundle.tee, verdict, trust),
         freshness=Answer.NOT_ESTABLISHED,
-        expires=None,
+        expires=verdict.expires,
         reasons=tuple(reasons),
         objections=against,
         claims=verdict.claims,

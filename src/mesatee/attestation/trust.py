@@ -280,6 +280,13 @@ class TrustPolicy:
 
     gateway: GatewayTrust = field(default_factory=GatewayTrust)
     worker: RoleTrust = field(default_factory=RoleTrust)
+    digest: str = field(init=False, compare=False, default="")
+    """SHA-256 over the canonical JSON of the policy, hex."""
+
+    def __post_init__(self) -> None:
+        # Once: each appraisal asks for it.
+        encoded = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":")).encode()
+        object.__setattr__(self, "digest", hashlib.sha256(encoded).hexdigest())
 
     def role(self, role: Role) -> RoleTrust:
         """The part that concerns a peer in this role."""
@@ -325,13 +332,6 @@ class TrustPolicy:
                     lines += ["", f"[{name}.{key}.{json.dumps(tee)}]"]
                     lines += [f"{json.dumps(claim)} = {json.dumps(value)}" for claim, value in claims.items()]
         return "\n".join(lines) + "\n"
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over the canonical JSON of the policy, hex."""
-        return hashlib.sha256(
-            json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":")).encode()
-        ).hexdigest()
 
     def explain(self) -> list[str]:
         """What it accepts, in plain language."""

@@ -233,7 +233,7 @@ def _status(proof: Proof, objected: bool) -> Status:
 
 
 class AppraisalCache:
-    """Remembers accepted appraisals, so that a peer that connects again costs one hash. May be shared by
+    """Remembers accepted appraisals, so that a peer that connects again costs one comparison. May be shared by
     threads.
 
     An entry counts only for the same evidence, channel key, policy, role and endorsements, from the time it was made
@@ -256,13 +256,8 @@ class AppraisalCache:
         """As the function `appraise`."""
         if extension is None or len(extension) > limits.EVIDENCE_BYTES:
             return appraise(extension, spki, policy, at, role, endorsements)
-        key = (
-            hashlib.sha256(extension).hexdigest(),
-            hashlib.sha256(spki).hexdigest(),
-            policy.digest,
-            role,
-            endorsements.digest,
-        )
+        # The bytes themselves: they are few and bounded, and to compare them is faster than a digest of them.
+        key = (extension, spki, policy.digest, role, endorsements.digest)
         if (kept := self._kept.get(key, at)) is not None:
             return kept
         fresh = appraise(extension, spki, policy, at, role, endorsements)

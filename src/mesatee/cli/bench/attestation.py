@@ -11,7 +11,6 @@ it is not at hand the rows say so.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -117,11 +116,8 @@ def _cold(case: _Case, policy: corpus.CorpusPolicy) -> None:
 
 
 def _again(memory: Remembered[Verdict], case: _Case, policy: corpus.CorpusPolicy) -> None:
-    """As `verify.AppraisalCache` does for a peer that connects again: a digest of what it shows, and what is kept."""
-    state = hashlib.sha256()
-    for role, data in sorted(_copy(case.files).items()):
-        state.update(f"{role} {len(data)} ".encode() + data)
-    key = (case.tee, state.digest())
+    """As `verify.AppraisalCache` does for a peer that connects again: what it shows is compared with what is kept."""
+    key = (case.tee, *sorted(_copy(case.files).items()))
     if memory.get(key, case.at) is None:
         found = corpus.check(case.tee, case.files, case.at, policy)
         memory.put(key, found, case.at, case.at + limits.APPRAISAL_AGE_SECONDS)

@@ -51,6 +51,8 @@ class Snp:
 
     chip: bytes = amd.HWID
     fields: Mapping[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+    """Roles of pieces that it does not give."""
     tee: str = "snp"
     level: int = 4
     links: Mapping[str, bytes] = field(default_factory=dict)
@@ -64,7 +66,7 @@ class Snp:
             "ask_ark": amd.pem(line.ask, line.ark),
             "crl": line.crl(),
         }
-        return Bundle("snp", files)
+        return Bundle("snp", {role: data for role, data in files.items() if role not in self.without})
 
 
 @dataclass

@@ -87,6 +87,11 @@ class CompositeCollector:
             )
 
     @property
+    def parts(self) -> tuple[Collector, ...]:
+        """The head, then the others."""
+        return (self._head, *self._others)
+
+    @property
     def level(self) -> int:
         """5 for an encrypted machine or enclave together with a TPM, else the head's."""
         return 5 if any(each.tee == "tpm" for each in self._others) else self._head.level
@@ -95,7 +100,7 @@ class CompositeCollector:
     def links(self) -> Mapping[str, bytes]:
         """See `Collector.links`."""
         found: dict[str, bytes] = {}
-        for each in (self._head, *self._others):
+        for each in self.parts:
             found.update(each.links)
         return MappingProxyType(found)
 

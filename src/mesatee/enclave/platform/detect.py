@@ -77,6 +77,7 @@ def _combined(found: list[Candidate]) -> Candidate | None:
         5,
         "an encrypted machine or enclave, and a TPM of the system around it",
         lambda: CompositeCollector(makes_inner(), makes_outer()),
+        simulated=inner.simulated or outer.simulated,
     )
 
 

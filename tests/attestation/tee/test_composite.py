@@ -464,6 +464,19 @@ def test_a_second_report_or_quote_is_refused(tpm: TpmCollector, another: TpmColl
         accepted(altered(mine, tpm_DOT_quote_2=part(theirs, "tpm")["tpm.quote"]), trust)
 
 
+def test_the_report_that_the_others_name_is_the_one_that_is_judged(tpm: TpmCollector) -> None:
+    """The TPM signed for bytes that are no report, and the report stands beside them under another name."""
+
+    def hidden(inner: Collector, data: bytes) -> Bundle:
+        found = inner.collect(data).files
+        return Bundle("snp", {**found, "report": b"not a report", "attestation": found["report"]})
+
+    shown = made(Relay(Snp(), hidden), tpm)
+    for trust in (_enrolled(made(Snp(), tpm)), lax()):
+        with pytest.raises((EvidenceRefused, LevelTooLow, Malformed)):
+            accepted(shown, trust)
+
+
 def test_a_tpm_key_that_the_peer_brings_along_vouches_for_nothing(tpm: TpmCollector) -> None:
     mine = made(Snp(), tpm)
     with pytest.raises(EvidenceRefused, match="is not one that the policy names"):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.attestation.tee import test_nvidia as gpus
 from tests.enclave.platform.conftest import SwTpm, swtpm_running
@@ -526,6 +526,7 @@ def test_a_captured_report_is_no_head_of_ours(tpm: TpmCollector, monkeypatch: py
         accepted(shown, lax())
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(sorted(COMPOSITES)))
 def test_any_piece_raises_only_our_errors(data: bytes, tee: str) -> None:
     head, *others = tee.split("+")

@@ -75,7 +75,7 @@ def _combined(found: list[Candidate]) -> Candidate | None:
         f"{inner.interface} and {outer.interface}",
         f"{inner.tee}+{outer.tee}",
         5,
-        "an encrypted machine or enclave, and a TPM of the system around it",
+        f"{inner.reason}, and around it {outer.reason}",
         lambda: CompositeCollector(makes_inner(), makes_outer()),
         simulated=inner.simulated or outer.simulated,
     )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.support import captured
 
 from mesatee import _core
+from mesatee.attestation import corpus
 from mesatee.attestation.bundle import Bundle
 from mesatee.attestation.evidence import TAG_PLATFORM, Claims, decode, encode
 from mesatee.attestation.explain import BOUND, UNBOUND, explain
@@ -70,7 +71,10 @@ def test_what_a_channel_refuses_is_refused_for_the_same_reason(
 
 def test_a_gateway_needs_its_service_statement(attester: SoftwareAttester):
     sent = attester.evidence(Claims.of_key(SPKI, "gateway", service="ab" * 32), AT)
-    gateway = GatewayTrust(**{**dataclasses.asdict(pinned(attester)), "service": ("cd" * 32,)})
+    gateway = GatewayTrust(
+        **{item.name: getattr(pinned(attester), item.name) for item in dataclasses.fields(RoleTrust)},
+        service=("cd" * 32,),
+    )
     [found] = explain(sent, TrustPolicy(gateway), AT)
     assert found.role == "gateway"
     assert any("service statement" in reason for reason in found.refused)
@@ -138,3 +142,33 @@ def test_hostile_bytes(data: bytes):
     except MesateeError:
         return
     assert all(item.refused for item in found)
+
+
+@pytest.mark.parametrize(
+    ("tee", "name", "claim", "least"),
+    [
+        ("tdx", "phala-tdx-v4-b0c06f", "tdx.rtmr1", "tcb.evaluation"),
+        ("sgx", "phala-sgx-00a067110000", "measurement.signer", "sgx.isvsvn"),
+        ("snp", "microsoft-milan", "measurement.id_key", "snp.tcb.reported.microcode"),
+        ("azure-vtpm", "az-snp-trustee-v1", "tpm.pcr.sha256.7", "snp.tcb.reported.snp"),
+    ],
+)
+def test_a_policy_pins_what_captured_machines_say(tee: str, name: str, claim: str, least: str):
+    """The same evidence, with one value pinned that it has, and then with another."""
+    meta, files = captured.case(tee, name)
+    at = corpus.parse_time(meta["at"])
+    said = corpus.check(tee, files, at, corpus.CorpusPolicy()).claims
+    value, number = said[claim], said[least]
+    assert isinstance(value, str)
+    assert isinstance(number, int)
+    bundle = Bundle(tee, files).encode()
+
+    def refused(pins: object, minimums: object) -> set[str]:
+        trust = RoleTrust((tee,), 4, "any", pins=pins, minimums=minimums)  # type: ignore[arg-type]
+        return {line for line in explain(bundle, TrustPolicy(worker=trust), at)[1].refused if "which" in line}
+
+    good = refused({tee: {claim: (value,)}}, {tee: {least: number}})
+    assert not any(claim in line or least in line for line in good)
+    bad = refused({tee: {claim: (value[::-1] + "0",)}}, {tee: {least: number + 1}})
+    assert {f"{claim} is {value}, which the policy does not name"} <= bad
+    assert {f"{least} is {number}, below {number + 1}, which the policy asks for"} <= bad

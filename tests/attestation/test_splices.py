@@ -45,7 +45,25 @@ NAMED = {
         "tpm": ("test_tpm", "test_log_that_replays_but_to_other_pcrs"),
         "tdx": ("test_dcap_events", "test_any_other_log_is_refused"),
     },
+    "part of another machine in a composite": {
+        "tpm": ("test_composite", "test_splice_tpm_part_of_another_machine"),
+        "cuckoo": ("test_composite", "test_splice_the_cuckoo_names_the_tpm_that_it_asks"),
+        "processor": ("test_composite", "test_splice_processor_part_of_another_machine"),
+        "gpu": ("test_composite", "test_splice_gpu_of_another_machine"),
+    },
+    "old part in a composite": {
+        "tpm": ("test_composite", "test_splice_replayed_tpm_part"),
+        "tpm alone": ("test_composite", "test_splice_tpm_evidence_that_stood_alone"),
+        "gpu": ("test_composite", "test_splice_replayed_gpu_part"),
+    },
+    "composite without a part, or with one twice": {
+        "tpm": ("test_composite", "test_stripped_tpm_part_is_another_class_and_refused"),
+        "one gpu of two": ("test_composite", "test_stripped_gpu_of_two_is_refused"),
+        "twice": ("test_composite", "test_a_doubled_gpu_is_refused"),
+        "class": ("test_composite", "test_a_doubled_or_turned_part_is_no_class"),
+    },
     "level 5 without TPM evidence of the outer system": {
+        "composite": ("test_composite", "test_level_5_needs_an_enrolled_machine"),
         "azure-vtpm": ("test_azure", "test_level_5_needs_the_quote_and_its_values"),
     },
 }

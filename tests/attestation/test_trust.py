@@ -22,6 +22,28 @@ ROLE = {
     "allow_simulated": st.booleans(),
     "max_age_seconds": st.integers(1, limits.APPRAISAL_AGE_SECONDS),
 }
+CLAIM = st.text("abcdefghijklmnopqrstuvwxyz0123456789_.-", min_size=1, max_size=20)
+PIN = (
+    HEX
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.booleans()
+    | st.text(st.characters(codec="ascii", categories=["L", "N", "P", "Zs"]))
+)
+TABLES = {
+    "pins": st.dictionaries(CLAIM, st.lists(PIN, min_size=1, max_size=3).map(tuple), min_size=1, max_size=3),
+    "minimums": st.dictionaries(CLAIM, st.integers(0, 2**32), min_size=1, max_size=3),
+}
+
+
+@st.composite
+def roles(draw: st.DrawFn, kind: type[RoleTrust], plain: dict[str, st.SearchStrategy[object]]) -> RoleTrust:
+    """Tables only for classes that are accepted."""
+    values = {name: draw(values) for name, values in plain.items()}
+    for name, table in TABLES.items():
+        values[name] = {tee: draw(table) for tee in values["tees"]} if draw(st.booleans()) else {}  # type: ignore[attr-defined]
+    return kind(**values)  # type: ignore[arg-type]
+
+
 GATEWAY = ROLE | {
     "log_origin": st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters='"\\')),
     "log_key": HEX | st.just(""),
@@ -29,7 +51,7 @@ GATEWAY = ROLE | {
 }
 
 
-@given(st.builds(TrustPolicy, st.builds(GatewayTrust, **GATEWAY), st.builds(RoleTrust, **ROLE)))
+@given(st.builds(TrustPolicy, roles(GatewayTrust, GATEWAY), roles(RoleTrust, ROLE)))
 def test_toml_round_trip(policy: TrustPolicy) -> None:
     again = TrustPolicy.from_toml(policy.to_toml())
     assert again == policy
@@ -62,12 +84,17 @@ def test_the_digest_depends_on_every_field() -> None:
         {"installation_keys": ("ab" * 32,)},
         {"allow_simulated": True},
         {"max_age_seconds": 5},
+        {"allow_migration": True},
+        {"tees": ("tdx",), "pins": {"tdx": {"tdx.rtmr1": ("ab",)}}},
+        {"tees": ("tdx",), "pins": {"tdx": {"tdx.rtmr1": ("ab", "cd")}}},
+        {"tees": ("tdx",), "minimums": {"tdx": {"tcb.evaluation": 17}}},
+        {"tees": ("tdx",), "minimums": {"tdx": {"tcb.evaluation": 18}}},
         {"log_origin": "a"},
         {"log_key": "ab" * 32},
         {"service": ANY},
     ):
         seen.add(TrustPolicy(GatewayTrust(**changes)).digest)
-    assert len(seen) == 10
+    assert len(seen) == 15
 
 
 @pytest.mark.parametrize(
@@ -94,6 +121,18 @@ def test_the_digest_depends_on_every_field() -> None:
         "version = 1\n[gateway]\nallow_simulated = 1",
         "version = 1\n[gateway]\nmax_age_seconds = 0",
         f"version = 1\n[gateway]\nmax_age_seconds = {limits.APPRAISAL_AGE_SECONDS + 1}",
+        "version = 1\n[worker]\npins = []",
+        "version = 1\n[worker]\ntees = ['tdx']\npins = { tdx = ['ab'] }",
+        "version = 1\n[worker]\ntees = ['tdx']\n[worker.pins]\n'tdx.rtmr1' = ['ab']",
+        "version = 1\n[worker]\ntees = ['tdx']\n[worker.pins.tdx]\n'tdx.rtmr1' = 'ab'",
+        "version = 1\n[worker]\ntees = ['tdx']\n[worker.pins.tdx]\n'tdx.rtmr1' = 'any'",
+        "version = 1\n[worker]\ntees = ['tdx']\n[worker.pins.tdx]\n'tdx.rtmr1' = [1.5]",
+        "version = 1\n[worker]\ntees = ['tdx']\n[worker.pins.tdx]\n'tdx.rtmr1' = ['\u00e4']",
+        "version = 1\n[worker]\ntees = ['tdx']\n[worker.pins.tdx]\n'TDX' = ['ab']",
+        "version = 1\n[worker]\ntees = ['tdx']\n[worker.pins.snp]\n'snp.vmpl' = [0]",
+        "version = 1\n[worker]\ntees = ['tdx']\n[worker.minimums.tdx]\n'tcb.evaluation' = '17'",
+        "version = 1\n[worker]\ntees = ['tdx']\n[worker.minimums.tdx]\n'tcb.evaluation' = true",
+        "version = 1\n[worker]\ntees = ['tdx']\n[worker.minimums.tdx]\n'tcb.evaluation' = [17]",
         "version = 1\n[gateway]\nlog_key = 'ab'",
         "version = 1\n[gateway]\nlog_origin = 'a b'",
         "version = 1\nversion = 1",
@@ -140,5 +179,78 @@ def test_explain_names_the_weak_spots() -> None:
         "trusts the operator",
         "protects nothing",
         "without notice",
+    ):
+        assert words in text
+
+
+def pinned(**tables: object) -> RoleTrust:
+    return RoleTrust(("tdx", "snp"), 4, ANY, **tables)  # type: ignore[arg-type]
+
+
+def test_a_pinned_claim_must_be_there_and_have_one_of_the_values() -> None:
+    trust = pinned(pins={"tdx": {"tdx.rtmr1": ("aa", "bb"), "tdx.rtmr2": ("cc",)}})
+    assert trust.claims_against("tdx", {"tdx.rtmr1": "bb", "tdx.rtmr2": "cc", "other": "x"}) == ()
+    [missing] = trust.claims_against("tdx", {"tdx.rtmr1": "aa"})
+    assert "does not say tdx.rtmr2" in missing
+    [other] = trust.claims_against("tdx", {"tdx.rtmr1": "cc", "tdx.rtmr2": "cc"})
+    assert "tdx.rtmr1 is cc" in other
+    assert len(trust.claims_against("tdx", {})) == 2
+    assert trust.claims_against("snp", {}) == (), "pins are of one class"
+
+
+def test_a_pinned_truth_value_is_no_number() -> None:
+    """In Python `True == 1`: evidence that says the one must not pass for the other."""
+    for pin, others in ((0, (False, "0")), (1, (True, "1")), (True, (1, "True")), (False, (0, None))):
+        trust = pinned(pins={"snp": {"snp.vmpl": (pin,)}})
+        assert trust.claims_against("snp", {"snp.vmpl": pin}) == ()
+        for other in others:
+            assert trust.claims_against("snp", {"snp.vmpl": other})
+
+
+def test_a_minimum_is_reached_or_refused() -> None:
+    trust = pinned(minimums={"snp": {"snp.tcb.reported.microcode": 115}})
+    for value, good in ((115, True), (116, True), (114, False), (None, False), ("115", False), (True, False)):
+        assert (trust.claims_against("snp", {"snp.tcb.reported.microcode": value}) == ()) is good
+    assert trust.claims_against("snp", {})
+
+
+def test_limits_of_pins_one_below_and_one_above() -> None:
+    def policy(values: int, size: int) -> RoleTrust:
+        return pinned(pins={"tdx": {"tdx.rtmr1": ("a" * size,) * values}})
+
+    policy(limits.TRUST_ENTRIES, 1)
+    policy(1, limits.PIN_CHARS)
+    with pytest.raises(TooLarge):
+        policy(limits.TRUST_ENTRIES + 1, 1)
+    with pytest.raises(TooLarge):
+        policy(0, 1)
+    with pytest.raises(Malformed):
+        policy(1, limits.PIN_CHARS + 1)
+    for count, good in ((limits.TRUST_ENTRIES, True), (limits.TRUST_ENTRIES + 1, False), (0, False)):
+        with contextlib.nullcontext() if good else pytest.raises(TooLarge):
+            pinned(minimums={"tdx": {f"claim{number}": 1 for number in range(count)}})
+
+
+def test_a_policy_cannot_be_changed_through_its_tables() -> None:
+    tables = {"tdx": {"tdx.rtmr1": ("aa",)}}
+    trust = pinned(pins=tables)
+    tables["tdx"]["tdx.rtmr1"] = ("bb",)
+    assert trust.claims_against("tdx", {"tdx.rtmr1": "bb"})
+    with pytest.raises(TypeError):
+        trust.pins["tdx"]["tdx.rtmr1"] = ("bb",)  # type: ignore[index]
+
+
+def test_explain_says_what_is_pinned() -> None:
+    trust = pinned(
+        pins={"tdx": {"tdx.rtmr1": ("aa", "bb")}, "snp": {"snp.vmpl": (0,), "host_data": ("00",)}},
+        minimums={"snp": {"snp.tcb.reported.microcode": 115}, "tdx": {"tcb.evaluation": 17}},
+    )
+    text = "\n".join(trust.explain("worker"))
+    for words in (
+        "class tdx must say tdx.rtmr1 = aa or bb (boot loader and kernel)",
+        "class snp must say snp.vmpl = 0 (privilege level",
+        "snp.tcb.reported.microcode = 115 or a higher number (AMD's firmware: microcode)",
+        "tcb.evaluation = 17 or a higher number",
+        "must not be one that an agent may move",
     ):
         assert words in text

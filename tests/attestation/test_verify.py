@@ -23,10 +23,10 @@ from mesatee.attestation import (
     reference,
     report_data,
 )
-from mesatee.attestation.endorsements import Endorsements
+from mesatee.attestation.endorsements import NOTHING, Endorsements
 from mesatee.attestation.evidence import TAG_PLATFORM, TEE_OF_TAG
 from mesatee.attestation.tee import none, software
-from mesatee.attestation.verify import TEE_MODULES, relevant
+from mesatee.attestation.verify import TEE_MODULES, platform_objections, relevant
 from mesatee.errors import EvidenceRefused, LevelTooLow, Malformed, MesateeError, TooLarge, UnsupportedVersion
 from mesatee.protocol import envelope as dsse
 from mesatee.protocol import limits
@@ -330,3 +330,39 @@ def test_worker_needs_no_service(installation: Installation) -> None:
         worker=RoleTrust(("software",), 2, (COMPONENTS.measurement,), (installation.fingerprint,))
     )
     assert appraise(installation.evidence(claims), SPKI, policy, NOW, "worker").role == "worker"
+
+
+def test_a_policy_pins_more_than_the_measurement(installation: Installation) -> None:
+    """A claim that the policy pins is compared, whatever the class; one that is not in the evidence refuses."""
+    pins = {"software": {"measurement.interpreter": (COMPONENTS.interpreter,), "platform.arch": ("x86_64",)}}
+    check(installation.evidence(), installation.policy(pins=pins))
+    for other in ({"measurement.interpreter": ("ee" * 32,)}, {"platform.kernels": ("6.1",)}):
+        with pytest.raises(EvidenceRefused, match="which the policy"):
+            check(installation.evidence(), installation.policy(pins={"software": other}))
+    check(installation.evidence(), installation.policy(minimums={"software": {"issued": NOW}}))
+    with pytest.raises(EvidenceRefused, match="below"):
+        check(installation.evidence(), installation.policy(minimums={"software": {"issued": NOW + 1}}))
+
+
+def test_a_guest_that_may_be_migrated_is_refused_by_default() -> None:
+    """The claim is SNP's; a TD that can be migrated is refused by its own verifier."""
+    proof = none.TEE.prove(bytes(64), RoleTrust(), NOW)
+    moving = replace(proof, claims={"policy.migration_agent": True})
+    staying = replace(proof, claims={"policy.migration_agent": False})
+    lax = RoleTrust(("snp",), 1, "any", allow_migration=True)
+    for trust, shown, good in (
+        (replace(lax, allow_migration=False), moving, False),
+        (replace(lax, allow_migration=False), staying, True),
+        (lax, moving, True),
+    ):
+        found = platform_objections("snp", shown, trust, NOTHING, NOW)
+        assert (found == ()) is good, found
+
+
+def test_a_remembered_appraisal_ends_with_what_it_relied_on(installation: Installation) -> None:
+    """Long before the policy's age limit: from then on it is appraised again, and refused."""
+    cache, evidence, policy = AppraisalCache(), installation.evidence(expires=NOW + 10), installation.policy()
+    first = cache.appraise(evidence, SPKI, policy, NOW, "gateway")
+    assert cache.appraise(evidence, SPKI, policy, NOW + 9, "gateway") is first
+    with pytest.raises(EvidenceRefused, match="has ended"):
+        cache.appraise(evidence, SPKI, policy, NOW + 10, "gateway")

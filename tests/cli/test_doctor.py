@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,11 @@ def test_a_simulator_and_a_class_without_verifier_raise_nothing(swtpm: SwTpm) ->
     assert both[0].tee == "tdx+tpm"
     assert doctor.level(both)[0] == 4
     [reason] = doctor.why_not_higher(both)
-    assert "judges no evidence of class tdx+tpm" in reason
+    assert "class tdx, and around it a TPM 2.0" in reason
+    assert "which is a simulator" in reason
+    assert "simulated" in doctor.interfaces(both)[0].next_step
+    [reason] = doctor.why_not_higher([replace(both[0], tee="tdx+abacus"), *both[1:]])
+    assert "judges no evidence of class tdx+abacus" in reason
 
 
 def test_the_installation_key_shows_its_fingerprint(tmp_path: Path) -> None:

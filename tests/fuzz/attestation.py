@@ -218,7 +218,7 @@ def collection() -> bytes:
 def resigned_jwt(data: bytes) -> None:
     """What lies behind the signature: these bytes as the payload of a token by the key that is asked for."""
     signed = ear.to_jwt(appraisal(), KEY).split(".")[0] + "." + b64url(data)
-    ear.from_jwt(f"{signed}.{b64url(KEY.sign(signed.encode()))}", KEY.public, AT)
+    ear.from_jwt(f"{signed}.{b64url(KEY.sign(signed.encode()))}", KEY.public, AT, "33" * 32)
 
 
 def b64url(data: bytes) -> str:
@@ -228,7 +228,7 @@ def b64url(data: bytes) -> str:
 def resigned_cwt(data: bytes) -> None:
     message = cose.Message(False, -8, b"\xa1\x01\x27", data, b"")
     signature = KEY.sign(message.to_be_signed())
-    ear.from_cwt(_cbor.encode([message.protected, {}, data, signature]), KEY.public, AT)
+    ear.from_cwt(_cbor.encode([message.protected, {}, data, signature]), KEY.public, AT, "33" * 32)
 
 
 def reference_parse(data: bytes) -> None:
@@ -276,7 +276,7 @@ def quoted(data: bytes) -> None:
 
 
 def jwt(data: bytes) -> None:
-    ear.from_jwt(data.decode("utf-8", "replace"), KEY.public, AT)
+    ear.from_jwt(data.decode("utf-8", "replace"), KEY.public, AT, "33" * 32)
 
 
 TARGETS: Mapping[str, Target] = {
@@ -424,7 +424,7 @@ TARGETS: Mapping[str, Target] = {
         limits.EAR_BYTES,
     ),
     "ear-cwt": Target(
-        every(lambda data: ear.from_cwt(data, KEY.public, AT), resigned_cwt),
+        every(lambda data: ear.from_cwt(data, KEY.public, AT, "33" * 32), resigned_cwt),
         lambda: [ear.to_cwt(appraisal(), KEY), cose.parse(ear.to_cwt(appraisal(), KEY)).payload],
         limits.EAR_BYTES,
     ),

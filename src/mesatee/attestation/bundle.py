@@ -31,7 +31,7 @@ class Bundle:
     """
 
     tee: str
-    """Class of the TEE, e.g. ``snp``; composites have a class of their own, e.g. ``azure-vtpm``."""
+    """Class of the TEE, e.g. ``snp``; composites name their parts, e.g. ``snp+tpm``."""
     files: Mapping[str, bytes]
     """Role -> bytes, e.g. ``quote``, ``report``, ``vcek``."""
 
@@ -42,7 +42,7 @@ class Bundle:
         """The limits of what travels; a relying party may put more beside it (`endorsements.beside`)."""
         if not 1 <= len(self.files) <= limits.BUNDLE_FILES:
             raise TooLarge(f"a bundle of evidence has 1 to {limits.BUNDLE_FILES} pieces")
-        for name in (self.tee, *self.files):
+        for name in (self.tee.replace("+", "-"), *self.files):
             if not 1 <= len(name) <= limits.NAME_CHARS or not set(name) <= _ROLE:
                 raise Malformed(
                     "a name in a bundle of evidence is not of lower-case letters, digits, _, . and -"

@@ -12,9 +12,7 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import threading
 import tomllib
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -320,53 +318,12 @@ def _bounded(verdict: Verdict, policy: CorpusPolicy) -> Verdict:
     return verdict
 
 
-class VerdictCache:
-    """Remembers verdicts, for whoever is shown the same evidence again and again. May be shared by threads.
-
-    A verdict counts for the same class and bytes, from the time at which it was made until `age_seconds` later:
-    then endorsements may have run out. The bytes themselves are kept and compared, which is faster than a digest
-    of them; `limits.VERDICTS_CACHED_BYTES` bounds them.
-    """
-
-    def __init__(self, policy: CorpusPolicy, age_seconds: int) -> None:
-        self._policy = policy
-        self._age = age_seconds
-        self._kept: OrderedDict[tuple[object, ...], tuple[int, Verdict, int]] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def check(self, tee: str | None, files: Mapping[str, bytes], at: int) -> Verdict:
-        """As the function `check`."""
-        key = (tee, *sorted(files.items()))
-        with self._lock:
-            found = self._kept.get(key)
-            # A clock that was set back makes the entry worthless too.
-            if found is not None and found[0] <= at < found[0] + self._age:
-                self._kept.move_to_end(key)
-                return found[1]
-        verdict = check(tee, files, at, self._policy)
-        size = sum(map(len, files.values()))
-        with self._lock:
-            if (old := self._kept.pop(key, None)) is not None:
-                self._bytes -= old[2]
-            self._kept[key] = (at, verdict, size)
-            self._bytes += size
-            while self._bytes > limits.VERDICTS_CACHED_BYTES or len(self._kept) > limits.APPRAISALS_CACHED:
-                self._bytes -= self._kept.popitem(last=False)[1][2]
-        return verdict
-
-    def __len__(self) -> int:
-        with self._lock:
-            return len(self._kept)
-
-
 __all__ = [
     "CHECKS",
     "Check",
     "CorpusPolicy",
     "Expectation",
     "Question",
-    "VerdictCache",
     "check",
     "check_folder",
     "expectation",

@@ -20,7 +20,7 @@ import cbor2
 
 from mesatee import _core
 from mesatee.attestation import _cbor
-from mesatee.attestation.appraisal import EAR_PROFILE, VECTOR, Appraisal, Status
+from mesatee.attestation.appraisal import EAR_PROFILE, VECTOR, Answer, Appraisal, Status, tier
 from mesatee.attestation.tee import cose, keys
 from mesatee.errors import EvidenceRefused, Malformed, SignatureInvalid, TooLarge, UnsupportedVersion
 from mesatee.protocol import limits
@@ -53,14 +53,18 @@ def to_jwt(appraisal: Appraisal, signer: Signer) -> str:
     return f"{signed}.{_base64url(signer.sign(signed.encode()))}"
 
 
-def from_jwt(token: str, public: bytes, at: int) -> Appraisal:
+def from_jwt(token: str, public: bytes, at: int, policy: str) -> Appraisal:
     """The appraisal in a JWT by the verifier whose Ed25519 key is `public` (32 bytes), at `at` (Unix seconds).
+
+    `policy`: the digest of the trust policy that the reader asked to be applied (`trust.TrustPolicy.digest`). What
+    another policy accepts says nothing about this one.
 
     1. Three parts of base64url, a header that says EdDSA and nothing critical (RFC 7515 section 5.2).
     2. The signature, before anything of the payload is read.
     3. The claims (`_read`).
 
-    Raises `Malformed`, `TooLarge`, `UnsupportedVersion`, `SignatureInvalid`, or `EvidenceRefused` out of its time.
+    Raises `Malformed`, `TooLarge`, `UnsupportedVersion`, `SignatureInvalid`, or `EvidenceRefused` out of its time
+    or under another policy.
     """
     # 1. Form.
     if len(token) > limits.EAR_BYTES:
@@ -74,7 +78,7 @@ def from_jwt(token: str, public: bytes, at: int) -> Appraisal:
     # 2. Signature.
     _core.verify_ed25519(public, _signature(_unbase64url(parts[2])), f"{parts[0]}.{parts[1]}".encode())
     # 3. Claims.
-    return _read(parse_object(_unbase64url(parts[1]), limit=limits.EAR_BYTES), at)
+    return _read(parse_object(_unbase64url(parts[1]), limit=limits.EAR_BYTES), at, policy)
 
 
 def to_cwt(appraisal: Appraisal, signer: Signer) -> bytes:
@@ -103,7 +107,7 @@ def to_cwt(appraisal: Appraisal, signer: Signer) -> bytes:
     return _cbor.encode(cbor2.CBORTag(cose.SIGN1, [message.protected, {}, message.payload, signature]))
 
 
-def from_cwt(token: bytes, public: bytes, at: int) -> Appraisal:
+def from_cwt(token: bytes, public: bytes, at: int, policy: str) -> Appraisal:
     """The appraisal in a CWT by the verifier whose Ed25519 key is `public`; as `from_jwt`."""
     message = cose.parse(token, limits.EAR_BYTES)
     if message.mac or message.algorithm != _EDDSA:
@@ -120,7 +124,9 @@ def from_cwt(token: bytes, public: bytes, at: int) -> Appraisal:
     if not isinstance(role, str) or not isinstance(inner, dict) or not isinstance(body, bytes):
         raise Malformed("an attestation result lacks the appraisal")
     names = {number: status.value for status, number in _STATUS.items()}
-    status = inner.get(_EAR_STATUS)
+    status, vector = inner.get(_EAR_STATUS), inner.get(_EAR_VECTOR)
+    if not isinstance(vector, dict) or not set(vector) <= set(range(len(VECTOR))):
+        raise Malformed("the trustworthiness vector of an attestation result is not a map of known claims")
     value = {
         "eat_profile": claims.values.get(_PROFILE),
         "iat": claims.values.get(_IAT),
@@ -128,15 +134,21 @@ def from_cwt(token: bytes, public: bytes, at: int) -> Appraisal:
         "submods": {
             role: {
                 "ear.status": names.get(status) if isinstance(status, int) else None,
+                "ear.trustworthiness-vector": {
+                    name: vector[index] for index, name in enumerate(VECTOR) if index in vector
+                },
+                "ear.appraisal-policy-id": inner.get(_EAR_POLICY),
                 _APPRAISAL: parse_object(body, limit=limits.EAR_BYTES),
             }
         },
     }
-    return _read(value, at)
+    return _read(value, at, policy)
 
 
-def _read(value: Mapping[str, Any], at: int) -> Appraisal:
-    """1. The profile. 2. One submodule with our appraisal. 3. The claims around it say the same. 4. The time."""
+def _read(value: Mapping[str, Any], at: int, policy: str) -> Appraisal:
+    """1. The profile. 2. One submodule with our appraisal. 3. The claims around it say the same, and status, vector
+    and answers go together. 4. The policy that was asked for. 5. The time.
+    """
     # 1. Profile.
     if value.get("eat_profile") != EAR_PROFILE:
         raise UnsupportedVersion(f"an attestation result has the profile {EAR_PROFILE}")
@@ -149,15 +161,62 @@ def _read(value: Mapping[str, Any], at: int) -> Appraisal:
         raise Malformed("an attestation result lacks the appraisal")
     appraisal = Appraisal.from_dict(inner[_APPRAISAL])
     # 3. Agreement: a reader of the standard claims alone must not be told something else.
-    said = (role, inner.get("ear.status"), value.get("iat"), value.get("exp"))
-    if said != (appraisal.role, appraisal.status.value, appraisal.at, appraisal.expires):
+    said = (
+        role,
+        inner.get("ear.status"),
+        value.get("iat"),
+        value.get("exp"),
+        inner.get("ear.appraisal-policy-id"),
+        _whole(inner.get("ear.trustworthiness-vector")),
+    )
+    inside = (
+        appraisal.role,
+        appraisal.status.value,
+        appraisal.at,
+        appraisal.expires,
+        f"sha256:{appraisal.policy_digest}",
+        _whole(appraisal.vector),
+    )
+    if said != inside:
         raise Malformed("the claims of an attestation result contradict the appraisal in it")
-    # 4. Time.
+    _check_status(appraisal)
+    # 4. Policy.
+    if appraisal.policy_digest != policy:
+        raise EvidenceRefused(
+            f"the attestation result is of policy {appraisal.policy_digest[:16]}..., not of {policy[:16]}...",
+            hint="ask the verifier for a result under the policy that you mean",
+        )
+    # 5. Time.
     if not appraisal.at - limits.CLOCK_SKEW_SECONDS <= at < appraisal.expires:
         raise EvidenceRefused(
             "the attestation result does not count at this time", hint="ask the verifier anew"
         )
     return appraisal
+
+
+def _whole(vector: object) -> dict[str, Any] | None:
+    """With a zero (no claim is made) for what is left out; None for what is no vector."""
+    return {**dict.fromkeys(VECTOR, 0), **vector} if isinstance(vector, Mapping) else None
+
+
+def _check_status(appraisal: Appraisal) -> None:
+    """No status is better than the worst claim of the vector (AR4SI section 2.3.2) or a refused answer. Raises
+    `Malformed`.
+    """
+    tiers = {tier(value) for value in appraisal.vector.values()}
+    answers = (appraisal.signature, appraisal.chain, appraisal.tcb, appraisal.policy, appraisal.freshness)
+    worst = Status.AFFIRMING
+    if Status.CONTRAINDICATED in tiers or Answer.REFUSED in answers:
+        worst = Status.CONTRAINDICATED
+    elif Status.WARNING in tiers:
+        worst = Status.WARNING
+    good = {
+        Status.CONTRAINDICATED: (Status.CONTRAINDICATED,),
+        Status.WARNING: (Status.CONTRAINDICATED, Status.NONE, Status.WARNING),
+        Status.AFFIRMING: tuple(Status),
+    }[worst]
+    if appraisal.status not in good:
+        raise Malformed("the status of an attestation result is better than what it says in detail")
 
 
 def _signature(raw: bytes) -> bytes:

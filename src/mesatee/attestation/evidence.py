@@ -47,6 +47,19 @@ PLATFORM_TEES: Final = frozenset(
 )
 """Classes of TEE that a bundle may name. Event logs and devices alone prove no machine, and OP-TEE's attestation
 vouches for no process: it answers any of them."""
+HEADS: Final[Mapping[str, str]] = MappingProxyType(
+    {"azure-vtpm": "quote", "cca": "token", "sgx": "quote", "snp": "report", "tdx": "quote"}
+)
+"""Classes whose evidence can be the head of a composite (`tee.composite`) -> the piece that vouches for the claims."""
+LINKS: Final[Mapping[str, str]] = MappingProxyType({"nvidia-gpu": "nvidia-gpu-keys", "tpm": "tpm-ak-name"})
+"""Class of another part of a composite -> the claim (bytes) by which the head names that part's key."""
+COMPOSITES: Final = frozenset(
+    {f"{head}+{part}" for head in ("snp", "tdx") for part in ("nvidia-gpu", "nvidia-gpu+tpm", "tpm")}
+    | {"azure-vtpm+nvidia-gpu", "cca+tpm", "sgx+tpm"}
+)
+"""Classes of composites: the head, then the others in alphabetical order."""
+PART_NONCE_BYTES: Final = 32
+_PART: Final = b"mesatee composite 1\0"
 _SHA_256: Final = 1
 _NONCE_BYTES: Final = range(8, 65)
 
@@ -182,10 +195,10 @@ def decode(extension: bytes) -> Evidence:
 
 def _platform(body: bytes) -> str:
     tee = Bundle.parse(body).tee
-    if tee not in PLATFORM_TEES:
+    if tee not in PLATFORM_TEES and tee not in COMPOSITES:
         raise UnsupportedVersion(
             f"evidence of TEE class {tee!r} is not known",
-            hint="known are: " + ", ".join(sorted(PLATFORM_TEES)),
+            hint="known are: " + ", ".join(sorted(PLATFORM_TEES | COMPOSITES)),
         )
     return tee
 
@@ -199,6 +212,22 @@ def report_data(claims: bytes) -> bytes:
     return hashlib.sha256(claims).digest() + bytes(32)
 
 
+def part_data(part: str, head_data: bytes, head_report: bytes) -> bytes:
+    """64 bytes: what the part of class `part` of a composite must sign, for the head's report data and very report.
+
+    Another class, other claims or another report of the same head give another value, and so does evidence of that
+    part alone.
+    """
+    digest = hashlib.sha256(
+        _PART
+        + part.encode()
+        + b"\0"
+        + hashlib.sha256(head_data).digest()
+        + hashlib.sha256(head_report).digest()
+    )
+    return digest.digest() + bytes(64 - PART_NONCE_BYTES)
+
+
 def unhex(digest: str) -> bytes:
     """The 32 bytes of a SHA-256 digest in lower-case hex. Raises `Malformed`."""
     if len(digest) != 64 or any(char not in "0123456789abcdef" for char in digest):
@@ -207,6 +236,10 @@ def unhex(digest: str) -> bytes:
 
 
 __all__ = [
+    "COMPOSITES",
+    "HEADS",
+    "LINKS",
+    "PART_NONCE_BYTES",
     "PLATFORM_TEES",
     "ROLES",
     "TAG_NONE",
@@ -219,6 +252,7 @@ __all__ = [
     "Role",
     "decode",
     "encode",
+    "part_data",
     "report_data",
     "unhex",
 ]

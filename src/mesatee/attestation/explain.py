@@ -15,10 +15,10 @@ from mesatee.attestation import evidence as ev
 from mesatee.attestation.appraisal import LEVELS, Answer
 from mesatee.attestation.bundle import Bundle
 from mesatee.attestation.endorsements import NOTHING, Endorsements
-from mesatee.attestation.tee import platform
+from mesatee.attestation.tee import composite, platform
 from mesatee.attestation.tee.base import Proof
 from mesatee.attestation.trust import TrustPolicy
-from mesatee.attestation.verify import TEE_MODULES, platform_objections, policy_objections, too_low
+from mesatee.attestation.verify import platform_objections, policy_objections, tee_of, too_low
 from mesatee.errors import InputError
 
 BOUND: Final = (
@@ -112,7 +112,7 @@ def _raw(data: bytes, instead: InputError) -> tuple[str, Bundle]:
 def _extension(found: ev.Evidence, policy: TrustPolicy, at: int, endorsements: Endorsements) -> Explanation:
     role = found.claims.role
     trust = policy.role(role)
-    tee = TEE_MODULES[found.tag]
+    tee = tee_of(found)
     proof = tee.prove(found.body, trust, at, endorsements)
     against = policy_objections(found.tee, proof, found.claims, trust, endorsements, at)
     against += tee.validate(proof, found.claims, trust)
@@ -125,7 +125,10 @@ def _bundle(
     kind: str, bundle: Bundle, policy: TrustPolicy, at: int, role: ev.Role, endorsements: Endorsements
 ) -> Explanation:
     trust = policy.role(role)
-    _, proof = platform.judge(platform.complete(bundle, endorsements), trust, at)
+    if bundle.tee in ev.COMPOSITES:
+        proof = composite.TEE.prove(bundle.encode(), trust, at, endorsements)
+    else:
+        _, proof = platform.judge(platform.complete(bundle, endorsements), trust, at)
     # Claims, and so a service statement, are not in such a file; which one it would be is part of the binding.
     against = platform_objections(bundle.tee, proof, trust, endorsements, at) + proof.objections
     return _explained(role, kind, bundle.tee, proof, against, trust.minimum_level, UNBOUND)

@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mesatee.attestation.evidence import PLATFORM_TEES, TEE_OF_TAG
-from mesatee.attestation.trust import ANY, RoleTrust
+from mesatee.attestation.trust import ANY, TEES, RoleTrust
 from mesatee.errors import InputError, Malformed, TooLarge, UnsupportedVersion
 from mesatee.protocol import envelope as dsse
 from mesatee.protocol import limits
@@ -23,7 +22,6 @@ from mesatee.protocol.jsonstrict import canonical, parse_object
 STATEMENT: Final = "https://in-toto.io/Statement/v1"
 PREDICATE: Final = "urn:mesatee:reference-values:1"
 _DIGITS: Final = (64, 96, 128)
-_KNOWN_TEES: Final = frozenset({*TEE_OF_TAG.values(), *PLATFORM_TEES})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ def _read(value: Mapping[str, Any]) -> ReferenceValues:
         raise Malformed("issued and expires of reference values are Unix seconds")
     if not 0 <= issued < expires <= issued + limits.REFERENCE_LIFE_SECONDS:
         raise Malformed(f"reference values live for 1 to {limits.REFERENCE_LIFE_SECONDS} seconds")
-    if not isinstance(said["tee"], str) or said["tee"] not in _KNOWN_TEES:
+    if not isinstance(said["tee"], str) or said["tee"] not in TEES:
         raise UnsupportedVersion(f"TEE class {str(said['tee'])[:40]!r} of reference values is not known")
     if not isinstance(subject, list) or not subject:
         raise Malformed("reference values name at least one measurement")

@@ -22,6 +22,12 @@ restriction he writes the word. An example::
     installation_keys = ["<...>"]
     max_age_seconds = 3600
 
+    [worker.pins.tdx]                    what evidence of one class must say besides, claim by claim
+    "tdx.rtmr1" = ["<digest>"]
+
+    [worker.minimums.tdx]                numbers that must be reached
+    "tcb.evaluation" = 17
+
 >>> TrustPolicy().explain()[0]
 'No gateway is accepted: no TEE class is listed.'
 """
@@ -33,19 +39,25 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, cast
 
-from mesatee.attestation.appraisal import LEVELS
-from mesatee.attestation.evidence import PLATFORM_TEES, TEE_OF_TAG, Role
+from mesatee.attestation.appraisal import LEVELS, Scalar
+from mesatee.attestation.evidence import COMPOSITES, PLATFORM_TEES, TEE_OF_TAG, Role
 from mesatee.errors import Malformed, TooLarge, UnsupportedVersion
 from mesatee.protocol import limits
 
 Any_: TypeAlias = Literal["any"]
 Pins: TypeAlias = tuple[str, ...] | Any_
+Pin: TypeAlias = int | str | bool
+PinnedClaims: TypeAlias = Mapping[str, Mapping[str, tuple[Pin, ...]]]
+"""TEE class -> claim -> its accepted values."""
+Minimums: TypeAlias = Mapping[str, Mapping[str, int]]
+"""TEE class -> claim -> the least number that is accepted."""
 
 ANY: Final[Any_] = "any"
 VERSION: Final = 1
-TEES: Final = tuple(sorted({*TEE_OF_TAG.values(), *PLATFORM_TEES}))
+TEES: Final = tuple(sorted({*TEE_OF_TAG.values(), *PLATFORM_TEES, *COMPOSITES}))
 """The TEE classes that a policy may name: those that some module verifies."""
 ANCHORED: Final = frozenset({"cca", "keystone", "psa", "tpm"})
 """Classes whose devices have no vendor's root: their own keys must be pinned."""
@@ -81,8 +93,14 @@ class RoleTrust:
     """Accept evidence whose TCB no endorsement speaks of, of TEEs that have such endorsements."""
     allow_revocation_unknown: bool = False
     """Accept certificate chains for which no revocation list was at hand."""
+    allow_migration: bool = False
+    """Accept guests that an agent may move to other machines."""
     max_age_seconds: int = 3_600
     """After this time an appraisal must be made anew."""
+    pins: PinnedClaims = field(default_factory=dict)
+    """What evidence of a class must say besides its measurement. A claim that is not in the evidence is refused."""
+    minimums: Minimums = field(default_factory=dict)
+    """Claims of a class that must be numbers, and not lower."""
 
     def __post_init__(self) -> None:
         for name in self.tees:
@@ -104,13 +122,36 @@ class RoleTrust:
             _check_words("advisories", self.advisories)
         if not 1 <= self.max_age_seconds <= limits.APPRAISAL_AGE_SECONDS:
             raise Malformed(f"max_age_seconds is not one of 1 to {limits.APPRAISAL_AGE_SECONDS}")
+        for name in ("pins", "minimums"):
+            object.__setattr__(self, name, _frozen(name, getattr(self, name), self.tees))
+
+    def claims_against(self, tee: str, claims: Mapping[str, Scalar]) -> tuple[str, ...]:
+        """What `pins` and `minimums` have against the claims of evidence of class `tee`, in plain language.
+
+        A claim that is missing never passes. Truth values are not numbers here: `true` is not 1.
+        """
+        found: list[str] = []
+        for name, accepted in self.pins.get(tee, {}).items():
+            value = claims.get(name)
+            if value is None:
+                found.append(f"the evidence does not say {name}, which the policy pins")
+            elif not any(type(value) is type(pin) and value == pin for pin in accepted):
+                found.append(f"{name} is {value}, which the policy does not name")
+        for name, least in self.minimums.get(tee, {}).items():
+            value = claims.get(name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                found.append(
+                    f"the evidence does not say {name}, of which the policy asks for {least} or more"
+                )
+            elif value < least:
+                found.append(f"{name} is {value}, below {least}, which the policy asks for")
+        return tuple(found)
 
     def as_dict(self) -> dict[str, Any]:
         """The TOML table, with every field written out."""
         found: dict[str, Any] = {}
         for name in _kinds(type(self)):
-            value = getattr(self, name)
-            found[name] = list(value) if isinstance(value, tuple) else value
+            found[name] = _plain(getattr(self, name))
         return found
 
     def explain(self, role: str) -> list[str]:
@@ -131,6 +172,7 @@ class RoleTrust:
             lines.append("  A peer that proves nothing at all is accepted.")
         if hardware := set(self.tees) - {"none", "software"}:
             lines += self._explain_hardware(hardware)
+        lines += self._explain_claims()
         if self.allow_simulated:
             lines.append("  Simulated hardware is accepted: it protects nothing.")
         lines.append(f"  An appraisal counts for {self.max_age_seconds} seconds.")
@@ -146,6 +188,18 @@ class RoleTrust:
                 "signed it."
             )
         return lines or ["  No measurement is listed and no auditor named, so it is refused."]
+
+    def _explain_claims(self) -> list[str]:
+        lines = []
+        for tee in self.tees:
+            for name, accepted in self.pins.get(tee, {}).items():
+                values = " or ".join(json.dumps(value).strip('"') for value in accepted)
+                lines.append(f"  Evidence of class {tee} must say {name} = {values}{_words(name)}.")
+            for name, least in self.minimums.get(tee, {}).items():
+                lines.append(
+                    f"  Evidence of class {tee} must say {name} = {least} or a higher number{_words(name)}."
+                )
+        return lines
 
     def _explain_hardware(self, tees: set[str]) -> list[str]:
         """What a machine with hardware evidence must show besides. Debug machines are always refused."""
@@ -163,9 +217,19 @@ class RoleTrust:
             if self.allow_smt
             else "  Two threads must not share a core (SMT)."
         )
-        if anchored := tees & ANCHORED:
+        lines.append(
+            "  It may be one that an agent moves to other machines."
+            if self.allow_migration
+            else "  It must not be one that an agent may move to other machines (migration)."
+        )
+        if anchored := {part for tee in tees for part in tee.split("+")} & ANCHORED:
             keys = ", ".join(self.anchors) or "none is listed, so it is refused"
             lines.append(f"  Of {' and '.join(sorted(anchored))} the device's key must be: {keys}.")
+        if with_tpm := sorted(tee for tee in tees if tee.endswith("+tpm")):
+            lines.append(
+                f"  Evidence of class {' or '.join(with_tpm)} reaches level 5 only with `machine` pinned, and the "
+                "measurement or `tpm.measurement`."
+            )
         return [*lines, "  A machine in debug mode is always refused."]
 
 
@@ -216,6 +280,13 @@ class TrustPolicy:
 
     gateway: GatewayTrust = field(default_factory=GatewayTrust)
     worker: RoleTrust = field(default_factory=RoleTrust)
+    digest: str = field(init=False, compare=False, default="")
+    """SHA-256 over the canonical JSON of the policy, hex."""
+
+    def __post_init__(self) -> None:
+        # Once: each appraisal asks for it.
+        encoded = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":")).encode()
+        object.__setattr__(self, "digest", hashlib.sha256(encoded).hexdigest())
 
     def role(self, role: Role) -> RoleTrust:
         """The part that concerns a peer in this role."""
@@ -254,15 +325,13 @@ class TrustPolicy:
         for name, trust in (("gateway", self.gateway), ("worker", self.worker)):
             lines += ["", f"[{name}]"]
             # JSON's strings, numbers, truth values and flat arrays are TOML too; our strings are plain ASCII.
-            lines += [f"{key} = {json.dumps(value)}" for key, value in trust.as_dict().items()]
+            values = trust.as_dict()
+            lines += [f"{key} = {json.dumps(value)}" for key, value in values.items() if key not in _TABLES]
+            for key in _TABLES:
+                for tee, claims in values[key].items():
+                    lines += ["", f"[{name}.{key}.{json.dumps(tee)}]"]
+                    lines += [f"{json.dumps(claim)} = {json.dumps(value)}" for claim, value in claims.items()]
         return "\n".join(lines) + "\n"
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over the canonical JSON of the policy, hex."""
-        return hashlib.sha256(
-            json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":")).encode()
-        ).hexdigest()
 
     def explain(self) -> list[str]:
         """What it accepts, in plain language."""
@@ -295,6 +364,82 @@ def _check_words(what: str, words: tuple[str, ...]) -> None:
             raise Malformed(f"an entry of {what} is not a word of letters, digits and hyphens")
 
 
+def _frozen(what: str, tables: Mapping[str, Mapping[str, Any]], tees: tuple[str, ...]) -> Mapping[str, Any]:
+    """`pins` or `minimums`, checked, sorted and made unchangeable. Raises `Malformed` or `TooLarge`."""
+    for tee, claims in tables.items():
+        if tee not in tees:
+            raise Malformed(
+                f"{what} names TEE class {tee[:40]!r}, which is not accepted",
+                hint="list the class in tees, or take its table away",
+            )
+        if not 1 <= len(claims) <= limits.TRUST_ENTRIES:
+            raise TooLarge(f"{what} of class {tee} has no entry, or more than {limits.TRUST_ENTRIES}")
+        for name, value in claims.items():
+            if not 1 <= len(name) <= limits.COLUMN_CHARS or not set(name) <= _CLAIM_CHARS:
+                raise Malformed(f"{what} of class {tee} has a name that no claim has: {name[:40]!r}")
+            if what == "pins":
+                _check_values(f"{name} in pins of class {tee}", value)
+    return MappingProxyType(
+        {tee: MappingProxyType(dict(sorted(claims.items()))) for tee, claims in sorted(tables.items())}
+    )
+
+
+def _check_values(where: str, values: tuple[Pin, ...]) -> None:
+    if not 1 <= len(values) <= limits.TRUST_ENTRIES:
+        raise TooLarge(f"{where} has no value, or more than {limits.TRUST_ENTRIES}")
+    for value in values:
+        # As in `appraisal.Scalar`; printable ASCII alone has the same form in TOML and JSON.
+        if isinstance(value, str) and not (
+            len(value) <= limits.PIN_CHARS and value.isascii() and value.isprintable()
+        ):
+            raise Malformed(f"{where} has a text that is too long, or not printable ASCII")
+
+
+def _plain(value: Any) -> Any:
+    """JSON-able."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+_CLAIM_CHARS: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_.-")
+_TABLES: Final = ("pins", "minimums")
+"""Keys that hold a table for each class."""
+_WORDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "host_data": "what the host gave the guest at its start",
+        "measurement.author_key": "whose key signed the key of the guest's maker",
+        "measurement.id_key": "the key of the guest's maker",
+        "measurement.signer": "the key of the enclave's maker",
+        "platform.chip_id": "this very processor",
+        "platform.ppid": "this very processor",
+        "sgx.isvprodid": "the maker's number of the enclave",
+        "sgx.isvsvn": "the maker's security version of the enclave",
+        "snp.guest_svn": "the maker's security version of the guest",
+        "snp.vmpl": "privilege level in the guest, 0 is the highest",
+        "tcb.evaluation": "how new Intel's statement on the TCB is: its tcbEvaluationDataNumber",
+        "tdx.mrconfigid": "the configuration that the host gave the TD",
+        "tdx.mrowner": "the TD's owner",
+        "tdx.mrseam": "the TDX module",
+        "tdx.rtmr0": "firmware configuration",
+        "tdx.rtmr1": "boot loader and kernel",
+        "tdx.rtmr2": "what the kernel was started with",
+        "tdx.rtmr3": "what runs in the TD",
+        "machine": "this very processor with this very TPM",
+        "tpm.measurement": "all quoted registers of the TPM",
+    }
+)
+"""What well-known claims are, for people."""
+
+
+def _words(name: str) -> str:
+    if name.startswith("snp.tcb.reported."):
+        return f" (AMD's firmware: {name.rpartition('.')[2]})"
+    if name.startswith("tpm.pcr."):
+        return f" (register {name.rpartition('.')[2]} of the TPM)"
+    return f" ({_WORDS[name]})" if name in _WORDS else ""
+
+
 # What each TOML key may hold; a test compares the keys with the fields of the dataclasses.
 _ROLE_KINDS: Final[Mapping[str, str]] = {
     "tees": "texts",
@@ -310,7 +455,10 @@ _ROLE_KINDS: Final[Mapping[str, str]] = {
     "allow_smt": "truth",
     "allow_tcb_unknown": "truth",
     "allow_revocation_unknown": "truth",
+    "allow_migration": "truth",
     "max_age_seconds": "number",
+    "pins": "tables of lists",
+    "minimums": "tables of numbers",
 }
 _GATEWAY_KINDS: Final[Mapping[str, str]] = {
     **_ROLE_KINDS,
@@ -341,11 +489,36 @@ def _typed(where: str, name: str, kind: str, value: Any) -> Any:
             return value
         case "pins", "any":
             return ANY
+        case (("tables of lists" | "tables of numbers"), dict()):
+            return {
+                str(tee): {str(claim): _claim(where, name, kind, item) for claim, item in claims.items()}
+                for tee, claims in value.items()
+                if _is_table(where, name, claims)
+            }
         case (("pins" | "texts"), list()) if all(isinstance(item, str) for item in value):
             if len(value) > limits.TRUST_ENTRIES:
                 raise TooLarge(f"{name} of [{where}] has more than {limits.TRUST_ENTRIES} entries")
             return tuple(value)
     raise Malformed(f"{name} of [{where}] has the wrong type: {kind} is expected")
+
+
+def _is_table(where: str, name: str, value: Any) -> bool:
+    """Raises `Malformed` if not."""
+    if isinstance(value, dict):
+        return True
+    raise Malformed(
+        f"{name} of [{where}] has something else than a table for each TEE class",
+        hint=f'write [{where}.{name}.tdx], and below it for example "tdx.rtmr1" = ["..."]',
+    )
+
+
+def _claim(where: str, name: str, kind: str, value: Any) -> Any:
+    if kind == "tables of numbers" and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if kind == "tables of lists" and isinstance(value, list) and all(isinstance(v, int | str) for v in value):
+        return tuple(value)
+    wanted = "a number" if kind == "tables of numbers" else "a list of texts, numbers or truth values"
+    raise Malformed(f"an entry of {name} of [{where}] is not {wanted}")
 
 
 __all__ = ["ANY", "TEES", "VERSION", "GatewayTrust", "Pins", "RoleTrust", "TrustPolicy"]

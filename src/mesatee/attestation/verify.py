@@ -7,8 +7,6 @@ raises. `examine` answers the same questions without deciding, for people who wa
 from __future__ import annotations
 
 import hashlib
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -16,8 +14,10 @@ from typing import Any, Final
 from mesatee.attestation import corpus, reference
 from mesatee.attestation import evidence as ev
 from mesatee.attestation.appraisal import LEVELS, Answer, Appraisal, Status, tier
+from mesatee.attestation.bundle import Bundle
 from mesatee.attestation.endorsements import NOTHING, Endorsements
-from mesatee.attestation.tee import none, platform, software
+from mesatee.attestation.remembered import Remembered
+from mesatee.attestation.tee import composite, none, platform, software
 from mesatee.attestation.tee.base import Proof, Tee
 from mesatee.attestation.trust import ANY, GatewayTrust, RoleTrust, TrustPolicy
 from mesatee.errors import EvidenceRefused, LevelTooLow, MesateeError
@@ -26,6 +26,11 @@ from mesatee.protocol import limits
 TEE_MODULES: Final[Mapping[int, Tee[Any]]] = MappingProxyType(
     {ev.TAG_NONE: none.TEE, ev.TAG_SOFTWARE: software.TEE, ev.TAG_PLATFORM: platform.TEE}
 )
+
+
+def tee_of(found: ev.Evidence) -> Tee[Any]:
+    """The module that judges this evidence."""
+    return composite.TEE if found.tee in ev.COMPOSITES else TEE_MODULES[found.tag]
 
 
 def examine(
@@ -69,7 +74,7 @@ def examine(
         raise EvidenceRefused(f"the evidence is that of a {found.claims.role}, a {role} was expected")
     # 5. Proof.
     trust = policy.role(role)
-    tee = TEE_MODULES[found.tag]
+    tee = tee_of(found)
     proof = tee.prove(found.body, trust, at, endorsements)
     # 6. Binding of the claims.
     if proof.report_data != ev.report_data(found.claims_bytes):
@@ -82,6 +87,10 @@ def examine(
     if proof.level < trust.minimum_level:
         objections += (too_low(proof.level, trust.minimum_level),)
     expires = at + trust.max_age_seconds
+    if proof.expires is not None:
+        expires = min(expires, proof.expires)
+        if expires <= at:
+            objections += ("something that it relies on has ended",)
     return Appraisal(
         status=_status(proof, bool(objections)),
         level=proof.level,
@@ -102,7 +111,7 @@ def examine(
         policy_digest=policy.digest,
         spki_hash=spki_hash.hex(),
         at=at,
-        expires=expires if proof.expires is None else min(expires, proof.expires),
+        expires=expires,
         environments=found.claims.environments,
         claims=proof.claims,
         vector=proof.vector,
@@ -113,17 +122,27 @@ def relevant(extension: bytes, endorsements: Endorsements) -> Endorsements:
     """The part of a collection that can matter to this evidence; nothing for what cannot be decoded."""
     try:
         found = ev.decode(extension)
-        subject = (
-            ""
-            if found.tag != ev.TAG_PLATFORM
-            else corpus.subject(found.tee, platform.parse(found.body).files)
-        )
+        parts = _parts(found)
     except MesateeError:
         return NOTHING
     items = tuple(
-        item for item in endorsements.items if item.tee == found.tee and item.subject in ("", subject)
+        item
+        for item in endorsements.items
+        if any(item.tee == part.tee and item.subject in ("", subject) for part, subject in parts)
     )
     return Endorsements(items, reference.of_class(endorsements.references, found.tee))
+
+
+def _parts(found: ev.Evidence) -> list[tuple[Bundle, str]]:
+    """The bundles in evidence of hardware, each with the name of its machine."""
+    if found.tag != ev.TAG_PLATFORM:
+        return []
+    if found.tee in ev.COMPOSITES:
+        parsed = composite.parse(found.body)
+        bundles = [parsed.head, *parsed.others]
+    else:
+        bundles = [platform.parse(found.body)]
+    return [(bundle, corpus.subject(bundle.tee, bundle.files)) for bundle in bundles]
 
 
 def appraise(
@@ -173,7 +192,7 @@ def policy_objections(
     tee: str, proof: Proof, claims: ev.Claims, trust: RoleTrust, endorsements: Endorsements, at: int
 ) -> tuple[str, ...]:
     """What the policy has against the proven values, of any TEE."""
-    found = list(platform_objections(tee, proof, trust, endorsements, at))
+    found = [*platform_objections(tee, proof, trust, endorsements, at), *composite.stripped(tee, claims)]
     if isinstance(trust, GatewayTrust) and trust.service != ANY and claims.service not in trust.service:
         found.append(f"service statement {claims.service or '(none)'} is not one that the policy names")
     return tuple(found)
@@ -190,7 +209,9 @@ def platform_objections(
         found.append("the hardware is simulated")
     if objection := reference.objection(proof.measurement, endorsements.references, trust, tee, at):
         found.append(objection)
-    return tuple(found)
+    if proof.claims.get("policy.migration_agent") is True and not trust.allow_migration:
+        found.append("an agent may move the guest to other machines, which the policy refuses")
+    return (*found, *trust.claims_against(tee, proof.claims))
 
 
 def _status(proof: Proof, objected: bool) -> Status:
@@ -209,17 +230,16 @@ def _status(proof: Proof, objected: bool) -> Status:
 
 
 class AppraisalCache:
-    """Remembers accepted appraisals, so that a peer that connects again costs one hash. May be shared by
+    """Remembers accepted appraisals, so that a peer that connects again costs one comparison. May be shared by
     threads.
 
-    An entry counts only for the same evidence, channel key, policy and role, from the time it was made until
-    it expires. Refusals are not kept.
+    An entry counts only for the same evidence, channel key, policy, role and endorsements, from the time it was made
+    until it expires: that is the policy's age limit, or the earliest end of anything that it relied on. Refusals are
+    not kept.
     """
 
     def __init__(self, size: int = limits.APPRAISALS_CACHED) -> None:
-        self._size = size
-        self._kept: OrderedDict[tuple[str, ...], Appraisal] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept: Remembered[Appraisal] = Remembered(size)
 
     def appraise(
         self,
@@ -233,30 +253,16 @@ class AppraisalCache:
         """As the function `appraise`."""
         if extension is None or len(extension) > limits.EVIDENCE_BYTES:
             return appraise(extension, spki, policy, at, role, endorsements)
-        key = (
-            hashlib.sha256(extension).hexdigest(),
-            hashlib.sha256(spki).hexdigest(),
-            policy.digest,
-            role,
-            endorsements.digest,
-        )
-        with self._lock:
-            kept = self._kept.get(key)
-            # A clock that was set back makes the entry worthless too.
-            if kept is not None and kept.at <= at < kept.expires:
-                self._kept.move_to_end(key)
-                return kept
+        # The bytes themselves: they are few and bounded, and to compare them is faster than a digest of them.
+        key = (extension, spki, policy.digest, role, endorsements.digest)
+        if (kept := self._kept.get(key, at)) is not None:
+            return kept
         fresh = appraise(extension, spki, policy, at, role, endorsements)
-        with self._lock:
-            self._kept[key] = fresh
-            self._kept.move_to_end(key)
-            while len(self._kept) > self._size:
-                self._kept.popitem(last=False)
+        self._kept.put(key, fresh, fresh.at, fresh.expires)
         return fresh
 
     def __len__(self) -> int:
-        with self._lock:
-            return len(self._kept)
+        return len(self._kept)
 
 
 __all__ = [
@@ -266,5 +272,7 @@ __all__ = [
     "examine",
     "platform_objections",
     "policy_objections",
+    "relevant",
+    "tee_of",
     "too_low",
 ]

@@ -18,13 +18,12 @@ from typing import Final
 
 from .._core import SigningKey, spki
 from ..attestation import evidence as ev
-from ..attestation.bundle import Bundle
-from ..attestation.corpus import CHECKS, CorpusPolicy, check
-from ..attestation.endorsements import Endorsements
-from ..attestation.tee import platform
-from ..attestation.trust import ANCHORED, RoleTrust, TrustPolicy
-from ..attestation.verdict import Verdict
-from ..attestation.verify import appraise
+from ..attestation.corpus import CHECKS
+from ..attestation.endorsements import NOTHING, Endorsements
+from ..attestation.tee import composite
+from ..attestation.tee.base import Proof
+from ..attestation.trust import ANCHORED, ANY, RoleTrust, TrustPolicy
+from ..attestation.verify import appraise, tee_of
 from ..enclave.platform.base import Attester
 from ..enclave.platform.collect import Collector, PlatformAttester
 from ..enclave.platform.detect import Candidate, detect
@@ -42,7 +41,9 @@ SOFTWARE: Final = "software"
 NO_DIGEST: Final = "0" * 64
 """What keys are sealed to where there is no measurement, or no installation key."""
 _LEVELS: Final[Mapping[str, int]] = {NONE: 1, SOFTWARE: 2}
-_REGISTERS: Final = frozenset({"azure-vtpm", "tpm"})
+_REGISTERS: Final = frozenset(
+    name for name in ev.PLATFORM_TEES | ev.COMPOSITES if {"azure-vtpm", "tpm"} & set(name.split("+"))
+)
 """Classes whose evidence quotes the registers of a TPM."""
 _SEALS: Final = frozenset({"azure-vtpm", "sgx", "snp", "tpm"})
 """Classes whose machine gives a key that nobody else gets. Of others a gateway could only leave a key file behind."""
@@ -65,7 +66,7 @@ class Choice:
 
 def usable(candidate: Candidate) -> bool:
     """Whether it is present, and evidence of its class is judged by a verifier of this version."""
-    return candidate.present and candidate.tee in ev.PLATFORM_TEES and candidate.tee in CHECKS
+    return candidate.present and (candidate.tee in CHECKS or candidate.tee in ev.COMPOSITES)
 
 
 def best(found: Iterable[Candidate]) -> Candidate | None:
@@ -98,8 +99,9 @@ def choose(name: str | None, level: int | None, tpm: str = "") -> Choice:
 
 
 def _candidate(tee: str, tpm: str) -> Candidate:
-    if tee not in ev.PLATFORM_TEES:
-        names = ", ".join((AUTO, NONE, SOFTWARE, *sorted(ev.PLATFORM_TEES)))
+    known = ev.PLATFORM_TEES | ev.COMPOSITES
+    if tee not in known:
+        names = ", ".join((AUTO, NONE, SOFTWARE, *sorted(known)))
         raise Malformed(f"there is no attester {tee[:40]!r}", hint=f"there are: {names}")
     found = [item for item in detect(tpm=tpm) if tee in item.tee.split(", ")]
     for item in found:
@@ -129,15 +131,17 @@ def attester(name: str, folder: Path, environments: Iterable[str], tpm: str = ""
         return SoftwareAttester(installation_key(folder / "installation.key"), _measured(offered))
     collector = _collector(name, tpm)
     digests = {item: environment_digest(item) for item in offered}
-    measured = judged(PlatformAttester(collector)).measurement
-    return PlatformAttester(collector, measured, digests)
+    return PlatformAttester(collector, _proven(PlatformAttester(collector)).measurement, digests)
 
 
-def judged(mine: PlatformAttester) -> Verdict:
-    """What the verifier says of this machine's own evidence, under nobody's policy."""
-    found = ev.decode(mine.evidence(ev.Claims.of_key(spki(SigningKey.generate().public), "worker")))
-    bundle = Bundle.parse(found.body)
-    return check(bundle.tee, bundle.files, int(time.time()), CorpusPolicy())
+def _proven(mine: Attester, endorsements: Endorsements = NOTHING) -> Proof:
+    """What the verifier says of this machine's own evidence, under a policy that pins no key of it."""
+    found = ev.decode(
+        mine.evidence(
+            ev.Claims.of_key(spki(SigningKey.generate().public), "worker", environments=mine.environments)
+        )
+    )
+    return tee_of(found).prove(found.body, RoleTrust((found.tee,), 1, ANY), int(time.time()), endorsements)
 
 
 def record(name: str, tpm: str, environments: Iterable[str]) -> None:
@@ -174,22 +178,38 @@ def trust(
     claims = ev.Claims.of_key(key, "worker", environments=mine.environments)
     extension = mine.evidence(claims)
     at = int(time.time())
-    bundle = platform.complete(Bundle.parse(ev.decode(extension).body), endorsements)
-    verdict = check(bundle.tee, bundle.files, at, CorpusPolicy())
-    anchor = verdict.claims.get("anchor", verdict.claims.get("device"))
-    if verdict.level < 2 and bundle.tee not in ANCHORED:
+    proof = _proven(mine, endorsements)
+    anchors, anchored = _anchors(mine.tee, proof)
+    if proof.level < 2 and not anchored:
         raise EvidenceRefused(
-            f"this machine's evidence of class {name} proves nothing: {'; '.join(verdict.reasons)}"
+            f"this machine's evidence of class {name} proves nothing: {'; '.join(proof.reasons)}"
+        )
+    machine = proof.claims.get(composite.MACHINE)
+    if mine.tee.endswith("+tpm") and machine is None:
+        head = mine.tee.partition("+")[0]
+        raise EvidenceRefused(
+            "the processor does not say which one it is, so that nobody can enrol it with its TPM",
+            hint=f"let the host show the chip's id, or use --attester {head} for level 4",
         )
     pinned = RoleTrust(
-        tees=(bundle.tee,),
+        tees=(mine.tee,),
         minimum_level=mine.level,
-        measurements=(verdict.measurement,),
-        anchors=(anchor,) if bundle.tee in ANCHORED and isinstance(anchor, str) else (),
-        allow_simulated=verdict.simulated,
+        measurements=(proof.measurement,),
+        anchors=anchors,
+        allow_simulated=proof.simulated,
+        pins={mine.tee: {composite.MACHINE: (machine,)}} if isinstance(machine, str) else {},
     )
     appraise(extension, key, TrustPolicy(worker=pinned), at, "worker", endorsements)
     return pinned
+
+
+def _anchors(tee: str, proof: Proof) -> tuple[tuple[str, ...], bool]:
+    """The keys of this machine that no vendor vouches for, and whether its class has any."""
+    head, *others = tee.split("+")
+    claims = {head: ("anchor", "device"), **{part: (f"{part}.anchor", f"{part}.device") for part in others}}
+    classes = sorted(ANCHORED & set(claims))
+    said = [next(filter(None, map(proof.claims.get, claims[part])), None) for part in classes]
+    return tuple(key for key in said if isinstance(key, str)), bool(classes)
 
 
 def sealing(name: str, folder: Path, tpm: str = "") -> Sealing:
@@ -211,14 +231,14 @@ def sealing(name: str, folder: Path, tpm: str = "") -> Sealing:
 def _platform_key(name: str, tpm: str) -> PlatformKey:
     if name in _LEVELS:
         return FileKey()
-    if name not in _SEALS:
+    # Of a composite the processor's key, if it gives one: it comes from nowhere outside of it.
+    parts = [part for part in name.split("+") if part in _SEALS]
+    if not parts:
         raise Unavailable(
             f"a machine of class {name} gives no key to seal a gateway's keys with",
             hint=f"run the gateway on one of: {', '.join(sorted(_SEALS))}",
         )
-    if name == "snp":
-        return SnpKey()
-    return SgxKey() if name == "sgx" else TpmKey(tpm)
+    return {"snp": SnpKey, "sgx": SgxKey}.get(parts[0], lambda: TpmKey(tpm))()
 
 
 __all__ = [
@@ -230,7 +250,6 @@ __all__ = [
     "attester",
     "best",
     "choose",
-    "judged",
     "record",
     "sealing",
     "trust",

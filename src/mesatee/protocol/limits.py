@@ -174,8 +174,6 @@ ENDORSEMENTS_BYTES: Final = 16 * MIB
 """A collection of endorsements as a file, in bytes."""
 EAR_BYTES: Final = 256 * KIB
 """A signed attestation result, in bytes: claims and reasons of an appraisal."""
-VERDICTS_CACHED_BYTES: Final = 64 * MIB
-"""Evidence whose verdicts are remembered, in bytes."""
 APPRAISAL_AGE_SECONDS: Final = 24 * 3_600
 """Longest age of an appraisal that a trust policy may set, in seconds."""
 APPRAISALS_CACHED: Final = 1_024
@@ -184,6 +182,8 @@ TRUST_POLICY_BYTES: Final = 64 * KIB
 """A trust policy as TOML, in bytes."""
 TRUST_ENTRIES: Final = 256
 """Entries in one list of a trust policy."""
+PIN_CHARS: Final = 1_024
+"""A text that a trust policy pins a claim to, in characters: the longest claims have some hundreds."""
 CHAIN_CERTIFICATES: Final = 16
 """Certificates in one PEM text, and candidates for one chain: vendors' chains have up to five."""
 CHAIN_STEPS: Final = 64

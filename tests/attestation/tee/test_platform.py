@@ -299,6 +299,8 @@ def test_an_appraisal_does_not_outlive_its_collateral(intel_pki):
 def test_a_full_bundle_leaves_room_for_what_was_collected(intel_pki):
     junk = {f"junk.{n}": b"junk" for n in range(limits.BUNDLE_FILES - 1)}
     assert judged(intel_pki, collected(intel_pki), **junk).tier is Status.AFFIRMING
+
+
 # -- a TPM's registers ---------------------------------------------------------------------------------
 
 PINNED = (*range(10), 12, 13, 14)

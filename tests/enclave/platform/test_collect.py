@@ -9,7 +9,7 @@ from tests.enclave.platform.conftest import SwTpm
 from tests.enclave.platform.fakes import ROOT, FakeKernel, TsmFolder
 
 from mesatee.attestation.bundle import Bundle
-from mesatee.attestation.evidence import TAG_PLATFORM, Claims, report_data
+from mesatee.attestation.evidence import TAG_PLATFORM, Claims, part_data, report_data
 from mesatee.enclave.platform import Attester, CompositeCollector, PlatformAttester
 from mesatee.enclave.platform.collect import digest_of, nonce_of
 from mesatee.enclave.platform.tpm import TpmCollector
@@ -71,27 +71,35 @@ def test_a_log_that_no_certificate_carries_is_left_out(role: str) -> None:
 
 
 def test_levels_of_composites() -> None:
-    assert CompositeCollector([Plain("snp", 4), Plain("tpm", 3)]).level == 5
-    assert CompositeCollector([Plain("snp", 4), Plain("gpu", 4)]).level == 4
-    assert CompositeCollector([Plain("tpm", 3), Plain("optee", 3)]).level == 3
-    for bad in ([], [Plain("snp", 4)], [Plain("snp", 4), Plain("snp", 4)]):
-        with pytest.raises(Malformed):
-            CompositeCollector(bad)
+    assert CompositeCollector(Plain("snp", 4), Plain("tpm", 3)).level == 5
+    assert CompositeCollector(Plain("snp", 4), Plain("nvidia-gpu", 4)).level == 4
+    three = CompositeCollector(Plain("snp", 4), Plain("tpm", 3), Plain("nvidia-gpu", 4))
+    assert (three.tee, three.level) == ("snp+nvidia-gpu+tpm", 5)
+
+
+@pytest.mark.parametrize(
+    "classes", [("snp",), ("snp", "snp"), ("tpm", "snp"), ("snp", "tpm", "tpm"), ("optee", "tpm")]
+)
+def test_a_composite_that_nobody_judges_is_not_made(classes: tuple[str, ...]) -> None:
+    with pytest.raises(Malformed, match="judged by nobody"):
+        CompositeCollector(*(Plain(tee, 4) for tee in classes))
 
 
 def test_a_composite_names_the_tpms_key_in_the_claims(swtpm: SwTpm) -> None:
     kernel = FakeKernel()
     kernel.folders.append(TsmFolder("tdx_guest"))
     tpm = TpmCollector(swtpm.address)
-    both = CompositeCollector([TsmCollector(root=ROOT, kernel=kernel), tpm])
+    both = CompositeCollector(TsmCollector(root=ROOT, kernel=kernel), tpm)
     made = PlatformAttester(both, "", CLAIMS.environments)
     bundle, encoded = opened(made.evidence(CLAIMS))
     claims = Claims.parse(encoded)
-    assert (bundle.tee, made.level) == ("composite", 5)
+    assert (bundle.tee, made.level) == ("tdx+tpm", 5)
     assert claims.extra == tpm.links
     assert len(claims.extra["tpm-ak-name"]) == 34  # type: ignore[arg-type]
     assert report_data(encoded) in bundle.files["tdx.quote"]
-    assert report_data(encoded)[:32] in bundle.files["tpm.quote"]
+    signed = part_data("tpm", report_data(encoded), bundle.files["tdx.quote"])
+    assert signed[:32] in bundle.files["tpm.quote"]
+    assert report_data(encoded)[:32] not in bundle.files["tpm.quote"]
     with pytest.raises(Malformed, match="already"):
         made.evidence(dataclasses.replace(CLAIMS, extra={"tpm-ak-name": b"another"}))
 

@@ -282,6 +282,7 @@ def _claims(quote: dcap_quote.Quote, found: dcap_verify.Findings) -> dict[str, S
             "platform.smt": found.pck.smt,
             "platform.pceid": found.pck.pceid.hex(),
             "platform.pcesvn": found.pck.pcesvn,
+            "platform.ppid": found.pck.ppid.hex(),
             "platform.cpusvn": found.pck.cpusvn.hex(),
         }
     if found.match is not None:

@@ -31,6 +31,8 @@ class PckExtension:
     """2 bytes."""
     fmspc: bytes
     """6 bytes: family, model, stepping, platform type, custom SKU."""
+    ppid: bytes
+    """16 bytes: which processor it is."""
     smt: bool | None = None
     """Whether two threads may share a core; None where the certificate does not say."""
 
@@ -125,6 +127,7 @@ def parse(value: bytes) -> PckExtension:
         cpusvn=_octets(tcb, 18, 16),
         pceid=_octets(entries, 3, 2),
         fmspc=_octets(entries, 4, 6),
+        ppid=_octets(entries, 1, 16),
         smt=_smt(entries.get(7)),
     )
 

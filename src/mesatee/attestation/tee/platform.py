@@ -31,7 +31,7 @@ LEVEL_REASONS: Final[Mapping[int, str]] = {
     4: "the machine's memory is encrypted; nobody measured the system around it",
     5: "an encrypted machine or enclave, and the measured boot of its system: proven, linked, and both measured",
 }
-_WITHOUT_TCB: Final = frozenset({"cca", "keystone", "nitro", "psa", "snp", "tpm", "azure-vtpm"})
+_WITHOUT_TCB: Final = frozenset({"azure-vtpm", "cca", "keystone", "nitro", "nvidia-gpu", "psa", "snp", "tpm"})
 """Classes whose vendors publish no levels of TCB; there the policy's reference values must say which version
 counts."""
 _REPORT_DATA: Final[Mapping[str, str]] = {

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, Protocol
 
 from mesatee.attestation.bundle import Bundle
-from mesatee.attestation.evidence import TAG_PLATFORM, Claims, encode, report_data
+from mesatee.attestation.evidence import (
+    COMPOSITES,
+    HEADS,
+    TAG_PLATFORM,
+    Claims,
+    encode,
+    part_data,
+    report_data,
+)
 from mesatee.errors import Malformed, TooLarge
 
 REPORT_DATA_BYTES: Final = 64
 """What evidence binds, in bytes: the field of Intel's and AMD's reports."""
-COMPOSITE: Final = "composite"
-"""Class of TEE of several bundles in one; each piece stands under ``CLASS.ROLE``."""
-
-
 _LOGS: Final = ("eventlog", "ccel")
 """Roles of event logs, which are longer on some machines than a certificate may be."""
 
@@ -63,42 +67,51 @@ def nonce_of(report_data: bytes) -> bytes:
 
 
 class CompositeCollector:
-    """Evidence of the enclave and of the system around it, over the same claims.
+    """Evidence of several parts of one machine, as `mesatee.attestation.tee.composite` judges it.
 
-    The first collector is the inner one. Its evidence names what the others are known by (`links`, e.g. the name
-    of a TPM's attestation key), because the claims that it vouches for say so: a quote by another machine's TPM
-    does not fit. Whether the TPM is wired to this very machine is what the TPM's own evidence must show.
+    The claims, for which the head vouches, name what the others are known by (`links`, e.g. the name of a TPM's
+    attestation key). The others then sign a nonce of the head's very report.
     """
 
-    tee: str = COMPOSITE
+    def __init__(self, head: Collector, *others: Collector) -> None:
+        """`head`: the processor's own evidence, over the claims. Raises `Malformed` for parts that no verifier judges
+        together.
+        """
+        self._head = head
+        self._others = tuple(sorted(others, key=lambda each: each.tee))
+        self.tee = "+".join((head.tee, *(each.tee for each in self._others)))
+        if self.tee not in COMPOSITES:
+            raise Malformed(
+                f"evidence of class {self.tee[:80]!r} would be judged by nobody",
+                hint="known are: " + ", ".join(sorted(COMPOSITES)),
+            )
 
-    def __init__(self, collectors: Sequence[Collector]) -> None:
-        """Best first. Raises `Malformed` unless two or more of different classes are given."""
-        if len(collectors) < 2 or len({each.tee for each in collectors}) != len(collectors):
-            raise Malformed("a composite has two or more collectors of different classes")
-        self._collectors = tuple(collectors)
+    @property
+    def parts(self) -> tuple[Collector, ...]:
+        """The head, then the others."""
+        return (self._head, *self._others)
 
     @property
     def level(self) -> int:
-        """5 for an enclave or encrypted machine together with a TPM, else the best part's."""
-        levels = [each.level for each in self._collectors]
-        return 5 if levels[0] >= 4 and min(levels) == 3 else max(levels)
+        """5 for an encrypted machine or enclave together with a TPM, else the head's."""
+        return 5 if any(each.tee == "tpm" for each in self._others) else self._head.level
 
     @property
     def links(self) -> Mapping[str, bytes]:
         """See `Collector.links`."""
         found: dict[str, bytes] = {}
-        for each in self._collectors:
+        for each in self.parts:
             found.update(each.links)
         return MappingProxyType(found)
 
     def collect(self, report_data: bytes) -> Bundle:
         """See `Collector.collect`. A part that fails fails the whole: less would be another class."""
-        files: dict[str, bytes] = {}
-        for each in self._collectors:
-            part = each.collect(report_data)
-            files.update({f"{part.tee}.{role}": content for role, content in part.files.items()})
-        return Bundle(COMPOSITE, files)
+        first = self._head.collect(report_data)
+        parts = [first]
+        report = first.files[HEADS[first.tee]]
+        parts += [each.collect(part_data(each.tee, report_data, report)) for each in self._others]
+        files = {f"{part.tee}.{role}": data for part in parts for role, data in part.files.items()}
+        return Bundle(self.tee, files)
 
 
 class PlatformAttester:
@@ -161,7 +174,6 @@ def digest_of(measured: bytes) -> str:
 
 
 __all__ = [
-    "COMPOSITE",
     "REPORT_DATA_BYTES",
     "Collector",
     "CompositeCollector",

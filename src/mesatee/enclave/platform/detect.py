@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from mesatee.attestation.evidence import COMPOSITES
 from mesatee.enclave.platform.collect import Collector, CompositeCollector
 from mesatee.enclave.platform.kernel import Kernel, Linux, opened, reported
 from mesatee.errors import MesateeError, NotFound, Unavailable
@@ -59,7 +60,7 @@ def detect(root: Path = Path("/"), kernel: Kernel | None = None, tpm: str = "") 
 
 def _combined(found: list[Candidate]) -> Candidate | None:
     """An enclave or encrypted machine with a TPM of the system around it."""
-    inner = next((each for each in found if each.open and each.level == 4), None)
+    inner = next((each for each in found if each.open and f"{each.tee}+tpm" in COMPOSITES), None)
     outer = next((each for each in found if each.open and each.tee == "tpm"), None)
     if inner is None or outer is None or inner.open is None or outer.open is None:
         return None
@@ -68,8 +69,9 @@ def _combined(found: list[Candidate]) -> Candidate | None:
         f"{inner.interface} and {outer.interface}",
         f"{inner.tee}+{outer.tee}",
         5,
-        "an encrypted machine or enclave, and a TPM of the system around it",
-        lambda: CompositeCollector([makes_inner(), makes_outer()]),
+        f"{inner.reason}, and around it {outer.reason}",
+        lambda: CompositeCollector(makes_inner(), makes_outer()),
+        simulated=inner.simulated or outer.simulated,
     )
 
 

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Final
 
 from mesatee.attestation.bundle import Bundle
+from mesatee.attestation.evidence import LINKS
 from mesatee.enclave.platform.collect import nonce_of
 from mesatee.enclave.platform.kernel import Kernel, Linux, read_file, reported
 from mesatee.enclave.platform.tpm.commands import Key, Quoted, Tpm
@@ -31,7 +32,7 @@ EVENT_LOG: Final = Path("sys/kernel/security/tpm0/binary_bios_measurements")
 """The firmware's event log (TCG PC Client Platform Firmware Profile), below the root."""
 EVENT_LOG_BYTES: Final = 1024 * 1024
 """An event log, in bytes, as the kernel may show it. Evidence in a certificate must be smaller still."""
-AK_NAME_CLAIM: Final = "tpm-ak-name"
+AK_NAME_CLAIM: Final = LINKS["tpm"]
 """The claim by which an enclave's evidence names the TPM's attestation key."""
 _QUOTES: Final = 3
 """Attempts at a quote and the PCRs that it is about: something may extend one in between."""

@@ -276,7 +276,7 @@ def open_(
 ) -> None:
     """Download your own dataset and open it on this machine."""
     with settings(context).session() as session:
-        view = data.find(session, dataset)
+        view = data.find(session, dataset, own=True)
         with progress("downloading", view.size) as told:
             count = data.open_own(session, view.digest, out, replace=force, progress=told)
     value = {"file": str(out), "size": count, "digest": view.digest}

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ..errors import Malformed, MesateeError
+from ..errors import InputError, Malformed, MesateeError
 from ..party import functions, tasks
 from ..party.session import Session
 from ..protocol import limits, statements, wire
@@ -35,7 +35,7 @@ from .common import out as console_out
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
-Task = Annotated[str, typer.Argument(help="Name or digest of the task.")]
+Task = Annotated[str, typer.Argument(help="Name, AUTHOR/NAME or digest of the task.")]
 Run = Annotated[
     str | None, typer.Option("--run", help="Which run, by the first digits of its digest [the newest].")
 ]
@@ -213,10 +213,11 @@ def approve(
     """Agree to a task by signature: to exactly this code, data, receivers and limits, and nothing else."""
     with settings(context).session() as session:
         found = tasks.review(session, tasks.find(session, task))
+        tasks.check_approvable(session, found)
         if not as_json:
             taskview.show_review(console_out(), found, session.identity.id)
-        if not yes and not as_json and sys.stdin.isatty():
-            typer.confirm("Sign this approval?", abort=True, err=True)
+        if not yes:
+            _ask("Sign this approval?", task)
         posted = tasks.approve(session, found, days)
     said = posted.statement.predicate.model_dump(mode="json")
     value = {"digest": posted.digest, "index": posted.index}
@@ -229,14 +230,32 @@ def approve(
     emit(as_json, value, human)
 
 
+def _ask(question: str, task: str) -> None:
+    """Nothing is signed without a yes. Raises `InputError` if nobody can be asked or the answer is another."""
+    if not sys.stdin.isatty():
+        raise InputError(
+            "nobody was there to ask, so nothing was signed",
+            hint=f"look at `mesatee task show {task}`, then give --yes",
+        )
+    if not typer.confirm(question, err=True):
+        raise InputError("you did not say yes, so nothing was signed", hint="`--yes` does not ask")
+
+
 @app.command("withdraw")
 @verb
 def withdraw(context: typer.Context, task: Task, as_json: AsJson = False) -> None:
-    """Take your approval back. A run under way stops, and no result of it is released."""
+    """Take all your approvals of a task back. A run under way stops, and no result of it is released."""
     with settings(context).session() as session:
-        posted = tasks.withdraw(session, tasks.find(session, task))
-    value = {"digest": posted.digest, "index": posted.index}
-    emit(as_json, value, lambda console: line(console, f"withdrawn since log entry {posted.index}"))
+        view = tasks.find(session, task)
+        back = sum(item.in_force for item in view.approvals if item.party == session.identity.id)
+        posted = tasks.withdraw(session, view)
+    value = {"digest": posted.digest, "index": posted.index, "approvals": back}
+
+    def human(console: Console) -> None:
+        count = "your approval is" if back == 1 else f"all {back} approvals of yours are"
+        line(console, f"{count} withdrawn since log entry {posted.index}")
+
+    emit(as_json, value, human)
 
 
 @app.command("run")
@@ -249,7 +268,7 @@ def run(
 ) -> None:
     """Run your task once. Everybody asked must have approved."""
     with settings(context).session() as session:
-        view = tasks.find(session, task)
+        view = tasks.find(session, task, own=True)
         posted = tasks.run(session, view)
         ended = _follow(session, view.digest, posted.digest, None, quiet=as_json) if wait else None
     value: dict[str, Any] = {"digest": posted.digest, "index": posted.index, "task": view.digest}

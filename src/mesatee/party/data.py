@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from .. import _core
-from ..errors import Conflict, DigestMismatch, InputError, KeyRefused, Malformed, NotFound, TooLarge
+from ..errors import Conflict, DigestMismatch, InputError, Malformed, NotFound, TooLarge
 from ..protocol import envelope as dsse
 from ..protocol import limits, statements, wire, wraps
 from ..protocol.digests import b64decode, b64encode
@@ -279,16 +279,11 @@ def wrap_for_service(session: Session, key: _core.FileKey, blob: str) -> str:
 
 
 def find(session: Session, wanted: str, *, own: bool = False, in_use: bool = False) -> wire.DatasetView:
-    """A dataset by name, digest, prefix, or ``OWNER/NAME``. Raises `NotFound` or `Conflict`."""
-    owner, slash, name = wanted.rpartition("/")
-    items = [
-        item
-        for item in session.datasets()
-        if not (own and item.owner != session.identity.id)
-        and not (in_use and item.retired)
-        and (not slash or owner in (item.owner, item.owner_name))
-    ]
-    return names.find(items, name, "dataset", lambda item: item.digest, lambda item: item.name)
+    """A dataset by name, digest, prefix, or ``OWNER/NAME``. Raises `NotFound`, `Conflict`, and `Denied` for one of
+    somebody else where it must be one's `own`.
+    """
+    items = [item for item in session.datasets() if not (in_use and item.retired)]
+    return names.find_owned(items, wanted, "dataset", only=session.identity.id if own else None)
 
 
 def retire(session: Session, wanted: str) -> Posted:
@@ -336,9 +331,7 @@ def open_own(
     session: Session, wanted: str, target: Path, *, replace: bool = False, progress: Progress | None = None
 ) -> int:
     """Download and open one's own dataset; returns its size in bytes."""
-    view = find(session, wanted)
-    if view.owner != session.identity.id:
-        raise KeyRefused("only its owner opens a dataset", hint="others get the outputs of approved tasks")
+    view = find(session, wanted, own=True)
     return download(
         session, view.blob, view.size, session.identity.age, target, replace=replace, progress=progress
     )

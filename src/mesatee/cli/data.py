@@ -18,6 +18,7 @@ from ..party.session import Session
 from ..protocol import limits, wire
 from ..protocol import policy_text as policies
 from ..protocol.model import TableFormat
+from . import classes
 from .common import AsJson, emit, facts, line, moment, progress, settings, short, size, table, verb
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -151,9 +152,14 @@ def _policy(
         if min_level is not None or tees or only or days is not None or automatic:
             raise Malformed("a policy file says everything; leave the other policy options out")
         try:
-            return files.read(path, limits.POLICY_BYTES, "policy file").decode()
+            text = files.read(path, limits.POLICY_BYTES, "policy file").decode()
         except UnicodeDecodeError:
-            raise Malformed(f"the policy file {path} is not UTF-8") from None
+            raise Malformed(
+                f"the policy file {path} is not UTF-8", hint="docs/policy.md has the schema and examples"
+            ) from None
+        classes.warn(text)
+        return text
+    classes.check(tees)
     return policies.dataset(
         min_level=min_level,
         tees=tees,

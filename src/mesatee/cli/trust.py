@@ -12,8 +12,8 @@ from rich.console import Console
 from .. import _core
 from ..attestation.appraisal import LEVELS, Appraisal
 from ..attestation.verify import appraise, examine
-from ..errors import MesateeError
-from ..party import config, files
+from ..errors import Malformed, MesateeError
+from ..party import config, files, tasks
 from ..party.identity import CERTIFICATE_SECONDS
 from ..party.verify import verify_bundle
 from ..protocol import limits, wire
@@ -107,18 +107,39 @@ def verify(
     receipt: Annotated[Path, typer.Argument(help="A receipt bundle, as `task result` writes it.")],
     as_json: AsJson = False,
 ) -> None:
-    """Verify a receipt bundle offline, with nothing but your trust file."""
+    """Verify a receipt bundle offline, with nothing but your trust file, and compare the outputs beside it.
+
+    A receipt names the sealed outputs. The opened ones are compared with the digests that `task result` noted when it
+    wrote them.
+    """
     chosen = settings(context)
     trust = chosen.trust()
-    value = parse_object(files.read(receipt, limits.RESPONSE_BYTES, "receipt"), limit=limits.RESPONSE_BYTES)
-    bundle = validate(wire.Bundle, value, "receipt bundle")
+    try:
+        value = parse_object(
+            files.read(receipt, limits.RESPONSE_BYTES, "receipt"), limit=limits.RESPONSE_BYTES
+        )
+        bundle = validate(wire.Bundle, value, "receipt bundle")
+    except Malformed as error:
+        raise Malformed(
+            f"{receipt} is not a receipt: {error.message}",
+            hint=f"give it the {tasks.RECEIPT_FILE} that `mesatee task result` wrote",
+        ) from None
     found = verify_bundle(bundle, trust, int(time.time()), chosen.endorsements()())
+
+    compared = tasks.compare(receipt)
 
     def human(console: Console) -> None:
         line(console, "The receipt is valid.", "bold green")
         taskview.show_receipt(console, found)
+        line(console, _of_files(compared), "bold")
 
-    emit(as_json, {"valid": True, "receipt": found.as_dict()}, human)
+    emit(as_json, {"valid": True, "receipt": found.as_dict(), "files": compared}, human)
+
+
+def _of_files(compared: list[str] | None) -> str:
+    if not compared:
+        return "No file beside it was compared: a receipt names the sealed outputs."
+    return f"Beside it, unaltered since `task result` wrote them: {', '.join(compared)}."
 
 
 __all__ = ["attest", "verify"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import secrets
 import shutil
 import time
@@ -15,6 +16,7 @@ from ..attestation.trust import TEES
 from ..errors import (
     Conflict,
     Denied,
+    DigestMismatch,
     Expired,
     KeyRefused,
     Malformed,
@@ -28,7 +30,7 @@ from ..errors import (
 from ..protocol import envelope as dsse
 from ..protocol import limits, statements, wire, wraps
 from ..protocol.consent import must_approve
-from ..protocol.digests import WRAP_BYTES, b64decode
+from ..protocol.digests import WRAP_BYTES, b64decode, is_hex
 from ..protocol.jsonstrict import canonical
 from . import data, files, functions, names
 from .http import Progress
@@ -51,6 +53,11 @@ EXTENSIONS: Final = {
     "bytes": ".bin",
 }
 RECEIPT_FILE: Final = "receipt.json"
+SUMS_FILE: Final = "SHA256SUMS"
+"""Beside the receipt, as ``sha256sum -c`` reads it: what `result` wrote. Nobody has signed it."""
+SUMS_BYTES: Final = 64 * limits.KIB
+"""It names at most one file for each output."""
+AGAIN: Final = "take the result home again: `mesatee task result TASK --out FOLDER`"
 
 
 def find(session: Session, wanted: str, *, own: bool = False) -> wire.TaskView:
@@ -411,6 +418,8 @@ def result(
             _open_output(session, receipt, name, released.wraps[name], making / paths[name], progress)
         bundle_file = RECEIPT_FILE if RECEIPT_FILE not in paths.values() else f"bundle-{RECEIPT_FILE}"
         files.write(making / bundle_file, canonical(released.bundle.model_dump(mode="json")))
+        sums = [f"{_digest(making / path)}  {path}\n" for path in paths.values()]
+        files.write(making / SUMS_FILE, "".join(sums).encode())
         try:
             making.rename(target)
         except OSError:
@@ -424,6 +433,38 @@ def result(
     return Result(
         target, {name: target / path for name, path in paths.items()}, target / bundle_file, receipt
     )
+
+
+def compare(receipt_file: Path) -> list[str] | None:
+    """The names of the outputs beside a receipt, which are still those that `result` wrote; None if it kept no sums.
+
+    A receipt names the sealed outputs, so it cannot tell an opened one from an altered one: the sums are a note of this
+    machine, and as good as its disk. Raises `DigestMismatch` for an altered output and `Malformed` for a damaged note.
+    """
+    try:
+        note = files.read(receipt_file.with_name(SUMS_FILE), SUMS_BYTES, "note of digests").decode(
+            "utf-8", "replace"
+        )
+    except NotFound:
+        return None
+    found = []
+    for text in note.splitlines():
+        digest, _, name = text.partition("  ")
+        if not is_hex(digest, 32) or not name or "/" in name or name.startswith("."):
+            raise Malformed(f"{receipt_file.with_name(SUMS_FILE)} is damaged", hint=f"remove it, or {AGAIN}")
+        path = receipt_file.with_name(name)
+        if path.exists() and _digest(path) != digest:
+            raise DigestMismatch(
+                f"the receipt is valid, but {path} was altered: it is not what `mesatee task result` wrote",
+                hint=AGAIN,
+            )
+        found += [name] if path.exists() else []
+    return found
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _free(target: Path) -> None:
@@ -453,6 +494,7 @@ __all__ = [
     "check_approvable",
     "check_statement",
     "choose_run",
+    "compare",
     "find",
     "new",
     "result",

@@ -18,6 +18,7 @@ from .. import attestation as _package
 from ..attestation import corpus, detect
 from ..attestation.appraisal import LEVELS, Status
 from ..attestation.evidence import PLATFORM_TEES
+from ..attestation.trust import TrustPolicy
 from ..attestation.verdict import Verdict
 from ..errors import InputError, Malformed, NotFound, TooLarge
 from ..party import files
@@ -38,7 +39,22 @@ PolicyFile = Annotated[
 def read_policy(path: Path | None) -> corpus.CorpusPolicy:
     """The policy of a file, or the one that comes with the package. Raises `InputError` or `NotFound`."""
     chosen = path or Path(_package.__file__).with_name(POLICY)
-    return corpus.CorpusPolicy.from_toml(files.read(chosen, limits.TRUST_POLICY_BYTES, "policy"))
+    text = files.read(chosen, limits.TRUST_POLICY_BYTES, "policy")
+    try:
+        return corpus.CorpusPolicy.from_toml(text)
+    except InputError as error:
+        failure = error
+    try:
+        TrustPolicy.from_toml(text)
+    except InputError:
+        raise type(failure)(
+            f"{chosen}: {failure.message}",
+            hint=f"it says what src/mesatee/attestation/{POLICY} says, in its words",
+        ) from None
+    raise Malformed(
+        f"{chosen} is a trust policy, and captured evidence is judged by another kind",
+        hint="`mesatee --trust FILE trust explain --evidence FILE` judges by a trust policy",
+    )
 
 
 # -- check ------------------------------------------------------------------------------------------
@@ -67,7 +83,7 @@ def check(
     Exit code 0 if every folder could be walked; verdicts that disagree are listed.
     """
     if not folder.is_dir():
-        raise NotFound(f"{folder} is not a folder")
+        raise NotFound(f"{folder} is not a folder", hint="check the path")
     rules = read_policy(policy)
     # Pass 1: all verdicts, from evidence alone. Pass 2: what the cases expect.
     judged = [judge(path, folder, rules) for path in find(folder)]
@@ -225,7 +241,7 @@ def verify(
 def _collateral(folder: Path, tee: str) -> dict[str, bytes]:
     """Each file of a folder under a role from its name. Raises `Malformed` when two have the same role."""
     if not folder.is_dir():
-        raise NotFound(f"{folder} is not a folder")
+        raise NotFound(f"{folder} is not a folder", hint="check the path")
     found: dict[str, bytes] = {}
     paths = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != META]
     if len(paths) > limits.CASE_FILES:

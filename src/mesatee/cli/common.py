@@ -74,17 +74,22 @@ class Settings:
             )
         return found.url
 
-    def trust(self) -> TrustPolicy:
+    def trust_file(self) -> Path:
         """Raises `NotFound` when there is no trust file: nothing is trusted by default."""
         if self.given_trust:
-            return config.read_trust(self.given_trust)
+            return self.given_trust
         found = self.service_file()
-        if found is not None:
-            return config.read_trust(found.trust)
-        path = self.home / "trust.toml"
-        if not path.exists():
-            raise NotFound("there is no trust file", hint="name it by --trust; you get it from the operator")
-        return config.read_trust(path)
+        path = found.trust if found is not None else self.home / "trust.toml"
+        if found is None and not path.exists():
+            raise NotFound(
+                "there is no trust file",
+                hint="name it by --trust; you get it from the operator. Or start a service here: `mesatee up`",
+            )
+        return path
+
+    def trust(self) -> TrustPolicy:
+        """Raises as `trust_file` and `config.read_trust`."""
+        return config.read_trust(self.trust_file())
 
     def session(self) -> Session:
         """A session that connects when it is entered."""

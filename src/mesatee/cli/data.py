@@ -85,7 +85,9 @@ def put(
     format: Format = None,
     key: Keys = None,
     policy: Annotated[Path | None, typer.Option(help="A file with a Cedar policy.")] = None,
-    min_level: Annotated[int | None, typer.Option(help="Policy: least level of the worker, 1 to 5.")] = None,
+    min_level: Annotated[
+        int | None, typer.Option(min=1, max=5, help="Policy: least level of the worker.")
+    ] = None,
     tee: Annotated[
         list[str] | None, typer.Option(help="Policy: a TEE class of the worker; may be repeated.")
     ] = None,

@@ -122,10 +122,4 @@ def measure(
     emit(as_json, found.as_dict(), human)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
-    for command in (up, demo, doctor, measure, inventory, bench):
-        app.command(name=command.__name__)(command)
-
-
-__all__ = ["register"]
+__all__ = ["bench", "demo", "doctor", "inventory", "measure", "up"]

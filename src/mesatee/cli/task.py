@@ -10,12 +10,12 @@ import typer
 from rich.console import Console
 
 from ..errors import InputError, Malformed, MesateeError
-from ..party import functions, tasks
+from ..party import config, functions, tasks
 from ..party.session import Session
 from ..protocol import limits, statements, wire
 from ..protocol.jsonstrict import parse
 from ..protocol.model import validate
-from . import taskview
+from . import classes, taskview
 from .common import (
     AsJson,
     Settings,
@@ -57,10 +57,10 @@ def new(
         list[str] | None,
         typer.Option("--to", help="OUTPUT=PARTY[,PARTY...]: who receives it; may be repeated."),
     ] = None,
-    runs: Annotated[int, typer.Option(help="How often it may run.")] = 1,
+    runs: Annotated[int, typer.Option(min=1, max=limits.RUNS, help="How often it may run.")] = 1,
     days: Annotated[float, typer.Option(help="For how many days.")] = 7.0,
     min_level: Annotated[
-        int | None, typer.Option(help="Least level of the worker, 1 to 5 [trust file].")
+        int | None, typer.Option(min=1, max=5, help="Least level of the worker [service or trust file].")
     ] = None,
     tee: Annotated[
         list[str] | None, typer.Option(help="Accepted TEE class; may be repeated [trust file].")
@@ -70,10 +70,17 @@ def new(
     ] = None,
     allow_simulated: Annotated[bool, typer.Option(help="Accept workers in simulated hardware.")] = False,
     environment: Annotated[str | None, typer.Option(help="Digest of the environment [service file].")] = None,
-    seconds: Annotated[int, typer.Option(help="Limit of one run's time.")] = 600,
-    memory_mib: Annotated[int, typer.Option(help="Limit of one run's memory, in MiB.")] = 2048,
-    output_mib: Annotated[int, typer.Option(help="Limit of one output's size, in MiB.")] = 256,
-    threads: Annotated[int, typer.Option(help="Threads of one run.")] = 4,
+    seconds: Annotated[
+        int, typer.Option(min=1, max=limits.RUN_SECONDS, help="Limit of one run's time.")
+    ] = 600,
+    memory_mib: Annotated[
+        int, typer.Option(min=64, max=1024 * 1024, help="Limit of one run's memory, in MiB.")
+    ] = 2048,
+    output_mib: Annotated[
+        int,
+        typer.Option(min=1, max=limits.BLOB_BYTES // limits.MIB, help="Limit of one output's size, in MiB."),
+    ] = 256,
+    threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of one run.")] = 4,
     as_json: AsJson = False,
 ) -> None:
     """Propose a task. It runs when everybody whose data or result it is has approved it.
@@ -125,7 +132,20 @@ def _accept(
     chosen: Settings, level: int | None, tees: list[str], workers: list[str], simulated: bool
 ) -> statements.Accept:
     """From options; else from the service file; else from the worker part of the trust file."""
+    classes.check(tees)
+    for item in workers:
+        if not config.MEASUREMENT.match(item):
+            raise Malformed(
+                "--worker is a measurement: 64 to 128 hex digits",
+                hint="`mesatee measure` prints that of its own installation",
+            )
     trust, service = chosen.trust().worker, chosen.service_file()
+    if tees and not workers and service is not None and not set(tees) & set(service.tees):
+        raise Malformed(
+            f"no worker can be both: the measurements of the service file are of class {' or '.join(service.tees)}, "
+            f"and the task accepts {' or '.join(tees)}",
+            hint="name the workers of that class, too: --worker MEASUREMENT",
+        )
     pinned = list(trust.measurements) if trust.measurements != "any" else []
     value = {
         "min_level": level if level is not None else (service.level if service else trust.minimum_level),

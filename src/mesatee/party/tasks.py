@@ -91,7 +91,7 @@ def new(
     names.check_name(name, "a task")
     _check_accept(accept)
     code = functions.find(session, function, in_use=True)
-    if not outputs:
+    if not outputs or not all(outputs.values()):
         given = ", ".join([*(str(item["name"]) for item in code.outputs), "diagnostics"])
         raise Malformed(
             "the task gives nobody a result", hint=f"name who gets one: --to OUTPUT=PARTY; outputs: {given}"

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from .. import attestation as _package
 from ..attestation import corpus, detect
-from ..attestation.appraisal import LEVELS, Status
+from ..attestation.appraisal import LEVELS, Answer, Status
 from ..attestation.evidence import PLATFORM_TEES
 from ..attestation.trust import TrustPolicy
 from ..attestation.verdict import Verdict
@@ -26,6 +26,8 @@ from ..protocol import limits
 from .common import AsJson, emit, facts, line, settings, table, verb
 
 META: Final = "meta.json"
+ANSWERS_COLUMNS: Final = 84
+"""What the answers of a case take beside its id, in columns."""
 POLICY: Final = "evidence-corpus.toml"
 
 app = typer.Typer(no_args_is_help=True)
@@ -187,14 +189,21 @@ def _show_cases(console: Console, value: Mapping[str, Any]) -> None:
         )
         for case in cases
     ]
-    table(
-        console, ("case", "verdict", "signature", "chain", "TCB", "level", ""), rows, "there is no case here"
-    )
+    if max((len(case["id"]) for case in cases), default=0) > console.width - ANSWERS_COLUMNS:
+        # A path that is broken into pieces cannot be copied: it gets a line of its own.
+        for name, *answers in rows:
+            line(console, name)
+            line(console, "  " + ", ".join(str(item) for item in answers if item != ""))
+    else:
+        heads = ("case", "verdict", "signature", "chain", "TCB", "level", "")
+        table(console, heads, rows, f"there is no case here: no folder in it has a {META}")
     for case in cases:
-        if case.get("agrees") is False:
+        unread = [reason for reason in case["reasons"] if reason.startswith(f"{META}: ")]
+        if case.get("agrees") is False or unread:
+            but = f"{case['verdict']}, but expected {case['expected']}" if not unread else "not judged"
             line(console, "")
-            line(console, f"{case['id']}: {case['verdict']}, but expected {case['expected']}", "bold red")
-            for reason in case["reasons"]:
+            line(console, f"{case['id']}: {but}", "bold red")
+            for reason in unread or case["reasons"]:
                 line(console, f"  - {reason}")
     line(console, "")
     line(console, ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in value["counts"].items()))
@@ -233,7 +242,17 @@ def verify(
         given = {**kept.lookup(found.tee, corpus.subject(found.tee, found.files)), **given}
     judged = Judged(evidence.name, corpus.check(found.tee, given, moment, rules), None)
     value = {**case_dict(judged), "tee": found.tee, "kind": found.kind, "at": moment}
-    emit(as_json, value, lambda console: _show_verdict(console, judged.verdict, found, given))
+
+    def human(console: Console) -> None:
+        _show_verdict(console, judged.verdict, found, given)
+        timed = (judged.verdict.chain, judged.verdict.revocation, judged.verdict.tcb)
+        if at is None and Answer.REFUSED in timed:
+            line(
+                console,
+                "It was judged as of now: what has expired since it was made counts again with --at TIME.",
+            )
+
+    emit(as_json, value, human)
     if judged.verdict.tier is not Status.AFFIRMING:
         raise typer.Exit(1)
 

@@ -30,6 +30,9 @@ from ..party.session import Session
 DIGEST_SHOWN: Final = 12
 """Hex digits of a digest that tables show; six are enough to name a thing again."""
 
+PIPE_COLUMNS: Final = 4_096
+"""Width of a line where no terminal limits it."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -112,8 +115,8 @@ def settings(context: typer.Context) -> Settings:
 
 
 def out() -> Console:
-    """For results."""
-    return Console(highlight=False, soft_wrap=True)
+    """For results. In a pipe nothing is folded: a program, or grep, reads whole lines."""
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
 
 
 def err() -> Console:

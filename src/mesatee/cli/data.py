@@ -19,7 +19,7 @@ from ..protocol import limits, wire
 from ..protocol import policy_text as policies
 from ..protocol.model import TableFormat
 from . import classes
-from .common import AsJson, emit, facts, line, moment, progress, settings, short, size, table, verb
+from .common import AsJson, emit, facts, line, moment, progress, say, settings, short, size, table, verb
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -27,7 +27,12 @@ Format = Annotated[
     str | None, typer.Option("--format", help="csv, parquet, arrow, json or bytes [by extension].")
 ]
 Keys = Annotated[
-    list[str] | None, typer.Option("--key", help="A column that must be there; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--key",
+        help="A column by which rows are told apart: it must be there, and you are warned of double ones. Nothing "
+        "of it is stored; may be repeated.",
+    ),
 ]
 
 
@@ -66,12 +71,24 @@ def _sealed(made: data.SealedFile) -> dict[str, Any]:
         "format": made.shape.format,
         "rows": made.shape.rows,
         "columns": [item.model_dump(mode="json") for item in made.shape.columns],
+        "doubts": list(made.shape.doubts),
     }
 
 
 def _show_sealed(console: Console, made: data.SealedFile) -> None:
-    rows = f", {made.shape.rows} rows" if made.shape.rows is not None else ""
-    line(console, f"{made.path}: {made.shape.format}{rows}, {size(made.size)}, {short(made.digest)}")
+    line(console, f"{made.path}: {made.shape.format}, {size(made.size)}, {short(made.digest)}")
+    _show_shape(console, made.shape)
+
+
+def _show_shape(console: Console, shape: data.Shape) -> None:
+    """What everybody sees of it once it is registered."""
+    columns = ", ".join(f"{item.name} ({item.type})" for item in shape.columns)
+    rows = f"{shape.rows} rows" if shape.rows is not None else ""
+    said = "; ".join(filter(None, (f"columns {columns}" if columns else "", rows)))
+    if said:
+        line(console, f"{said}. Every registered party sees this much of what you register.")
+    for doubt in shape.doubts:
+        say(f"warning: {doubt}")
 
 
 @app.command("put")
@@ -129,6 +146,7 @@ def put(
 
     def human(console: Console) -> None:
         line(console, f"{made.shape.format}, {size(made.size)} sealed, {short(made.digest)}")
+        _show_shape(console, made.shape)
         line(console, f"dataset {name} is {posted.digest}, log entry {posted.index}")
 
     emit(as_json, value, human)

@@ -231,6 +231,14 @@ def test_list_export_import_and_drop(home: Home, tmp_path: Path):
     assert len(there.json("list")["endorsements"]) == 2
 
 
+def test_an_empty_store_says_how_to_fill_it_and_is_not_exported(home: Home, tmp_path: Path):
+    for verb in ("list", "drop-expired"):
+        assert "endorse" in home.run(verb)[1]
+    error = home.error("export", tmp_path / "x")
+    assert (error["code"], "endorsements fetch" in error["hint"]) == ("not_found", True)
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_damaged_store(home: Home):
     home.store.add([Endorsement("snp", "", "ask_ark", b"a", NOW, None)])
     home.store.path.write_bytes(b"{")

@@ -120,7 +120,7 @@ app = typer.Typer(
         "First steps: `mesatee demo` shows everything once. `mesatee up` starts a service on this machine, "
         "`mesatee id new NAME` makes your keys, `mesatee data put FILE` seals and registers your data, and "
         "`mesatee task new`, `approve`, `run` and `result` carry a computation through.\n\n"
-        "Things are named by their name, their digest, or the first six or more digits of it."
+        "Things are named by NAME, OWNER/NAME, their digest, or the first six or more digits of it."
     ),
 )
 

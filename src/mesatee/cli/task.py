@@ -46,9 +46,12 @@ Run = Annotated[
 def new(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="What you call it.")],
-    function: Annotated[str, typer.Option("--function", "-f", help="The function to run.")],
+    function: Annotated[
+        str, typer.Option("--function", "-f", help="The function to run: NAME or OWNER/NAME.")
+    ],
     input: Annotated[
-        list[str] | None, typer.Option("--input", help="INPUT=DATASET; may be repeated.")
+        list[str] | None,
+        typer.Option("--input", help="INPUT=DATASET or INPUT=OWNER/DATASET; may be repeated."),
     ] = None,
     arg: Annotated[
         list[str] | None, typer.Option("--arg", help="ARGUMENT=VALUE, as JSON or text; repeatable.")

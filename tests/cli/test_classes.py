@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mesatee.attestation.trust import TEES
@@ -33,7 +35,5 @@ def test_words_of_a_policy_that_are_no_class(condition: str, found: list[str]) -
 
 
 def test_the_examples_of_the_page_name_classes_that_exist() -> None:
-    from pathlib import Path
-
     page = Path(__file__).parents[2] / "docs" / "policy.md"
     assert classes.unknown(page.read_text("utf-8")) == []

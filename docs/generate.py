@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from mesatee import errors
+from mesatee.attestation.trust import TEES
 from mesatee.enclave.gateway import openapi
 from mesatee.enclave.gateway.api import ROUTES
 from mesatee.protocol import limits, policy_text, statements
@@ -315,6 +316,8 @@ def policy_page() -> str:
         if text.count(marker) != 1:
             raise SystemExit(f"docs/policy.in.md must have one line {marker.strip()}")
         text = text.replace(marker, part.rstrip() + "\n")
+    # Beside a colon, so that no marker stands alone on the line.
+    text = text.replace("@tees@", ", ".join(f"`{name}`" for name in TEES))
     title, _, rest = text.partition("\n")
     return _page(title.removeprefix("# "), rest.strip("\n").split("\n"))
 

@@ -76,7 +76,7 @@ class InputError(MesateeError):
     """The bytes or values given are wrong."""
 
     status = 400
-    default_hint = "correct the input and send it again"
+    default_hint = "correct what the message names, then try again"
 
 
 class Malformed(InputError):

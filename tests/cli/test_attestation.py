@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from tests.support import intel
 from typer.testing import CliRunner
 
 from mesatee.attestation import corpus
 from mesatee.attestation.appraisal import Answer, Status
 from mesatee.attestation.tee import dcap_verify
+from mesatee.attestation.trust import TrustPolicy
 from mesatee.cli import attestation
 from mesatee.cli.main import app
 from mesatee.protocol import limits
@@ -74,6 +77,38 @@ def test_cases_at_any_depth(tmp_path: Path):
     assert code == 0
     assert "named: none, but expected affirming" in text
     assert "1 agree, 1 disagree" in text
+    # What made a case unreadable stood in the JSON alone.
+    assert "g: not judged\n  - meta.json: meta.json is not JSON\n" in text
+
+
+def test_a_pipe_folds_nothing_and_a_terminal_keeps_ids_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    name = "a-case-with-a-long-name-" * 4
+    case(tmp_path / name, files={})
+    code, text = run("check", tmp_path)
+    assert code == 0
+    assert any(line.startswith(name) and "none" in line for line in text.splitlines())
+    value = {"cases": list(check(tmp_path).values())[:1], "counts": {}}
+    narrow = Console(width=100, record=True, file=io.StringIO())
+    attestation._show_cases(narrow, value)
+    lines = narrow.export_text().splitlines()
+    assert lines[0].strip() == name
+    assert lines[1].startswith("  none, ")
+
+
+def test_local_files_of_another_kind_are_called_by_their_name(tmp_path: Path):
+    evidence, trusted, junk = tmp_path / "report", tmp_path / "trust.toml", tmp_path / "junk.toml"
+    evidence.write_bytes(REPORT)
+    trusted.write_text(TrustPolicy().to_toml())
+    junk.write_text("version = 1\n[evidence\n")
+    for policy, says in ((trusted, "is a trust policy"), (junk, "line 2")):
+        code, text = run("verify", evidence, "--policy", policy, "--json")
+        assert code == 1
+        assert says in json.loads(text)["error"]["message"]
+        assert str(policy) in json.loads(text)["error"]["message"]
+    code, text = run("show", tmp_path, "--json")
+    assert "is a folder" in json.loads(text)["error"]["message"]
+    code, text = run("verify", evidence, "--collateral", tmp_path / "none", "--json")
+    assert json.loads(text)["error"]["hint"] == "check the path"
 
 
 def test_an_empty_folder_and_none(tmp_path: Path):

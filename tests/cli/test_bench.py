@@ -35,6 +35,14 @@ FIELDS = {
 samples = st.lists(st.floats(min_value=1e-3, max_value=1e6), min_size=1, max_size=30)
 
 
+def test_the_reason_of_a_failed_build_is_its_first_error() -> None:
+    """What was shown was the last line of a backtrace."""
+    said = b"warning: x\nerror: linker `cc` not found\n  |\nstack backtrace:\n  13: <unknown>\n"
+    assert loadgen._reason(said) == "error: linker `cc` not found"
+    assert loadgen._reason(b"one\ntwo\n") == "two"
+    assert loadgen._reason(b"") == "no reason given"
+
+
 @given(ours=samples, peer=samples)
 def test_a_row_holds_medians_and_their_ratio(ours: list[float], peer: list[float]) -> None:
     row = rows.compare("m", "ms", ours, peer, peer_name="p")

@@ -195,7 +195,7 @@ def test_failures_are_said_and_nothing_is_kept(home: Home, pcs: Pcs, kds: Kds, t
 
 def test_list_export_import_and_drop(home: Home, tmp_path: Path):
     assert home.json("list") == {"endorsements": [], "references": 0, "digest": home.store.load().digest}
-    assert "there are none" in home.run("list")[1]
+    assert "no endorsement is kept" in home.run("list")[1]
     home.store.add(
         [
             Endorsement("snp", "ab" * 64, "vcek", b"v", NOW, None),
@@ -229,6 +229,14 @@ def test_list_export_import_and_drop(home: Home, tmp_path: Path):
     assert dropped["dropped"] == 1
     assert there.json("drop-expired")["dropped"] == 0
     assert len(there.json("list")["endorsements"]) == 2
+
+
+def test_an_empty_store_says_how_to_fill_it_and_is_not_exported(home: Home, tmp_path: Path):
+    for verb in ("list", "drop-expired"):
+        assert "endorse" in home.run(verb)[1]
+    error = home.error("export", tmp_path / "x")
+    assert (error["code"], "endorsements fetch" in error["hint"]) == ("not_found", True)
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_damaged_store(home: Home):

@@ -40,7 +40,33 @@ def test_a_policy_in_words(home: Path) -> None:
     assert code == 0
     assert "No gateway is accepted" in text
     code, text = run(home, "trust", "explain", "--json")
-    assert json.loads(text) == {"trust": TrustPolicy().explain(), "digest": TrustPolicy().digest}
+    value = {"trust": TrustPolicy().explain(), "digest": TrustPolicy().digest}
+    assert json.loads(text) == {**value, "trust_file": str(home / "trust.toml")}
+
+
+def test_a_file_that_is_no_evidence_is_called_so(home: Path, tmp_path: Path) -> None:
+    """It said that bytes follow the CBOR item."""
+    (home / "trust.toml").write_text(TrustPolicy().to_toml())
+    (tmp_path / "people.csv").write_text("id,age\n1,2\n")
+    code, text = run(home, "trust", "explain", "--evidence", tmp_path / "people.csv", "--json")
+    assert code == 1
+    assert "not evidence of a kind that is known here" in json.loads(text)["error"]["message"]
+
+
+def test_a_trust_file_that_is_none_is_named(home: Path) -> None:
+    (home / "trust.toml").write_text("version = 1\n[gateway\n")
+    code, text = run(home, "trust", "explain", "--json")
+    said = json.loads(text)["error"]
+    assert (code, said["code"]) == (1, "malformed")
+    assert str(home / "trust.toml") in said["message"]
+    assert "line 2" in said["message"]
+    assert "docs/attestation.md" in said["hint"]
+
+
+def test_words_for_a_tcb_are_said_of_classes_that_have_them() -> None:
+    for tees, there in ((("tpm",), False), (("snp",), False), (("tdx",), True), (("tpm", "sgx"), True)):
+        said = "\n".join(TrustPolicy(worker=RoleTrust(tees=tees)).explain())
+        assert ("Its TCB must be" in said) is there
 
 
 def test_without_a_trust_file_nothing_is_explained(home: Path) -> None:

@@ -142,7 +142,10 @@ def test_a_service_that_is_not_there(run: Any, tmp_path: Path) -> None:
     (tmp_path / "trust.toml").write_text(TrustPolicy().to_toml())
     done = run("--trust", "trust.toml", "--url", "https://127.0.0.1:9", "data", "list", "--json")
     assert done.returncode == 1
-    assert as_json(done)["error"]["code"] == "host_failed"
+    said = as_json(done)["error"]
+    assert said["code"] == "host_failed"
+    assert "https://127.0.0.1:9" in said["message"]
+    assert "`mesatee up`" in said["hint"]
     assert run("--trust", "trust.toml", "--url", "ftp://x", "data", "list").returncode == 1
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from tests.support.town import children
 
-from mesatee.cli import up
+from mesatee.cli import attesters, up
 from mesatee.cli.processes import GATEWAY_END_SECONDS, WORKER_END_SECONDS
-from mesatee.errors import Conflict, Unavailable
+from mesatee.errors import Conflict, Malformed, Unavailable
 
 STUCK = """
 import sys, threading, time
@@ -69,6 +69,34 @@ def test_a_process_that_waits_for_ever_still_leaves(seconds: str, how: str) -> N
 
 def test_processes_leave_before_their_launcher_loses_its_patience() -> None:
     assert WORKER_END_SECONDS < GATEWAY_END_SECONDS < up.STOP_SECONDS < up.LEFTOVER_SECONDS
+
+
+@pytest.mark.parametrize("text", ["id,age\n1,2\n", "permit (principal, action, resource) when { 1 };"])
+def test_a_platform_policy_that_is_none_founds_nothing(tmp_path: Path, text: str) -> None:
+    """A service never changes its rules: it was founded on garbage, and could not be mended."""
+    (tmp_path / "people.csv").write_text(text)
+    with pytest.raises(Malformed) as caught:
+        up.run(
+            tmp_path / "home",
+            level=None,
+            attester=None,
+            tpm="",
+            port=0,
+            platform_policy=tmp_path / "people.csv",
+            as_json=True,
+        )
+    assert "docs/policy.md" in caught.value.hint
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(("name", "level"), [(None, None), (None, 1), ("software", None), ("snp", None)])
+def test_a_tpm_that_nothing_would_use_is_refused(name: str | None, level: int | None) -> None:
+    """It was ignored, and the service ran at level 2."""
+    with pytest.raises(Malformed, match="`--tpm` needs `--attester tpm`"):
+        attesters.choose(name, level, "unix:/nowhere")
+    with pytest.raises(Unavailable) as caught:
+        attesters.choose("tpm", None, "unix:/nowhere")
+    assert "doctor --tpm unix:/nowhere" in caught.value.hint
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from tests.support import captured
 from typer.testing import CliRunner
 
+from mesatee import function
 from mesatee.attestation import corpus, trust
 from mesatee.attestation.tee import dcap_verify, nitro, nvidia, snp, tpm
 from mesatee.cli.main import app
@@ -68,10 +69,24 @@ def test_the_example_of_a_policy_is_one(page: str):
     assert policy.gateway.minimum_level == 4
 
 
-def test_the_example_in_python_runs(page: str):
-    example = re.search(FENCE.format(language="python"), page, re.M | re.S)
-    assert example
-    exec(compile(example["text"], "docs/attestation.md", "exec"), {})
+def test_the_examples_in_python_run(page: str):
+    examples = list(re.finditer(FENCE.format(language="python"), page, re.M | re.S))
+    assert len(examples) == 2
+    for example in examples:
+        exec(compile(example["text"], "docs/attestation.md", "exec"), {})
+
+
+def test_what_a_function_is_told_is_described(page: str):
+    section = page.partition("## Evidence of where a function ran")[2].partition("\n## ")[0]
+    described = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", section, re.M))))
+    said = function.__doc__ or ""
+    assert described == set(
+        re.findall(r"``(\w+)``", said.partition("The keys:")[2].partition("What it proves")[0])
+    ) - {
+        "pubkey_hash",
+        "role",
+        "environments",
+    }
 
 
 def test_what_is_shown_is_what_is_printed(root: Path, page: str, monkeypatch: pytest.MonkeyPatch):

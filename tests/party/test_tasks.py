@@ -14,6 +14,7 @@ from mesatee.errors import (
     Conflict,
     DigestMismatch,
     KeyRefused,
+    Malformed,
     MesateeError,
     NotFound,
     ReceiptInvalid,
@@ -106,8 +107,29 @@ def shelf(vector: Any) -> Shelf:
 def test_a_result_comes_home_with_its_receipt(shelf: Shelf, tmp_path: Path) -> None:
     found = shelf.result(tmp_path / "out")
     assert found.outputs["result"].read_bytes() == RESULT
-    assert sorted(item.name for item in found.folder.iterdir()) == ["receipt.json", "result.csv"]
+    assert sorted(item.name for item in found.folder.iterdir()) == [
+        "SHA256SUMS",
+        "receipt.json",
+        "result.csv",
+    ]
     assert found.receipt.task == shelf.vector.task.digest
+
+
+def test_outputs_are_compared_with_what_was_written(shelf: Shelf, tmp_path: Path) -> None:
+    found = shelf.result(tmp_path / "out")
+    assert tasks.compare(found.receipt_file) == ["result.csv"]
+    found.outputs["result"].write_bytes(RESULT + b"9")
+    with pytest.raises(DigestMismatch, match=r"result\.csv was altered"):
+        tasks.compare(found.receipt_file)
+    found.outputs["result"].unlink()
+    assert tasks.compare(found.receipt_file) == []
+    sums = found.folder / tasks.SUMS_FILE
+    for damaged in ("x", "0" * 64 + "  ../receipt.json\n", "0" * 64 + "  .x\n"):
+        sums.write_text(damaged)
+        with pytest.raises(Malformed):
+            tasks.compare(found.receipt_file)
+    sums.unlink()
+    assert tasks.compare(found.receipt_file) is None
 
 
 LIES = (

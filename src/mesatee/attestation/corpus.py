@@ -65,7 +65,7 @@ class CorpusPolicy:
             value = tomllib.loads(text.decode())
         # tomllib's error is a ValueError, like that of a wrong encoding; brackets nest without a bound in it.
         except (ValueError, RecursionError) as error:
-            raise Malformed(f"the policy is not TOML: {type(error).__name__}") from None
+            raise Malformed(f"the policy is not TOML: {str(error)[:200] or type(error).__name__}") from None
         if value.get("version") != POLICY_VERSION or value.keys() != {"version", "evidence"}:
             raise UnsupportedVersion(f"a policy has version = {POLICY_VERSION} and the table [evidence]")
         table = value["evidence"]

@@ -62,6 +62,9 @@ TEES: Final = tuple(sorted({*TEE_OF_TAG.values(), *PLATFORM_TEES, *COMPOSITES}))
 ANCHORED: Final = frozenset({"cca", "keystone", "psa", "tpm"})
 """Classes whose devices have no vendor's root: their own keys must be pinned."""
 
+WORDED: Final = frozenset({"azure-vtpm", "sgx", "tdx"})
+"""Classes whose vendor has a word for the state of a TCB; Azure's machines have it where they run on TDX."""
+
 
 @dataclass(frozen=True, slots=True)
 class RoleTrust:
@@ -203,7 +206,10 @@ class RoleTrust:
 
     def _explain_hardware(self, tees: set[str]) -> list[str]:
         """What a machine with hardware evidence must show besides. Debug machines are always refused."""
-        lines = [f"  Its TCB must be: {' or '.join(self.tcb_statuses) or '(nothing listed: refused)'}."]
+        lines = []
+        if tees & WORDED:
+            words = " or ".join(self.tcb_statuses) or "(nothing listed: refused)"
+            lines.append(f"  Its TCB must be: {words}.")
         if self.advisories == ANY:
             lines.append("  Known security advisories do not count against it.")
         elif self.advisories:

@@ -30,7 +30,7 @@ import httpx
 
 from mesatee._core import Connection, PeerCertificate, SigningKey, connect
 from mesatee.attestation.appraisal import Appraisal
-from mesatee.errors import Malformed, TimedOut, Unavailable
+from mesatee.errors import HostFailed, Malformed, TimedOut, Unavailable
 from mesatee.protocol import limits
 
 CONNECTION_AGE_SECONDS: Final = 600.0
@@ -41,6 +41,8 @@ closes."""
 POOL_CONNECTIONS: Final = 16
 """Connections that one transport holds at once; more requests wait."""
 
+_NO_CONNECTION: Final = "no connection"
+"""How the Rust core begins to say that there was no TCP connection."""
 Appraise = Callable[[PeerCertificate], Any]
 """Returns an appraisal of the peer, or raises."""
 
@@ -58,9 +60,29 @@ class Endpoint:
     max_age: float
 
     def open(self, timeout: float | None) -> Connection:
-        """A verified connection. Raises as `mesatee._core.connect`."""
+        """A verified connection. Raises as `reach`."""
         within = self.timeout if timeout is None else min(timeout, self.timeout)
-        return connect(self.host, self.port, self.certificate, self.key, self.appraise, within)
+        return reach(self.host, self.port, self.certificate, self.key, self.appraise, within)
+
+
+def reach(
+    host: str,
+    port: int,
+    certificate: bytes,
+    key: SigningKey,
+    appraise: Appraise,
+    timeout: float | None = None,
+) -> Connection:
+    """`mesatee._core.connect`, and a next step where nothing listens. Raises what it raises."""
+    try:
+        return connect(host, port, certificate, key, appraise, *(() if timeout is None else (timeout,)))
+    except HostFailed as error:
+        if not error.message.startswith(_NO_CONNECTION):
+            raise
+        raise HostFailed(
+            f"nothing answers at https://{host}:{port}: {error.message}",
+            hint="is the service up (`mesatee up`)? is the address right?",
+        ) from None
 
 
 class _Book:
@@ -376,4 +398,5 @@ __all__ = [
     "AsyncAttestedTransport",
     "AttestedTransport",
     "Endpoint",
+    "reach",
 ]

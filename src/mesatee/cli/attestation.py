@@ -16,9 +16,10 @@ from rich.console import Console
 
 from .. import attestation as _package
 from ..attestation import corpus, detect
-from ..attestation.appraisal import LEVELS, Status
+from ..attestation.appraisal import LEVELS, Answer, Status
 from ..attestation.endorsements import beside, free_name
 from ..attestation.evidence import PLATFORM_TEES
+from ..attestation.trust import TrustPolicy
 from ..attestation.verdict import Verdict
 from ..errors import InputError, Malformed, NotFound, TooLarge
 from ..party import files
@@ -26,6 +27,8 @@ from ..protocol import limits
 from .common import AsJson, emit, facts, line, settings, table, verb
 
 META: Final = "meta.json"
+ANSWERS_COLUMNS: Final = 84
+"""What the answers of a case take beside its id, in columns."""
 POLICY: Final = "evidence-corpus.toml"
 
 app = typer.Typer(no_args_is_help=True)
@@ -39,7 +42,22 @@ PolicyFile = Annotated[
 def read_policy(path: Path | None) -> corpus.CorpusPolicy:
     """The policy of a file, or the one that comes with the package. Raises `InputError` or `NotFound`."""
     chosen = path or Path(_package.__file__).with_name(POLICY)
-    return corpus.CorpusPolicy.from_toml(files.read(chosen, limits.TRUST_POLICY_BYTES, "policy"))
+    text = files.read(chosen, limits.TRUST_POLICY_BYTES, "policy")
+    try:
+        return corpus.CorpusPolicy.from_toml(text)
+    except InputError as error:
+        failure = error
+    try:
+        TrustPolicy.from_toml(text)
+    except InputError:
+        raise type(failure)(
+            f"{chosen}: {failure.message}",
+            hint=f"it says what src/mesatee/attestation/{POLICY} says, in its words",
+        ) from None
+    raise Malformed(
+        f"{chosen} is a trust policy, and captured evidence is judged by another kind",
+        hint="`mesatee --trust FILE trust explain --evidence FILE` judges by a trust policy",
+    )
 
 
 # -- check ------------------------------------------------------------------------------------------
@@ -68,7 +86,7 @@ def check(
     Exit code 0 if every folder could be walked; verdicts that disagree are listed.
     """
     if not folder.is_dir():
-        raise NotFound(f"{folder} is not a folder")
+        raise NotFound(f"{folder} is not a folder", hint="check the path")
     rules = read_policy(policy)
     # Pass 1: all verdicts, from evidence alone. Pass 2: what the cases expect.
     judged = [judge(path, folder, rules) for path in find(folder)]
@@ -172,14 +190,21 @@ def _show_cases(console: Console, value: Mapping[str, Any]) -> None:
         )
         for case in cases
     ]
-    table(
-        console, ("case", "verdict", "signature", "chain", "TCB", "level", ""), rows, "there is no case here"
-    )
+    if max((len(case["id"]) for case in cases), default=0) > console.width - ANSWERS_COLUMNS:
+        # A path that is broken into pieces cannot be copied: it gets a line of its own.
+        for name, *answers in rows:
+            line(console, name)
+            line(console, "  " + ", ".join(str(item) for item in answers if item != ""))
+    else:
+        heads = ("case", "verdict", "signature", "chain", "TCB", "level", "")
+        table(console, heads, rows, f"there is no case here: no folder in it has a {META}")
     for case in cases:
-        if case.get("agrees") is False:
+        unread = [reason for reason in case["reasons"] if reason.startswith(f"{META}: ")]
+        if case.get("agrees") is False or unread:
+            but = f"{case['verdict']}, but expected {case['expected']}" if not unread else "not judged"
             line(console, "")
-            line(console, f"{case['id']}: {case['verdict']}, but expected {case['expected']}", "bold red")
-            for reason in case["reasons"]:
+            line(console, f"{case['id']}: {but}", "bold red")
+            for reason in unread or case["reasons"]:
                 line(console, f"  - {reason}")
     line(console, "")
     line(console, ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in value["counts"].items()))
@@ -218,7 +243,17 @@ def verify(
         given = beside(kept.lookup(found.tee, corpus.subject(found.tee, found.files)), given)
     judged = Judged(evidence.name, corpus.check(found.tee, given, moment, rules), None)
     value = {**case_dict(judged), "tee": found.tee, "kind": found.kind, "at": moment}
-    emit(as_json, value, lambda console: _show_verdict(console, judged.verdict, found, given))
+
+    def human(console: Console) -> None:
+        _show_verdict(console, judged.verdict, found, given)
+        timed = (judged.verdict.chain, judged.verdict.revocation, judged.verdict.tcb)
+        if at is None and Answer.REFUSED in timed:
+            line(
+                console,
+                "It was judged as of now: what has expired since it was made counts again with --at TIME.",
+            )
+
+    emit(as_json, value, human)
     if judged.verdict.tier is not Status.AFFIRMING:
         raise typer.Exit(1)
 
@@ -226,7 +261,7 @@ def verify(
 def _collateral(folder: Path, tee: str) -> dict[str, bytes]:
     """Each file of a folder under a role from its name. Raises `NotFound` or `TooLarge`."""
     if not folder.is_dir():
-        raise NotFound(f"{folder} is not a folder")
+        raise NotFound(f"{folder} is not a folder", hint="check the path")
     found: dict[str, bytes] = {}
     paths = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != META]
     if len(paths) > limits.CASE_FILES:

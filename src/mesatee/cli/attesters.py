@@ -82,6 +82,11 @@ def choose(name: str | None, level: int | None, tpm: str = "") -> Choice:
     """
     if name is None:
         name = {1: NONE, 2: SOFTWARE, None: SOFTWARE}.get(level, AUTO)
+    if tpm and name not in (AUTO, "tpm", "azure-vtpm"):
+        raise Malformed(
+            f"`--tpm` needs `--attester tpm` (or azure-vtpm, auto): {name} uses no TPM",
+            hint="give one of them, or leave --tpm out",
+        )
     if name in _LEVELS:
         found = Choice(name, _LEVELS[name])
     elif name == AUTO:
@@ -109,7 +114,8 @@ def _candidate(tee: str, tpm: str) -> Candidate:
             return item
     why = "; ".join(f"{item.interface}: {item.reason}" for item in found) or "no interface of it is known"
     raise Unavailable(
-        f"this machine has no attester of class {tee}: {why}", hint="`mesatee doctor` says what it has"
+        f"this machine has no attester of class {tee}: {why}",
+        hint=f"`mesatee doctor{' --tpm ' + tpm if tpm else ''}` says what it has",
     )
 
 

@@ -30,6 +30,9 @@ from ..party.session import Session
 DIGEST_SHOWN: Final = 12
 """Hex digits of a digest that tables show; six are enough to name a thing again."""
 
+PIPE_COLUMNS: Final = 4_096
+"""Width of a line where no terminal limits it."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -74,17 +77,22 @@ class Settings:
             )
         return found.url
 
-    def trust(self) -> TrustPolicy:
+    def trust_file(self) -> Path:
         """Raises `NotFound` when there is no trust file: nothing is trusted by default."""
         if self.given_trust:
-            return config.read_trust(self.given_trust)
+            return self.given_trust
         found = self.service_file()
-        if found is not None:
-            return config.read_trust(found.trust)
-        path = self.home / "trust.toml"
-        if not path.exists():
-            raise NotFound("there is no trust file", hint="name it by --trust; you get it from the operator")
-        return config.read_trust(path)
+        path = found.trust if found is not None else self.home / "trust.toml"
+        if found is None and not path.exists():
+            raise NotFound(
+                "there is no trust file",
+                hint="name it by --trust; you get it from the operator. Or start a service here: `mesatee up`",
+            )
+        return path
+
+    def trust(self) -> TrustPolicy:
+        """Raises as `trust_file` and `config.read_trust`."""
+        return config.read_trust(self.trust_file())
 
     def session(self) -> Session:
         """A session that connects when it is entered."""
@@ -107,8 +115,8 @@ def settings(context: typer.Context) -> Settings:
 
 
 def out() -> Console:
-    """For results."""
-    return Console(highlight=False, soft_wrap=True)
+    """For results. In a pipe nothing is folded: a program, or grep, reads whole lines."""
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_COLUMNS)
 
 
 def err() -> Console:

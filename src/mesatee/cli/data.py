@@ -18,7 +18,8 @@ from ..party.session import Session
 from ..protocol import limits, wire
 from ..protocol import policy_text as policies
 from ..protocol.model import TableFormat
-from .common import AsJson, emit, facts, line, moment, progress, settings, short, size, table, verb
+from . import classes
+from .common import AsJson, emit, facts, line, moment, progress, say, settings, short, size, table, verb
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -26,7 +27,12 @@ Format = Annotated[
     str | None, typer.Option("--format", help="csv, parquet, arrow, json or bytes [by extension].")
 ]
 Keys = Annotated[
-    list[str] | None, typer.Option("--key", help="A column that must be there; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--key",
+        help="A column by which rows are told apart: it must be there, and you are warned of double ones. Nothing "
+        "of it is stored; may be repeated.",
+    ),
 ]
 
 
@@ -65,12 +71,24 @@ def _sealed(made: data.SealedFile) -> dict[str, Any]:
         "format": made.shape.format,
         "rows": made.shape.rows,
         "columns": [item.model_dump(mode="json") for item in made.shape.columns],
+        "doubts": list(made.shape.doubts),
     }
 
 
 def _show_sealed(console: Console, made: data.SealedFile) -> None:
-    rows = f", {made.shape.rows} rows" if made.shape.rows is not None else ""
-    line(console, f"{made.path}: {made.shape.format}{rows}, {size(made.size)}, {short(made.digest)}")
+    line(console, f"{made.path}: {made.shape.format}, {size(made.size)}, {short(made.digest)}")
+    _show_shape(console, made.shape)
+
+
+def _show_shape(console: Console, shape: data.Shape) -> None:
+    """What everybody sees of it once it is registered."""
+    columns = ", ".join(f"{item.name} ({item.type})" for item in shape.columns)
+    rows = f"{shape.rows} rows" if shape.rows is not None else ""
+    said = "; ".join(filter(None, (f"columns {columns}" if columns else "", rows)))
+    if said:
+        line(console, f"{said}. Every registered party sees this much of what you register.")
+    for doubt in shape.doubts:
+        say(f"warning: {doubt}")
 
 
 @app.command("put")
@@ -84,7 +102,9 @@ def put(
     format: Format = None,
     key: Keys = None,
     policy: Annotated[Path | None, typer.Option(help="A file with a Cedar policy.")] = None,
-    min_level: Annotated[int | None, typer.Option(help="Policy: least level of the worker, 1 to 5.")] = None,
+    min_level: Annotated[
+        int | None, typer.Option(min=1, max=5, help="Policy: least level of the worker.")
+    ] = None,
     tee: Annotated[
         list[str] | None, typer.Option(help="Policy: a TEE class of the worker; may be repeated.")
     ] = None,
@@ -126,6 +146,7 @@ def put(
 
     def human(console: Console) -> None:
         line(console, f"{made.shape.format}, {size(made.size)} sealed, {short(made.digest)}")
+        _show_shape(console, made.shape)
         line(console, f"dataset {name} is {posted.digest}, log entry {posted.index}")
 
     emit(as_json, value, human)
@@ -151,9 +172,14 @@ def _policy(
         if min_level is not None or tees or only or days is not None or automatic:
             raise Malformed("a policy file says everything; leave the other policy options out")
         try:
-            return files.read(path, limits.POLICY_BYTES, "policy file").decode()
+            text = files.read(path, limits.POLICY_BYTES, "policy file").decode()
         except UnicodeDecodeError:
-            raise Malformed(f"the policy file {path} is not UTF-8") from None
+            raise Malformed(
+                f"the policy file {path} is not UTF-8", hint="docs/policy.md has the schema and examples"
+            ) from None
+        classes.warn(text)
+        return text
+    classes.check(tees)
     return policies.dataset(
         min_level=min_level,
         tees=tees,
@@ -276,7 +302,7 @@ def open_(
 ) -> None:
     """Download your own dataset and open it on this machine."""
     with settings(context).session() as session:
-        view = data.find(session, dataset)
+        view = data.find(session, dataset, own=True)
         with progress("downloading", view.size) as told:
             count = data.open_own(session, view.digest, out, replace=force, progress=told)
     value = {"file": str(out), "size": count, "digest": view.digest}

@@ -42,6 +42,8 @@ PROTECTIONS: Final = ("not-dumpable", "no-core-file", "memory-locked")
 DISK_NEEDED: Final = 64 * limits.MIB
 DISK_WANTED: Final = limits.GIB
 PROBE_SECONDS: Final = 30.0
+NO_FILE: Final = "No such file or directory (ENOENT)"
+"""How the kernel says that a device is not there."""
 SOFTWARE_LEVEL: Final = 2
 """What a service proves anywhere, and what `mesatee up` proves unless it is told otherwise."""
 
@@ -79,8 +81,7 @@ def interfaces(found: Sequence[Candidate]) -> list[Check]:
 
 def _state(item: Candidate) -> str:
     if not item.present:
-        reason = item.reason.removeprefix(f"{item.interface}: ")
-        return f"not here, it could prove level {item.level} ({item.tee}): {reason}"
+        return f"not here, it could prove level {item.level} ({item.tee}): {_reason(item)}"
     if not usable(item):
         return f"here, but this version judges no evidence of class {item.tee}: {item.reason}"
     return f"here, for level {item.level} ({item.tee}): {item.reason}"
@@ -98,20 +99,25 @@ def why_not_higher(found: Sequence[Candidate]) -> list[str]:
     """Why the machine proves no more than it does, level by level."""
     reasons = []
     for number in range(level(found)[0] + 1, max(LEVELS) + 1):
-        said = [_why_not(item) for item in found if item.level == number]
+        # Several interfaces may be missing for one and the same reason: it is said once.
+        by_reason: dict[str, list[str]] = {}
+        for item in found:
+            if item.level == number:
+                by_reason.setdefault(_why_not(item), []).append(item.interface)
+        said = [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
         reasons.append(f"level {number} ({LEVELS[number]}): {'; '.join(said) or 'nothing here can prove it'}")
     return reasons
 
 
 def _why_not(item: Candidate) -> str:
     if item.present and not usable(item):
-        return f"{item.interface}: this version judges no evidence of class {item.tee}"
+        return f"this version judges no evidence of class {item.tee}"
     return _reason(item)
 
 
 def _reason(item: Candidate) -> str:
-    """With the interface's name, once."""
-    return item.reason if item.reason.startswith(item.interface) else f"{item.interface}: {item.reason}"
+    """Without the interface's name, which stands beside it, and in words where the kernel's are."""
+    return item.reason.removeprefix(f"{item.interface}: ").replace(NO_FILE, "there is no such file")
 
 
 def identity(home: Path) -> Check:
@@ -350,9 +356,12 @@ def lines(checks: Iterable[Check], candidates: Sequence[Candidate]) -> list[str]
     return found
 
 
-def run(home: Path, as_json: bool, out: Callable[[str], object] = sys.stdout.write) -> None:
-    """`mesatee doctor`: exits with 1 only if something is missing that the service cannot do without."""
-    found = detect()
+def run(home: Path, as_json: bool, tpm: str = "", out: Callable[[str], object] = sys.stdout.write) -> None:
+    """`mesatee doctor`: exits with 1 only if something is missing that the service cannot do without.
+
+    `tpm`: where the TPM is, as in `detect`.
+    """
+    found = detect(tpm=tpm)
     checks = examine(home, found)
     out((json.dumps(as_dict(checks, found)) if as_json else "\n".join(lines(checks, found))) + "\n")
     if any(item.status == "fail" for item in checks):

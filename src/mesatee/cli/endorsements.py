@@ -62,6 +62,12 @@ Class = Annotated[
 ]
 
 
+HOW_TO_GET: Final = (
+    "`mesatee endorsements fetch intel|amd|azure` gets some, `import` takes those of another machine"
+)
+NONE_KEPT: Final = f"no endorsement is kept: {HOW_TO_GET}"
+
+
 # -- the store --------------------------------------------------------------------------------------
 
 
@@ -79,7 +85,8 @@ def list_(
     now = int(time.time())
     kept = Store(settings(context).home).load()
     items = list(kept.items) if within is None else [i for i in kept.items if i.is_over(now + within * DAY)]
-    _emit(as_json, items, now, {"references": len(kept.references), "digest": kept.digest})
+    empty = NONE_KEPT if not kept.items else f"none of the {len(kept.items)} that are kept is over by then"
+    _emit(as_json, items, now, {"references": len(kept.references), "digest": kept.digest}, empty)
 
 
 @app.command(name="import")
@@ -108,6 +115,8 @@ def export(
 ) -> None:
     """Write all that is kept to one file, for `import` on another machine."""
     kept = Store(settings(context).home).load()
+    if not kept.items and not kept.references:
+        raise NotFound("no endorsement is kept, so there is nothing to export", hint=HOW_TO_GET)
     data = kept.encode()
     files.write(file, data, exclusive=True)
     value = {"kept": len(kept.items), "references": len(kept.references), "bytes": len(data)}
@@ -120,7 +129,7 @@ def drop_expired(context: typer.Context, as_json: AsJson = False) -> None:
     """Drop what is over."""
     now = int(time.time())
     dropped = Store(settings(context).home).drop_expired(now)
-    _emit(as_json, dropped, now, {"dropped": len(dropped)})
+    _emit(as_json, dropped, now, {"dropped": len(dropped)}, "no endorsement that is kept is over")
 
 
 # -- services ---------------------------------------------------------------------------------------
@@ -283,7 +292,9 @@ def _write_out(out: Path | None, items: Iterable[Endorsement]) -> None:
 # -- output -----------------------------------------------------------------------------------------
 
 
-def _emit(as_json: bool, items: Iterable[Endorsement], now: int, more: dict[str, Any]) -> None:
+def _emit(
+    as_json: bool, items: Iterable[Endorsement], now: int, more: dict[str, Any], empty: str = NONE_KEPT
+) -> None:
     ordered = sorted(items, key=lambda item: (item.expires is None, item.expires or 0, item.key))
     value = {"endorsements": [_as_dict(item, now) for item in ordered], **more}
 
@@ -300,7 +311,7 @@ def _emit(as_json: bool, items: Iterable[Endorsement], now: int, more: dict[str,
             for item in ordered
         ]
         heads = ("class", "machine", "role", "size", "newer one at", "")
-        table(console, heads, rows, "there are none")
+        table(console, heads, rows, empty)
 
     emit(as_json, value, human)
 

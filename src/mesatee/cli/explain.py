@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -12,10 +12,14 @@ from rich.console import Console
 from .. import _core
 from ..attestation import corpus
 from ..attestation.explain import explain as judge
-from ..errors import InputError
+from ..errors import InputError, Malformed
 from ..party import files
 from ..protocol import limits
 from .common import AsJson, emit, line, settings, verb
+
+CBOR_TAG: Final = 6
+"""The major type (RFC 8949) with which an extension begins: what is wrong inside of one is said as it is."""
+FETCH: Final = "intel|amd|azure"
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -47,17 +51,30 @@ def explain(
     """
     chosen = settings(context)
     policy = chosen.trust()
-    value: dict[str, object] = {"trust": policy.explain(), "digest": policy.digest}
+    file = chosen.trust_file()
+    value: dict[str, object] = {"trust": policy.explain(), "digest": policy.digest, "trust_file": str(file)}
     if evidence is None:
-        emit(as_json, value, lambda console: _show(console, policy.explain(), None))
+        emit(as_json, value, lambda console: _show(console, file, policy.explain(), None))
         return
     moment = corpus.parse_time(at)
     data = files.read(evidence, limits.CASE_FILE_BYTES, "evidence")
     kept = chosen.endorsements()()
-    found = judge(_extension(data) or data, policy, int(time.time()) if moment is None else moment, kept)
+    try:
+        found = judge(_extension(data) or data, policy, int(time.time()) if moment is None else moment, kept)
+    except InputError as error:
+        if data and data[0] >> 5 == CBOR_TAG:
+            raise
+        raise Malformed(
+            f"{evidence} is not evidence of a kind that is known here",
+            hint="give a channel certificate, its extension, a bundle, or what `mesatee attestation show` knows",
+        ) from error
     value["evidence"] = [item.as_dict() for item in found]
     said = [text for item in found for text in item.lines()]
-    emit(as_json, value, lambda console: _show(console, policy.explain(), said))
+    if any(reason.endswith("missing") for item in found for reason in item.refused):
+        said.append(
+            f"What is missing is looked for in your store: `mesatee endorsements fetch {FETCH}`, or import."
+        )
+    emit(as_json, value, lambda console: _show(console, file, policy.explain(), said))
     if all(item.refused for item in found):
         raise typer.Exit(1)
 
@@ -71,8 +88,8 @@ def _extension(data: bytes) -> bytes | None:
         return None
 
 
-def _show(console: Console, trusted: list[str], said: list[str] | None) -> None:
-    line(console, "Your trust file says:", "bold")
+def _show(console: Console, file: Path, trusted: list[str], said: list[str] | None) -> None:
+    line(console, f"Your trust file {file} says:", "bold")
     for text in trusted:
         line(console, "  " + text)
     if said is not None:

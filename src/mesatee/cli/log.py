@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from .._core import protect_process
-from ..errors import ForkDetected, LogCorrupt
+from ..errors import ForkDetected, LogCorrupt, Malformed, NotFound
 from ..party import files
 from ..party.memory import CheckpointMemory
 from ..party.session import Session
@@ -62,6 +62,9 @@ def prove(
 ) -> None:
     """Fetch a log entry that concerns you, and verify that it stands in the log."""
     with settings(context).session() as session:
+        newest = session.refresh().size - 1
+        if index > newest:
+            raise NotFound(f"the log has no entry {index}", hint=f"the newest is entry {newest}")
         record = session.record(index)
         covered = session.checkpoint
     value = {"index": index, "size": covered.size, "record": record.model_dump(mode="json")}
@@ -146,7 +149,13 @@ def _check_stored(home: Path, as_json: bool) -> None:
 
 def _compare(session: Session, mine: cp.Checkpoint, path: Path) -> cp.Checkpoint:
     note = files.read(path, limits.CHECKPOINT_BYTES, "checkpoint file").decode("utf-8", "replace")
-    other = cp.verify(note, session.service.said.origin, session.service.log_key)
+    try:
+        other = cp.verify(note, session.service.said.origin, session.service.log_key)
+    except Malformed as error:
+        raise Malformed(
+            f"{path} is not a checkpoint: {error.message}",
+            hint="it is the text that `mesatee log show --json` gives as `checkpoint`",
+        ) from None
     if other.size > mine.size:
         raise ForkDetected(f"the log shows you {mine.size} entries and somebody else {other.size}")
     if other.size == 0:

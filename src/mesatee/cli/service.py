@@ -70,9 +70,15 @@ def demo(
 
 
 @verb
-def doctor(context: typer.Context, as_json: AsJson = False) -> None:
+def doctor(
+    context: typer.Context,
+    tpm: Annotated[
+        str, typer.Option(help="Where the TPM is: a device, or unix:PATH of a simulator [/dev/tpmrm0].")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
     """Check what this machine offers: isolation, levels, installation."""
-    _module("doctor").run(settings(context).home, as_json=as_json)
+    _module("doctor").run(settings(context).home, tpm=tpm, as_json=as_json)
 
 
 @verb
@@ -116,10 +122,4 @@ def measure(
     emit(as_json, found.as_dict(), human)
 
 
-def register(app: typer.Typer) -> None:
-    """Add the verbs to the command line."""
-    for command in (up, demo, doctor, measure, inventory, bench):
-        app.command(name=command.__name__)(command)
-
-
-__all__ = ["register"]
+__all__ = ["bench", "demo", "doctor", "inventory", "measure", "up"]

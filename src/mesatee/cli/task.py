@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ..errors import Malformed, MesateeError
-from ..party import functions, tasks
+from ..errors import InputError, Malformed, MesateeError
+from ..party import config, functions, tasks
 from ..party.session import Session
 from ..protocol import limits, statements, wire
 from ..protocol.jsonstrict import parse
 from ..protocol.model import validate
-from . import taskview
+from . import classes, taskview
 from .common import (
     AsJson,
     Settings,
@@ -35,7 +35,7 @@ from .common import out as console_out
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
-Task = Annotated[str, typer.Argument(help="Name or digest of the task.")]
+Task = Annotated[str, typer.Argument(help="Name, AUTHOR/NAME or digest of the task.")]
 Run = Annotated[
     str | None, typer.Option("--run", help="Which run, by the first digits of its digest [the newest].")
 ]
@@ -46,9 +46,12 @@ Run = Annotated[
 def new(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="What you call it.")],
-    function: Annotated[str, typer.Option("--function", "-f", help="The function to run.")],
+    function: Annotated[
+        str, typer.Option("--function", "-f", help="The function to run: NAME or OWNER/NAME.")
+    ],
     input: Annotated[
-        list[str] | None, typer.Option("--input", help="INPUT=DATASET; may be repeated.")
+        list[str] | None,
+        typer.Option("--input", help="INPUT=DATASET or INPUT=OWNER/DATASET; may be repeated."),
     ] = None,
     arg: Annotated[
         list[str] | None, typer.Option("--arg", help="ARGUMENT=VALUE, as JSON or text; repeatable.")
@@ -57,10 +60,10 @@ def new(
         list[str] | None,
         typer.Option("--to", help="OUTPUT=PARTY[,PARTY...]: who receives it; may be repeated."),
     ] = None,
-    runs: Annotated[int, typer.Option(help="How often it may run.")] = 1,
+    runs: Annotated[int, typer.Option(min=1, max=limits.RUNS, help="How often it may run.")] = 1,
     days: Annotated[float, typer.Option(help="For how many days.")] = 7.0,
     min_level: Annotated[
-        int | None, typer.Option(help="Least level of the worker, 1 to 5 [trust file].")
+        int | None, typer.Option(min=1, max=5, help="Least level of the worker [service or trust file].")
     ] = None,
     tee: Annotated[
         list[str] | None, typer.Option(help="Accepted TEE class; may be repeated [trust file].")
@@ -70,10 +73,17 @@ def new(
     ] = None,
     allow_simulated: Annotated[bool, typer.Option(help="Accept workers in simulated hardware.")] = False,
     environment: Annotated[str | None, typer.Option(help="Digest of the environment [service file].")] = None,
-    seconds: Annotated[int, typer.Option(help="Limit of one run's time.")] = 600,
-    memory_mib: Annotated[int, typer.Option(help="Limit of one run's memory, in MiB.")] = 2048,
-    output_mib: Annotated[int, typer.Option(help="Limit of one output's size, in MiB.")] = 256,
-    threads: Annotated[int, typer.Option(help="Threads of one run.")] = 4,
+    seconds: Annotated[
+        int, typer.Option(min=1, max=limits.RUN_SECONDS, help="Limit of one run's time.")
+    ] = 600,
+    memory_mib: Annotated[
+        int, typer.Option(min=64, max=1024 * 1024, help="Limit of one run's memory, in MiB.")
+    ] = 2048,
+    output_mib: Annotated[
+        int,
+        typer.Option(min=1, max=limits.BLOB_BYTES // limits.MIB, help="Limit of one output's size, in MiB."),
+    ] = 256,
+    threads: Annotated[int, typer.Option(min=1, max=256, help="Threads of one run.")] = 4,
     as_json: AsJson = False,
 ) -> None:
     """Propose a task. It runs when everybody whose data or result it is has approved it.
@@ -125,7 +135,20 @@ def _accept(
     chosen: Settings, level: int | None, tees: list[str], workers: list[str], simulated: bool
 ) -> statements.Accept:
     """From options; else from the service file; else from the worker part of the trust file."""
+    classes.check(tees)
+    for item in workers:
+        if not config.MEASUREMENT.match(item):
+            raise Malformed(
+                "--worker is a measurement: 64 to 128 hex digits",
+                hint="`mesatee measure` prints that of its own installation",
+            )
     trust, service = chosen.trust().worker, chosen.service_file()
+    if tees and not workers and service is not None and not set(tees) & set(service.tees):
+        raise Malformed(
+            f"no worker can be both: the measurements of the service file are of class {' or '.join(service.tees)}, "
+            f"and the task accepts {' or '.join(tees)}",
+            hint="name the workers of that class, too: --worker MEASUREMENT",
+        )
     pinned = list(trust.measurements) if trust.measurements != "any" else []
     value = {
         "min_level": level if level is not None else (service.level if service else trust.minimum_level),
@@ -213,10 +236,11 @@ def approve(
     """Agree to a task by signature: to exactly this code, data, receivers and limits, and nothing else."""
     with settings(context).session() as session:
         found = tasks.review(session, tasks.find(session, task))
+        tasks.check_approvable(session, found)
         if not as_json:
             taskview.show_review(console_out(), found, session.identity.id)
-        if not yes and not as_json and sys.stdin.isatty():
-            typer.confirm("Sign this approval?", abort=True, err=True)
+        if not yes:
+            _ask("Sign this approval?", task)
         posted = tasks.approve(session, found, days)
     said = posted.statement.predicate.model_dump(mode="json")
     value = {"digest": posted.digest, "index": posted.index}
@@ -229,14 +253,32 @@ def approve(
     emit(as_json, value, human)
 
 
+def _ask(question: str, task: str) -> None:
+    """Nothing is signed without a yes. Raises `InputError` if nobody can be asked or the answer is another."""
+    if not sys.stdin.isatty():
+        raise InputError(
+            "nobody was there to ask, so nothing was signed",
+            hint=f"look at `mesatee task show {task}`, then give --yes",
+        )
+    if not typer.confirm(question, err=True):
+        raise InputError("you did not say yes, so nothing was signed", hint="`--yes` does not ask")
+
+
 @app.command("withdraw")
 @verb
 def withdraw(context: typer.Context, task: Task, as_json: AsJson = False) -> None:
-    """Take your approval back. A run under way stops, and no result of it is released."""
+    """Take all your approvals of a task back. A run under way stops, and no result of it is released."""
     with settings(context).session() as session:
-        posted = tasks.withdraw(session, tasks.find(session, task))
-    value = {"digest": posted.digest, "index": posted.index}
-    emit(as_json, value, lambda console: line(console, f"withdrawn since log entry {posted.index}"))
+        view = tasks.find(session, task)
+        back = sum(item.in_force for item in view.approvals if item.party == session.identity.id)
+        posted = tasks.withdraw(session, view)
+    value = {"digest": posted.digest, "index": posted.index, "approvals": back}
+
+    def human(console: Console) -> None:
+        count = "your approval is" if back == 1 else f"all {back} approvals of yours are"
+        line(console, f"{count} withdrawn since log entry {posted.index}")
+
+    emit(as_json, value, human)
 
 
 @app.command("run")
@@ -249,7 +291,7 @@ def run(
 ) -> None:
     """Run your task once. Everybody asked must have approved."""
     with settings(context).session() as session:
-        view = tasks.find(session, task)
+        view = tasks.find(session, task, own=True)
         posted = tasks.run(session, view)
         ended = _follow(session, view.digest, posted.digest, None, quiet=as_json) if wait else None
     value: dict[str, Any] = {"digest": posted.digest, "index": posted.index, "task": view.digest}

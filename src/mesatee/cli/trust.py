@@ -10,10 +10,11 @@ import typer
 from rich.console import Console
 
 from .. import _core
-from ..attestation.appraisal import LEVELS, Appraisal
+from ..attestation.appraisal import LEVELS, Answer, Appraisal
 from ..attestation.verify import appraise, examine
-from ..errors import MesateeError
-from ..party import config, files
+from ..channel.client import reach
+from ..errors import Malformed, MesateeError
+from ..party import config, files, tasks
 from ..party.identity import CERTIFICATE_SECONDS
 from ..party.verify import verify_bundle
 from ..protocol import limits, wire
@@ -56,7 +57,7 @@ def attest(
         key, "attest", now - limits.CLOCK_SKEW_SECONDS, now + CERTIFICATE_SECONDS, None
     )
     try:
-        _core.connect(where.host, where.port, certificate, key, judge).close()
+        reach(where.host, where.port, certificate, key, judge).close()
     except MesateeError as error:
         if not shown:
             raise
@@ -66,20 +67,30 @@ def attest(
         "accepted": not refusal,
         "appraisal": found.as_dict(),
         "trust": trust.explain(),
+        "trust_file": str(chosen.trust_file()),
         "error": refusal[0].as_dict() if refusal else None,
     }
     if not refusal:
         del value["error"]
-    emit(as_json, value, lambda console: _show(console, found, trust.explain()))
+    why = _without(refusal[0].message, found.level_reason) if refusal else None
+    emit(as_json, value, lambda console: _show(console, found, trust.explain(), chosen.trust_file(), why))
     if refusal:
         if not as_json:
-            fail(refusal[0], as_json=False)
+            fail(type(refusal[0])(why or "", hint=refusal[0].hint), as_json=False)
         raise typer.Exit(1)
 
 
-def _show(console: Console, found: Appraisal, trusted: list[str]) -> None:
+def _without(message: str, reason: str) -> str:
+    """A refusal without what the level means: that is said once, above."""
+    return message.replace(f": {reason}", "").replace(f"; {reason}", "")
+
+
+def _show(console: Console, found: Appraisal, trusted: list[str], file: Path, refusal: str | None) -> None:
+    said = "accepts this gateway." if refusal is None else f"refuses this gateway: {refusal}."
+    line(console, f"Your trust file {file} {said}", "bold green" if refusal is None else "bold red")
+    no_hardware = "" if found.hardware else ": no hardware takes part"
     rows = [
-        ("status", found.status.value),
+        ("status", found.status.value + no_hardware),
         ("level", f"{found.level} ({LEVELS[found.level]})"),
         ("what that means", found.level_reason),
         ("TEE class", found.tee + (", SIMULATED" if found.simulated else "")),
@@ -87,18 +98,27 @@ def _show(console: Console, found: Appraisal, trusted: list[str]) -> None:
         ("service statement", found.service or "none"),
         ("signature", found.signature.value),
         ("chain", found.chain.value),
-        ("TCB status", found.tcb.value),
+        ("TCB status", _answer(found.tcb, f"nobody spoke of the TCB of this machine of class {found.tee}")),
         ("policy", found.policy.value),
-        ("freshness", found.freshness.value),
+        (
+            "freshness",
+            _answer(found.freshness, "such evidence has no date; nonces showed that the key is live"),
+        ),
         ("counts until", moment(found.expires)),
     ]
     facts(console, rows)
     for reason in found.reasons:
-        line(console, f"- {reason}")
+        if reason != found.level_reason:
+            line(console, f"- {reason}")
     line(console, "")
-    line(console, "Your trust file says:", "bold")
+    line(console, "It says:", "bold")
     for text in trusted:
         line(console, "  " + text)
+
+
+def _answer(answer: Answer, why: str) -> str:
+    """With the reason where something is not established."""
+    return f"{answer.value}: {why}" if answer is Answer.NOT_ESTABLISHED else answer.value
 
 
 @verb
@@ -107,18 +127,39 @@ def verify(
     receipt: Annotated[Path, typer.Argument(help="A receipt bundle, as `task result` writes it.")],
     as_json: AsJson = False,
 ) -> None:
-    """Verify a receipt bundle offline, with nothing but your trust file."""
+    """Verify a receipt bundle offline, with nothing but your trust file, and compare the outputs beside it.
+
+    A receipt names the sealed outputs. The opened ones are compared with the digests that `task result` noted when it
+    wrote them.
+    """
     chosen = settings(context)
     trust = chosen.trust()
-    value = parse_object(files.read(receipt, limits.RESPONSE_BYTES, "receipt"), limit=limits.RESPONSE_BYTES)
-    bundle = validate(wire.Bundle, value, "receipt bundle")
+    try:
+        value = parse_object(
+            files.read(receipt, limits.RESPONSE_BYTES, "receipt"), limit=limits.RESPONSE_BYTES
+        )
+        bundle = validate(wire.Bundle, value, "receipt bundle")
+    except Malformed as error:
+        raise Malformed(
+            f"{receipt} is not a receipt: {error.message}",
+            hint=f"give it the {tasks.RECEIPT_FILE} that `mesatee task result` wrote",
+        ) from None
     found = verify_bundle(bundle, trust, int(time.time()), chosen.endorsements()())
+
+    compared = tasks.compare(receipt)
 
     def human(console: Console) -> None:
         line(console, "The receipt is valid.", "bold green")
         taskview.show_receipt(console, found)
+        line(console, _of_files(compared), "bold")
 
-    emit(as_json, {"valid": True, "receipt": found.as_dict()}, human)
+    emit(as_json, {"valid": True, "receipt": found.as_dict(), "files": compared}, human)
+
+
+def _of_files(compared: list[str] | None) -> str:
+    if not compared:
+        return "No file beside it was compared: a receipt names the sealed outputs."
+    return f"Beside it, unaltered since `task result` wrote them: {', '.join(compared)}."
 
 
 __all__ = ["attest", "verify"]

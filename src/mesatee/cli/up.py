@@ -31,6 +31,7 @@ from ..attestation.endorsements import Endorsements
 from ..attestation.trust import GatewayTrust, RoleTrust, TrustPolicy
 from ..enclave import faults
 from ..enclave.gateway.monitor import LEASE_SECONDS
+from ..enclave.gateway.policy import PolicySet
 from ..enclave.platform.measure import environment_digest
 from ..endorse.store import Store
 from ..errors import Conflict, Malformed, MesateeError, TimedOut, Unavailable, from_dict
@@ -41,7 +42,7 @@ from ..protocol.jsonstrict import parse_object
 from ..protocol.model import Model, validate
 from ..protocol.policy_text import DEFAULT_PLATFORM_POLICY
 from ..protocol.service import SuccessionRules
-from . import attesters
+from . import attesters, classes
 from .processes import ENVIRONMENT, ProcessConfig
 
 READY_SECONDS = 60.0
@@ -56,6 +57,8 @@ LEFTOVER_SECONDS = 20.0
 RUNTIME_PREFIX = "mesatee-"
 """Of the folder for sockets; it lies among the temporary files, because a socket's path must be short."""
 LISTEN_HOST = "127.0.0.1"
+HOME_SHOWN = "~/.local/share/mesatee"
+"""The home folder of a party that has set no other."""
 
 
 @dataclass(slots=True)
@@ -318,6 +321,10 @@ def start(
     `level`, `attester` and `tpm` as in `attesters.choose`. `environ` is added to the environment of gateway and worker.
     Without a worker, tasks wait. Raises `Conflict` if one runs there already, and what `attesters` raises.
     """
+    if platform_policy is not None:
+        # Before anything is written: a service never changes the rules that it was founded on.
+        PolicySet.register(platform_policy, "platform")
+        classes.warn(platform_policy)
     folder = home / "service"
     for path in (home, folder, folder / "host", folder / "enclave", folder / "log"):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -453,6 +460,15 @@ def running(home: Path, **options: Any) -> Iterator[Service]:
         service.stop()
 
 
+def _policy_text(path: Path) -> str:
+    try:
+        return files.read(path, limits.POLICY_BYTES, "platform policy").decode()
+    except UnicodeDecodeError:
+        raise Malformed(
+            f"the platform policy {path} is not UTF-8", hint="docs/policy.md has the schema and examples"
+        ) from None
+
+
 def run(
     home: Path,
     *,
@@ -467,7 +483,7 @@ def run(
     """`mesatee up`: start, say where, and stay until Ctrl-C or SIGTERM."""
     if level is not None and level not in LEVELS:
         raise Malformed(f"a level is {min(LEVELS)} to {max(LEVELS)}")
-    text = platform_policy.read_text() if platform_policy else None
+    text = _policy_text(platform_policy) if platform_policy else None
     rules = None
     if succession:
         data = files.read(succession, limits.STATEMENT_BYTES, "the rules of succession")
@@ -511,7 +527,10 @@ def run(
             print(f"MesaTEE serves at {service.url}, level {proven} ({LEVELS[proven]}).")
             if simulated:
                 print("Its hardware is SIMULATED: it protects nothing, and the trust file says so.")
-            print(f"Clients trust it by {home / 'trust.toml'}; give that file to them by a way you trust.")
+            print(f"Give your parties service.toml and trust.toml of {home}, by a way that you both trust;")
+            print(
+                f"they put both into their own {HOME_SHOWN}. It is the loopback address: bring them a tunnel."
+            )
             print("Stop with Ctrl-C.", flush=True)
         while not stopped.wait(0.5):
             for name in service.tend():

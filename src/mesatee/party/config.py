@@ -24,7 +24,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ..attestation.trust import TEES, TrustPolicy
-from ..errors import Malformed, NotFound, UnsupportedVersion
+from ..errors import InputError, Malformed, NotFound, UnsupportedVersion
 from ..protocol import limits
 from ..protocol.digests import is_hex
 from . import files
@@ -35,8 +35,12 @@ SERVICE_FILE_BYTES: Final = 64 * limits.KIB
 VERSION: Final = 1
 URL_CHARS: Final = 512
 """A service's URL, in characters."""
+_TRUST_HINT: Final = (
+    "docs/attestation.md has an example and all keys; `mesatee up` writes one for its service"
+)
 _MEMBERS: Final = {"version", "url", "trust", "environment", "workers", "tees", "level"}
-_MEASUREMENT = re.compile(r"(none|[0-9a-f]{64,128})\Z")
+MEASUREMENT: Final = re.compile(r"(none|[0-9a-f]{64,128})\Z")
+"""A worker's measurement in lower-case hex; ``none`` at level 1."""
 
 
 def default_home() -> Path:
@@ -142,7 +146,7 @@ def _check(value: dict[str, Any], home: Path) -> ServiceFile:
         raise Malformed("environment of a service file is a SHA-256 in lower-case hex")
     if not isinstance(workers, list) or not 1 <= len(workers) <= 64:
         raise Malformed("workers of a service file is a list of 1 to 64 measurements")
-    if not all(isinstance(item, str) and _MEASUREMENT.match(item) for item in workers):
+    if not all(isinstance(item, str) and MEASUREMENT.match(item) for item in workers):
         raise Malformed("a measurement of a service file is lower-case hex, or none")
     return ServiceFile(url, home / trust, environment, tuple(workers), *_accepted(value))
 
@@ -161,11 +165,16 @@ def _accepted(value: dict[str, Any]) -> tuple[tuple[str, ...], int]:
 
 
 def read_trust(path: Path) -> TrustPolicy:
-    """A trust policy file. Raises `NotFound`, `Malformed`, `TooLarge` or `UnsupportedVersion`."""
-    return TrustPolicy.from_toml(files.read(path, limits.TRUST_POLICY_BYTES, "trust file"))
+    """A trust policy file. Raises `NotFound`, `Malformed`, `TooLarge` or `UnsupportedVersion`, which name the file."""
+    data = files.read(path, limits.TRUST_POLICY_BYTES, "trust file")
+    try:
+        return TrustPolicy.from_toml(data)
+    except InputError as error:
+        raise type(error)(f"the trust file {path}: {error.message}", hint=_TRUST_HINT) from None
 
 
 __all__ = [
+    "MEASUREMENT",
     "SERVICE_FILE",
     "SERVICE_FILE_BYTES",
     "Endpoint",

@@ -9,14 +9,14 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from .. import _core
-from ..errors import Conflict, DigestMismatch, InputError, KeyRefused, Malformed, NotFound, TooLarge
+from ..errors import Conflict, DigestMismatch, InputError, Malformed, NotFound, TooLarge
 from ..protocol import envelope as dsse
 from ..protocol import limits, statements, wire, wraps
 from ..protocol.digests import b64decode, b64encode
@@ -42,6 +42,9 @@ FORMATS: Final[dict[str, TableFormat]] = {
     ".bin": "bytes",
 }
 """Formats by file extension."""
+OTHER_SIGNS: Final = ";\t|(){}=:"
+"""Characters that the name of a lone column has when the file is no CSV with commas."""
+SHOWN_CHARS: Final = 40
 SEALED: Final = ".age"
 """Extension of sealed files."""
 MEMORY_BYTES: Final = 256 * limits.MIB
@@ -57,6 +60,8 @@ class Shape:
     format: TableFormat
     columns: tuple[ColumnInfo, ...]
     rows: int | None
+    doubts: tuple[str, ...] = ()
+    """What looks like a mistake, in words for the owner. It stops nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,27 @@ def describe(source: BinaryIO, format: TableFormat, keys: Sequence[str] = ()) ->
     if table.num_rows == 0:
         raise InputError("the table has no rows")
     columns = tuple(ColumnInfo(name=item.name, type=str(item.type)[: limits.NAME_CHARS]) for item in found)
-    return Shape(format, columns, table.num_rows)
+    return Shape(format, columns, table.num_rows, tuple(_doubts(table, format, keys)))
+
+
+def _doubts(table: Table, format: TableFormat, keys: Sequence[str]) -> Iterator[str]:
+    """What looks like a mistake: a CSV that is none of commas, keys that do not tell rows apart."""
+    import pyarrow as pa
+
+    names = table.columns
+    if format == "csv" and len(names) == 1 and set(names[0]) & set(OTHER_SIGNS):
+        yield (
+            f"the only column is {visible(names[0][:SHOWN_CHARS])!r}: a CSV file here has commas between its columns "
+            "and their names in its first line"
+        )
+    for key in keys:
+        try:
+            doubled = table.num_rows - len(table[key].unique())
+        except pa.ArrowNotImplementedError:
+            # A column of lists, say: nobody joins by it.
+            continue
+        if doubled:
+            yield f"{doubled} rows have the same {visible(key)} as another row: a join by it multiplies them"
 
 
 def _read(source: BinaryIO, format: TableFormat) -> Table:
@@ -279,16 +304,11 @@ def wrap_for_service(session: Session, key: _core.FileKey, blob: str) -> str:
 
 
 def find(session: Session, wanted: str, *, own: bool = False, in_use: bool = False) -> wire.DatasetView:
-    """A dataset by name, digest, prefix, or ``OWNER/NAME``. Raises `NotFound` or `Conflict`."""
-    owner, slash, name = wanted.rpartition("/")
-    items = [
-        item
-        for item in session.datasets()
-        if not (own and item.owner != session.identity.id)
-        and not (in_use and item.retired)
-        and (not slash or owner in (item.owner, item.owner_name))
-    ]
-    return names.find(items, name, "dataset", lambda item: item.digest, lambda item: item.name)
+    """A dataset by name, digest, prefix, or ``OWNER/NAME``. Raises `NotFound`, `Conflict`, and `Denied` for one of
+    somebody else where it must be one's `own`.
+    """
+    items = [item for item in session.datasets() if not (in_use and item.retired)]
+    return names.find_owned(items, wanted, "dataset", only=session.identity.id if own else None)
 
 
 def retire(session: Session, wanted: str) -> Posted:
@@ -336,9 +356,7 @@ def open_own(
     session: Session, wanted: str, target: Path, *, replace: bool = False, progress: Progress | None = None
 ) -> int:
     """Download and open one's own dataset; returns its size in bytes."""
-    view = find(session, wanted)
-    if view.owner != session.identity.id:
-        raise KeyRefused("only its owner opens a dataset", hint="others get the outputs of approved tasks")
+    view = find(session, wanted, own=True)
     return download(
         session, view.blob, view.size, session.identity.age, target, replace=replace, progress=progress
     )

@@ -84,8 +84,14 @@ def read(path: Path, limit: int, what: str) -> bytes:
             data = file.read(limit + 1)
     except FileNotFoundError:
         raise NotFound(f"there is no {what} {path}", hint="check the path") from None
+    except IsADirectoryError:
+        raise InputError(
+            f"{path} is a folder, and not a file with the {what}", hint="name a file in it"
+        ) from None
     except OSError as error:
-        raise InputError(f"cannot read the {what} {path}: {error.strerror}") from None
+        raise InputError(
+            f"cannot read the {what} {path}: {error.strerror}", hint="check the path and its permissions"
+        ) from None
     if len(data) > limit:
         raise TooLarge(f"the {what} {path} has more than {limit} bytes")
     return data

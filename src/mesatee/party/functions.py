@@ -221,16 +221,11 @@ def _post(
 
 
 def find(session: Session, wanted: str, *, own: bool = False, in_use: bool = False) -> wire.FunctionView:
-    """A function by name, digest, prefix, or ``OWNER/NAME``. Raises `NotFound` or `Conflict`."""
-    owner, slash, name = wanted.rpartition("/")
-    items = [
-        item
-        for item in session.functions()
-        if not (own and item.owner != session.identity.id)
-        and not (in_use and item.retired)
-        and (not slash or owner in (item.owner, item.owner_name))
-    ]
-    return names.find(items, name, "function", lambda item: item.digest, lambda item: item.name)
+    """A function by name, digest, prefix, or ``OWNER/NAME``. Raises `NotFound`, `Conflict`, and `Denied` for one of
+    somebody else where it must be one's `own`.
+    """
+    items = [item for item in session.functions() if not (in_use and item.retired)]
+    return names.find_owned(items, wanted, "function", only=session.identity.id if own else None)
 
 
 def retire(session: Session, wanted: str) -> Posted:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
-from ..errors import Conflict, Malformed, NotFound
-from ..protocol import limits
+from ..errors import Conflict, Denied, Malformed, NotFound
+from ..protocol import limits, wire
 
 PREFIX_CHARS: Final = 6
 """A digest may be shortened to this many hex digits, if that names only one thing."""
@@ -17,6 +17,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")
 _PREFIX = re.compile(rf"[0-9a-f]{{{PREFIX_CHARS},64}}\Z")
 
 T = TypeVar("T")
+V = TypeVar("V", wire.DatasetView, wire.FunctionView, wire.TaskView)
 
 
 def check_name(name: str, what: str) -> str:
@@ -30,14 +31,27 @@ def check_name(name: str, what: str) -> str:
 
 
 def find(
-    items: Iterable[T], wanted: str, what: str, digest: Callable[[T], str], name: Callable[[T], str]
+    items: Iterable[T],
+    wanted: str,
+    what: str,
+    digest: Callable[[T], str],
+    name: Callable[[T], str],
+    owner: Callable[[T], tuple[str, str]] | None = None,
 ) -> T:
     """The one item with this name, digest or unique prefix of a digest of at least six hex digits.
 
-    An exact digest counts before a name, and a name before a prefix. Raises `NotFound`, or `Conflict` listing
-    what the name could mean.
+    An exact digest counts before a name, and a name before a prefix. With `owner`, which gives an owner's id and name,
+    ``OWNER/NAME`` names it too. Raises `NotFound`, or `Conflict` listing what the name could mean.
     """
     items = list(items)
+    asked = wanted
+    if owner is not None and "/" in wanted:
+        who, _, wanted = wanted.rpartition("/")
+        items = [item for item in items if who in owner(item)]
+
+    def full(item: T) -> str:
+        return name(item) if owner is None else f"{owner(item)[1]}/{name(item)}"
+
     for matches in (
         [item for item in items if digest(item) == wanted],
         [item for item in items if name(item) == wanted],
@@ -46,16 +60,52 @@ def find(
         if len(matches) == 1:
             return matches[0]
         if matches:
-            listed = ", ".join(f"{name(item)} ({digest(item)[:12]})" for item in matches[:SHOWN_CHOICES])
+            listed = ", ".join(f"{full(item)} ({digest(item)[:12]})" for item in matches[:SHOWN_CHOICES])
             more = f" and {len(matches) - SHOWN_CHOICES} more" if len(matches) > SHOWN_CHOICES else ""
             raise Conflict(
-                f"{wanted!r} could be {len(matches)} {what}s: {listed}{more}",
-                hint="give more digits of the digest",
+                f"{asked!r} could be {len(matches)} {what}s: {listed}{more}",
+                hint="give more digits of the digest"
+                if owner is None
+                else "write OWNER/NAME, or more of the digest",
             )
-    known = ", ".join(sorted({name(item) for item in items})[:SHOWN_CHOICES])
+    known = ", ".join(sorted({full(item) for item in items})[:SHOWN_CHOICES])
     raise NotFound(
-        f"there is no {what} {wanted[:64]!r}", hint=f"known: {known}" if known else f"you see no {what} yet"
+        f"there is no {what} {asked[:129]!r}", hint=f"known: {known}" if known else f"you see no {what} yet"
     )
 
 
-__all__ = ["PREFIX_CHARS", "SHOWN_CHOICES", "check_name", "find"]
+def find_owned(items: Iterable[V], wanted: str, what: str, *, only: str | None = None) -> V:
+    """A dataset, function or task by name, ``OWNER/NAME``, digest or unique prefix of it.
+
+    With `only`, a party's id, it has to be this party's: where others have one of the same name, it is not ambiguous.
+    Raises as `find`, and `Denied` if it is somebody else's.
+    """
+    items = list(items)
+    mine = items if only is None else [item for item in items if _owner(item)[0] == only]
+    try:
+        return find(mine, wanted, what, _digest, _name, _owner)
+    except NotFound:
+        if only is None:
+            raise
+    found = find(items, wanted, what, _digest, _name, _owner)
+    raise Denied(
+        f"the {what} {_owner(found)[1]}/{found.name} is not yours: only its owner may do this",
+        hint=f"ask {_owner(found)[1]}",
+    )
+
+
+def _owner(item: wire.DatasetView | wire.FunctionView | wire.TaskView) -> tuple[str, str]:
+    if isinstance(item, wire.TaskView):
+        return item.author, item.author_name
+    return item.owner, item.owner_name
+
+
+def _digest(item: wire.DatasetView | wire.FunctionView | wire.TaskView) -> str:
+    return item.digest
+
+
+def _name(item: wire.DatasetView | wire.FunctionView | wire.TaskView) -> str:
+    return item.name
+
+
+__all__ = ["PREFIX_CHARS", "SHOWN_CHOICES", "check_name", "find", "find_owned"]

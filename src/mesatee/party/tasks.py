@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import secrets
 import shutil
 import time
@@ -11,12 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ..attestation.trust import TEES
 from ..errors import (
     Conflict,
     Denied,
+    DigestMismatch,
+    Expired,
     KeyRefused,
     Malformed,
     NotFound,
+    QuotaExceeded,
     ReceiptInvalid,
     StateError,
     TaskFailed,
@@ -25,7 +30,7 @@ from ..errors import (
 from ..protocol import envelope as dsse
 from ..protocol import limits, statements, wire, wraps
 from ..protocol.consent import must_approve
-from ..protocol.digests import WRAP_BYTES, b64decode
+from ..protocol.digests import WRAP_BYTES, b64decode, is_hex
 from ..protocol.jsonstrict import canonical
 from . import data, files, functions, names
 from .http import Progress
@@ -37,6 +42,9 @@ WAIT_SECONDS: Final = 20
 """One long poll of `watch`, in seconds."""
 ENDED: Final = frozenset({"finished", "failed", "cancelled"})
 """States that a run never leaves."""
+ENCRYPTED_LEVEL: Final = 4
+REACHES: Final[Mapping[str, int]] = {"none": 1, "software": 2, "tpm": 3, "azure-vtpm": 5}
+"""The highest level of a TEE class; of those not here `ENCRYPTED_LEVEL`. See docs/levels.md."""
 EXTENSIONS: Final = {
     "csv": ".csv",
     "parquet": ".parquet",
@@ -45,11 +53,18 @@ EXTENSIONS: Final = {
     "bytes": ".bin",
 }
 RECEIPT_FILE: Final = "receipt.json"
+SUMS_FILE: Final = "SHA256SUMS"
+"""Beside the receipt, as ``sha256sum -c`` reads it: what `result` wrote. Nobody has signed it."""
+SUMS_BYTES: Final = 64 * limits.KIB
+"""It names at most one file for each output."""
+AGAIN: Final = "take the result home again: `mesatee task result TASK --out FOLDER`"
 
 
-def find(session: Session, wanted: str) -> wire.TaskView:
-    """A task by name, digest or unique prefix. Raises `NotFound` or `Conflict`."""
-    return names.find(session.tasks(), wanted, "task", lambda item: item.digest, lambda item: item.name)
+def find(session: Session, wanted: str, *, own: bool = False) -> wire.TaskView:
+    """A task by name, ``AUTHOR/NAME``, digest or unique prefix. Raises `NotFound`, `Conflict`, and `Denied` for one of
+    somebody else where it must be one's `own`.
+    """
+    return names.find_owned(session.tasks(), wanted, "task", only=session.identity.id if own else None)
 
 
 def new(
@@ -70,22 +85,32 @@ def new(
 
     `inputs` and `outputs` map the function's names to datasets and to names of receiving parties. The full
     keys of receivers come from their own signed statements. `accept` and `environment` say where it may run.
-    Raises `NotFound` or `Conflict` for names, and what the gateway objects to.
+    Raises `NotFound` or `Conflict` for names, `Malformed` for a task that nobody could run, and what the gateway
+    objects to.
     """
     names.check_name(name, "a task")
-    receivers = {}
-    if outputs:
-        parties = session.parties()
-        for output, wanted in outputs.items():
-            chosen = [
-                names.find(parties, item, "party", lambda found: found.id, lambda found: found.keys.name)
-                for item in wanted
-            ]
-            receivers[output] = tuple(item.keys for item in chosen)
+    _check_accept(accept)
+    code = functions.find(session, function, in_use=True)
+    if not outputs or not all(outputs.values()):
+        given = ", ".join([*(str(item["name"]) for item in code.outputs), "diagnostics"])
+        raise Malformed(
+            "the task gives nobody a result", hint=f"name who gets one: --to OUTPUT=PARTY; outputs: {given}"
+        )
+    me = session.identity.id
+    if any(item.author == me and item.name == name for item in session.tasks()):
+        raise Conflict(f"you have a task {name} already", hint="choose another name for the new one")
+    parties = session.parties()
+    receivers = {
+        output: tuple(
+            names.find(parties, item, "party", lambda found: found.id, lambda found: found.keys.name).keys
+            for item in wanted
+        )
+        for output, wanted in outputs.items()
+    }
     return session.post(
         statements.TaskStatement,
         name=name,
-        function=functions.find(session, function, in_use=True).digest,
+        function=code.digest,
         environment=environment,
         inputs={port: data.find(session, wanted, in_use=True).digest for port, wanted in inputs.items()},
         arguments=dict(arguments or {}),
@@ -95,6 +120,20 @@ def new(
         runs=runs,
         expires=session.now() + round(days * DAY_SECONDS),
     )
+
+
+def _check_accept(accept: statements.Accept) -> None:
+    """Some machine can be what the task accepts: a level that one of the classes reaches, and a class that is known."""
+    for tee in accept.tees:
+        if tee not in TEES:
+            raise Malformed(f"there is no TEE class {tee!r}", hint="known: " + ", ".join(TEES))
+    best = max(REACHES.get(tee, ENCRYPTED_LEVEL) for tee in accept.tees)
+    if best < accept.min_level:
+        raise Malformed(
+            f"no worker can be of level {accept.min_level} and of class {' or '.join(accept.tees)}: "
+            f"the highest is level {best}",
+            hint="lower --min-level, or name a class by --tee that reaches it, and its workers by --worker",
+        )
 
 
 # -- understanding a task --------------------------------------------------------------------------
@@ -206,14 +245,9 @@ def _input(session: Session, views: Mapping[str, wire.DatasetView], port: str, d
 def approve(session: Session, reviewed: Review, days: float | None = None) -> Posted:
     """Sign one's approval of a reviewed task; it ends with the task, or after `days`.
 
-    Raises `Denied` if the task needs no approval of this party.
+    Raises what `check_approvable` raises.
     """
-    me = session.identity.id
-    asked = {item.party for item in reviewed.view.approvals}
-    if me not in reviewed.needed and me not in asked:
-        raise Denied(
-            "the task needs no approval of yours", hint="only owners and receivers of joint outputs approve"
-        )
+    check_approvable(session, reviewed)
     now = session.now()
     expires = reviewed.said.expires if days is None else now + round(days * DAY_SECONDS)
     expires = min(expires, now + limits.APPROVAL_SECONDS)
@@ -222,8 +256,38 @@ def approve(session: Session, reviewed: Review, days: float | None = None) -> Po
     )
 
 
+def check_approvable(session: Session, reviewed: Review) -> None:
+    """An approval by this party would say something new.
+
+    Raises `Denied` if the task needs none of it, `Conflict` if one is in force, `Expired` if the task has ended and
+    `QuotaExceeded` if its runs are spent.
+    """
+    me, said, view = session.identity.id, reviewed.said, reviewed.view
+    asked = {item.party: item for item in view.approvals}
+    if me not in reviewed.needed and me not in asked:
+        raise Denied(
+            "the task needs no approval of yours", hint="only owners and receivers of joint outputs approve"
+        )
+    if said.expires <= session.now():
+        raise Expired("the task has ended: it cannot run any more", hint="ask its author for a new one")
+    # As the gateway counts: a run that ended before any key was released has used nothing.
+    spent = sum(1 for item in view.runs if item.attempts or item.status not in ENDED)
+    if spent >= said.runs and all(item.status in ENDED for item in view.runs):
+        raise QuotaExceeded(
+            f"the task has had all of its {said.runs} runs: there is nothing left to approve",
+            hint="ask its author for a new one",
+        )
+    if me in asked and asked[me].state == "approved":
+        raise Conflict(
+            "you have approved this already", hint=f"`mesatee task withdraw {view.name}` takes it back"
+        )
+
+
 def withdraw(session: Session, view: wire.TaskView) -> Posted:
-    """Withdraw one's approval. A running run stops, and no result of it is released. Raises `StateError`."""
+    """Withdraw one's approvals of a task, all by one statement. A running run stops, and no result of it is released.
+
+    Raises `StateError`.
+    """
     for item in view.approvals:
         if item.party == session.identity.id and item.state == "approved" and item.id:
             return session.post(statements.WithdrawalStatement, task=view.digest, id=item.id)
@@ -354,6 +418,8 @@ def result(
             _open_output(session, receipt, name, released.wraps[name], making / paths[name], progress)
         bundle_file = RECEIPT_FILE if RECEIPT_FILE not in paths.values() else f"bundle-{RECEIPT_FILE}"
         files.write(making / bundle_file, canonical(released.bundle.model_dump(mode="json")))
+        sums = [f"{_digest(making / path)}  {path}\n" for path in paths.values()]
+        files.write(making / SUMS_FILE, "".join(sums).encode())
         try:
             making.rename(target)
         except OSError:
@@ -367,6 +433,38 @@ def result(
     return Result(
         target, {name: target / path for name, path in paths.items()}, target / bundle_file, receipt
     )
+
+
+def compare(receipt_file: Path) -> list[str] | None:
+    """The names of the outputs beside a receipt, which are still those that `result` wrote; None if it kept no sums.
+
+    A receipt names the sealed outputs, so it cannot tell an opened one from an altered one: the sums are a note of this
+    machine, and as good as its disk. Raises `DigestMismatch` for an altered output and `Malformed` for a damaged note.
+    """
+    try:
+        note = files.read(receipt_file.with_name(SUMS_FILE), SUMS_BYTES, "note of digests").decode(
+            "utf-8", "replace"
+        )
+    except NotFound:
+        return None
+    found = []
+    for text in note.splitlines():
+        digest, _, name = text.partition("  ")
+        if not is_hex(digest, 32) or not name or "/" in name or name.startswith("."):
+            raise Malformed(f"{receipt_file.with_name(SUMS_FILE)} is damaged", hint=f"remove it, or {AGAIN}")
+        path = receipt_file.with_name(name)
+        if path.exists() and _digest(path) != digest:
+            raise DigestMismatch(
+                f"the receipt is valid, but {path} was altered: it is not what `mesatee task result` wrote",
+                hint=AGAIN,
+            )
+        found += [name] if path.exists() else []
+    return found
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _free(target: Path) -> None:
@@ -393,8 +491,10 @@ __all__ = [
     "ReviewedInput",
     "approve",
     "cancel",
+    "check_approvable",
     "check_statement",
     "choose_run",
+    "compare",
     "find",
     "new",
     "result",

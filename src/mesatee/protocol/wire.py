@@ -204,6 +204,8 @@ class ApprovalView(Model):
     id: str | None
     index: int | None
     expires: Time | None
+    in_force: int = 0
+    """How many approvals of this party one withdrawal takes back."""
 
 
 class RunView(Model):

@@ -38,7 +38,7 @@ def binary(say: Say) -> Path:
     command = [cargo, "build", "--release", "--locked", "-q", "-p", CRATE]
     built = subprocess.run(command, cwd=root, capture_output=True, check=False)
     if built.returncode:
-        raise Unavailable(f"the native load generator does not build: {_last_line(built.stderr)}")
+        raise Unavailable(f"the native load generator does not build: {_reason(built.stderr)}")
     return found
 
 
@@ -50,15 +50,18 @@ def run(program: Path, *arguments: str | Path | int) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         raise Unavailable(f"the load generator did not end within {RUN_SECONDS:.0f} s") from None
     if ended.returncode:
-        raise Unavailable(f"the load generator failed: {_last_line(ended.stderr)}")
+        raise Unavailable(f"the load generator failed: {_reason(ended.stderr)}")
     found = json.loads(ended.stdout)
     if not isinstance(found, dict):
         raise Malformed("the load generator printed something else than an object")
     return found
 
 
-def _last_line(text: bytes) -> str:
-    return text.decode("utf-8", "replace").strip().rpartition("\n")[2][:300] or "no reason given"
+def _reason(text: bytes) -> str:
+    """The first line that says what was wrong: what ends a compiler's output is a backtrace. Else the last line."""
+    lines = text.decode("utf-8", "replace").strip().split("\n")
+    said = next((item for item in lines if item.lstrip().startswith("error")), lines[-1])
+    return said.strip()[:300] or "no reason given"
 
 
 __all__ = ["CRATE", "binary", "run", "source_tree"]

@@ -166,7 +166,7 @@ class PolicySet:
             reasons = "; ".join(str(error) for error in result.errors) or "no reason was given"
             raise Malformed(
                 f"the policy is not valid: {reasons[:1_000]}",
-                hint="the schema is src/mesatee/enclave/gateway/schema.cedarschema",
+                hint="docs/policy.md has the schema and examples",
             )
         try:
             handle = cedarpy.PolicySet.from_str(text)

@@ -173,6 +173,7 @@ class Views:
             id=newest.id if newest else None,
             index=newest.index if newest else None,
             expires=newest.expires if newest else None,
+            in_force=sum(1 for item in mine if item.withdrawn is None and item.expires > now),
         )
 
     def _task_state(

@@ -144,7 +144,9 @@ def _nsm(root: Path, kernel: Kernel, tpm: str) -> Candidate:
 
 
 def _keystone(root: Path, kernel: Kernel, tpm: str) -> Candidate:
-    reason = "a Keystone enclave has no file to be found by: whoever builds one hands the call in"
+    reason = (
+        "it cannot be found from here: a program that is built as a Keystone enclave hands its own call in"
+    )
     return Candidate("Keystone's runtime", "keystone", 4, reason)
 
 

@@ -166,7 +166,11 @@ CASES = (
     Case("endless_out_of_cpu", ENDLESS, wat="endless", limits=FRUGAL, failure="out_of_cpu"),
     Case(
         "memory_bomb",
-        "def f() -> bytes:\n    kept = []\n    while True:\n        kept.append(b'x' * 1000000 + str(len(kept)).encode())\n    return b''\n",
+        "def f() -> bytes:\n"
+        "    kept = []\n"
+        "    while True:\n"
+        "        kept.append(b'x' * 1000000 + str(len(kept)).encode())\n"
+        "    return b''\n",
         wat="memory_bomb",
         limits=TIGHT,
         failure="out_of_memory",

@@ -24,13 +24,13 @@ MODULES: Final = ("datetime", "json", "math", "re", "sys", "typing")
 _CLOCKS: Final = frozenset({"now", "today", "utcnow"})
 _LACKS: Final[dict[type[ast.AST], str]] = {
     ast.ClassDef: "classes",
-    ast.Delete: "the del statement",
-    ast.Match: "the match statement",
+    ast.Delete: "del statement",
+    ast.Match: "match statement",
     ast.Yield: "generators",
     ast.YieldFrom: "generators",
     ast.AsyncFunctionDef: "async functions",
     ast.Await: "async functions",
-    ast.With: "the with statement",
+    ast.With: "with statement",
 }
 
 

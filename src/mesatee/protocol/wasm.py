@@ -99,6 +99,7 @@ FEATURES: Final[Mapping[str, bool]] = MappingProxyType(
         "wasm_component_model": False,
         "wasm_gc": False,
         "wasm_memory64": False,
+        "wasm_multi_memory": False,
         # Two threads would make a result depend on chance.
         "wasm_threads": False,
         "wasm_stack_switching": False,

@@ -19,7 +19,7 @@ FILE: Final = "function.py"
 """The file that its tracebacks name."""
 RECURSION: Final = 1_000
 """Calls within each other."""
-MEMORY_SHARE: Final = 0.75
+MEMORY_SHARE: Final = 0.5
 """Of a run's memory, what the interpreter may count for values: it must stop before the kernel does, which would
 end the child without a word."""
 _NAME: Final = "mesatee_value_"

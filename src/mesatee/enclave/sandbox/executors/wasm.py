@@ -37,7 +37,7 @@ _WARM: Final = """
 """
 
 
-class _Engine:
+class Engine:
     """wasmtime's engine with our settings, and a linker whose functions lead to the world of the present run."""
 
     def __init__(self) -> None:
@@ -69,15 +69,15 @@ class _Engine:
         return bytes(self.wasmtime.Module(self.engine, module).serialize())
 
     def run(
-        self, compiled: bytes, entry: str, memory_bytes: int, world: Callable[[_Memory], wasi.Wasi]
-    ) -> _Run:
+        self, compiled: bytes, entry: str, memory_bytes: int, world: Callable[[Memory], wasi.Wasi]
+    ) -> Ended:
         """Instantiate, call `entry`; what goes wrong is in the answer, never raised."""
         module = self.wasmtime.Module.deserialize(self.engine, compiled)
         store = self.wasmtime.Store(self.engine)
         store.set_limits(
             memory_size=memory_bytes, table_elements=engine.TABLE_ELEMENTS, instances=1, tables=64, memories=1
         )
-        memory = _Memory(store)
+        memory = Memory(store)
         self.world = world(memory)
         try:
             instance = self.linker.instantiate(store, module)
@@ -87,17 +87,17 @@ class _Engine:
                 memory.memory = found
             start = exports.get(entry)
             if not isinstance(start, self.wasmtime.Func):
-                return _Run(f"the module exports no function {entry}", False)
+                return Ended(f"the module exports no function {entry}", False)
             start(store)
         except wasi.Exited as ended:
-            return _Run(f"the module exited with {ended.code}" if ended.code else None, memory.full())
+            return Ended(f"the module exited with {ended.code}" if ended.code else None, memory.full())
         except (self.wasmtime.WasmtimeError, self.wasmtime.Trap) as error:
             text = str(error)
-            return _Run(text, memory.full() or ("limit" in text and memory.memory is None))
-        return _Run(None, False)
+            return Ended(text, memory.full() or ("limit" in text and memory.memory is None))
+        return Ended(None, False)
 
 
-class _Run:
+class Ended:
     """How a call ended: what went wrong, or None; and whether the memory was used up by then."""
 
     __slots__ = ("full", "wrong")
@@ -106,7 +106,7 @@ class _Run:
         self.wrong, self.full = wrong, full
 
 
-class _Memory:
+class Memory:
     """The module's memory as it is now; it moves and grows only while the module runs."""
 
     def __init__(self, store: wasmtime.Store) -> None:
@@ -116,6 +116,7 @@ class _Memory:
         self._view = memoryview(b"")
 
     def __call__(self) -> memoryview | None:
+        """All of it; None before the module is there."""
         if self.memory is None:
             return None
         pointer = ctypes.cast(self.memory.data_ptr(self._store), ctypes.c_void_p).value or 0
@@ -136,12 +137,13 @@ class _Memory:
         return False
 
 
-_ENGINES: Final[list[_Engine]] = []
+_ENGINES: Final[list[Engine]] = []
 
 
-def _engine() -> _Engine:
+def prepared() -> Engine:
+    """The engine of this process; made once, in the zygote, for all children."""
     if not _ENGINES:
-        _ENGINES.append(_Engine())
+        _ENGINES.append(Engine())
     return _ENGINES[0]
 
 
@@ -152,7 +154,7 @@ def warm_up() -> None:
     """Make the engine, and run a module of our own in the way of any other. Nothing without wasmtime."""
     if missing("wasm"):
         return
-    found = _engine()
+    found = prepared()
     if not _WARM_CODE:
         _WARM_CODE.append(found.compile(bytes(found.wasmtime.wat2wasm(_WARM))))
     found.run(_WARM_CODE[0], "_start", _PAGE_BYTES, lambda memory: wasi.Wasi(memory, {}, {}, b"", b""))
@@ -163,7 +165,7 @@ def load_compiler(job: Job) -> FileCall:
     """The job that compiles: its code is the module, its only output the compiled code."""
 
     def run(_: Mapping[str, Any], __: Mapping[str, int], outputs: Mapping[str, int]) -> None:
-        found = _engine()
+        found = prepared()
         try:
             compiled = found.compile(job.code)
         except found.wasmtime.WasmtimeError as error:
@@ -190,13 +192,13 @@ def load(job: Job) -> FileCall:
     def run(args: Mapping[str, Any], inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
         encoded = canonical(dict(args))
         seed = hashlib.sha256(_SEED_LABEL + hashlib.sha256(job.code).digest() + encoded).digest()
-        ended = _engine().run(
+        ended = prepared().run(
             job.compiled,
             job.entry,
             job.limits.memory_bytes,
             lambda memory: wasi.Wasi(memory, inputs, outputs, encoded, seed),
         )
-        world = _engine().world
+        world = prepared().world
         assert world is not None  # noqa: S101  # `run` has made it
         if ended.wrong is not None:
             explain(ended.wrong)
@@ -214,4 +216,4 @@ def load(job: Job) -> FileCall:
     return FileCall(run, contract.signature, contract.optional)
 
 
-__all__ = ["load", "load_compiler", "warm_up"]
+__all__ = ["Ended", "Engine", "Memory", "load", "load_compiler", "prepared", "warm_up"]

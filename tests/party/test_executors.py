@@ -9,10 +9,11 @@ import pytest
 from tests.support.cases import contract, module
 from wasmtime import wat2wasm
 
+from mesatee import extras
 from mesatee.errors import Malformed, Unavailable
 from mesatee.party import Identity, Session, functions
 from mesatee.protocol import envelope as dsse
-from mesatee.protocol import executors, statements, wasm
+from mesatee.protocol import statements, wasm
 from mesatee.protocol.digests import sha256
 from mesatee.protocol.jsonstrict import canonical
 
@@ -86,7 +87,7 @@ def test_mesapy_names_the_line() -> None:
 
 @pytest.mark.parametrize("executor", ["wasm", "mesapy"])
 def test_without_the_package_the_extra_is_named(executor: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executors, "PACKAGES", {executor: "not-installed"})
+    monkeypatch.setattr(extras, "PACKAGES", {executor: "not-installed"})
     source = b"def f(data: bytes) -> bytes:\n    return data\n"
     register = {
         "wasm": lambda: functions.module(ECHO),

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from ..errors import Malformed, Unavailable
+from ..extras import missing
 from ..protocol import wasm
-from ..protocol.executors import missing
 from ..protocol.statements import Argument, Port
 
 _SCRIPT: Final = "function.py"

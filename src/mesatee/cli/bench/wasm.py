@@ -21,7 +21,7 @@ from ...enclave.sandbox.engine import RESERVED_BYTES
 from ...enclave.sandbox.executors import wasi
 from ...enclave.sandbox.executors import wasm as executor
 from ...errors import SandboxFailed, Unavailable
-from ...protocol.executors import missing
+from ...extras import missing
 from .rows import Goal, Row, Say, compare
 
 TRIPS, QUICK_TRIPS = 2_000, 200

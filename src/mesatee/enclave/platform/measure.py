@@ -35,7 +35,8 @@ from typing import Any, Final, TypeAlias
 import mesatee
 from mesatee.attestation.tee.software import Components
 from mesatee.errors import NotFound
-from mesatee.protocol.executors import PACKAGES, missing
+from mesatee.extras import missing
+from mesatee.protocol.executors import PACKAGES
 
 Tree: TypeAlias = dict[str, Path]
 """Path relative to what is measured, with forward slashes -> file."""

@@ -46,8 +46,8 @@ from mesatee.enclave.sandbox.protocol import (
 )
 from mesatee.enclave.sandbox.zygote_process import KILL_SECONDS, ZygoteProcess
 from mesatee.errors import InputError, Malformed, SandboxFailed
+from mesatee.extras import missing
 from mesatee.protocol import limits
-from mesatee.protocol.executors import missing
 
 SPARE_SECONDS: Final = 20.0
 """After this a zygote that has no child to offer is killed."""

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
+from mesatee import extras
 from mesatee.enclave.sandbox import Job, Limits, OutputSpec, Supervisor
 from mesatee.errors import SandboxFailed
-from mesatee.protocol import executors
 
 LIMITS = Limits(seconds=30, cpu_seconds=2, memory_bytes=128 * 2**20, output_bytes=2**20, threads=1)
 
@@ -79,6 +79,6 @@ def test_what_is_lacking_is_refused_by_the_child_too(supervisor):
 
 
 def test_a_worker_without_the_package_names_the_extra(supervisor, monkeypatch):
-    monkeypatch.setattr(executors, "PACKAGES", {"mesapy": "not-installed"})
+    monkeypatch.setattr(extras, "PACKAGES", {"mesapy": "not-installed"})
     with pytest.raises(SandboxFailed, match=r"mesatee\[mesapy\]"):
         run(supervisor, "pass")

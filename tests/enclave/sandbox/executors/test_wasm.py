@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from tests.support.cases import contract, module
 from wasmtime import wat2wasm
 
+from mesatee import extras
 from mesatee.enclave.sandbox import Job, Limits, OutputSpec, Supervisor, sealed_memfd
 from mesatee.enclave.sandbox.compiled import CompiledCode, Output
 from mesatee.enclave.sandbox.protocol import COMPILED_OUTPUT
 from mesatee.errors import SandboxFailed
-from mesatee.protocol import executors, wasm
+from mesatee.protocol import wasm
 
 LIMITS = Limits(seconds=30, cpu_seconds=15, memory_bytes=64 * 2**20, output_bytes=2**20, threads=1)
 NOTHING = "[outputs]\n"
@@ -132,7 +133,7 @@ def test_a_module_reaches_nothing_of_the_machine(supervisor):
 ECHO = module("echo", contract("data"))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(8, len(ECHO) - 1), byte=st.integers(0, 255), cut=st.booleans())
 def test_a_broken_module_ends_with_a_code_of_the_closed_list(at, byte, cut, supervisor):
     broken = ECHO[:at] if cut else ECHO[:at] + bytes([byte]) + ECHO[at + 1 :]
@@ -200,7 +201,7 @@ def test_the_least_used_compiled_code_goes_first():
 
 
 def test_a_worker_without_the_package_names_the_extra(supervisor, monkeypatch):
-    monkeypatch.setattr(executors, "PACKAGES", {"wasm": "not-installed"})
+    monkeypatch.setattr(extras, "PACKAGES", {"wasm": "not-installed"})
     with pytest.raises(SandboxFailed, match=r"mesatee\[wasm\]"):
         run(supervisor, ECHO, {"data": b""})
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 from mesatee.enclave.sandbox.executors.calling import Call, Failed, explain
 from mesatee.enclave.sandbox.protocol import Job
 from mesatee.errors import InputError
+from mesatee.extras import missing
 from mesatee.protocol import mesapy
-from mesatee.protocol.executors import missing
 
 FILE: Final = "function.py"
 """The file that its tracebacks name."""

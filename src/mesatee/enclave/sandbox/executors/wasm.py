@@ -18,8 +18,8 @@ from mesatee.enclave.sandbox.executors import wasi
 from mesatee.enclave.sandbox.executors.calling import Failed, FileCall, explain
 from mesatee.enclave.sandbox.protocol import COMPILED_OUTPUT, Job
 from mesatee.errors import InputError
+from mesatee.extras import missing
 from mesatee.protocol import wasm
-from mesatee.protocol.executors import missing
 from mesatee.protocol.jsonstrict import canonical
 from mesatee.protocol.signature import Port, Signature
 

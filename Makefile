@@ -51,7 +51,7 @@ docs: setup
 lock:
 	$(PY) -m pip install -q uv
 	$(PY) -m uv pip compile pyproject.toml --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/base.lock
-	$(PY) -m uv pip compile pyproject.toml --group tooling --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/dev.lock
+	$(PY) -m uv pip compile pyproject.toml --all-extras --group tooling --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements/dev.lock
 
 clean:
 	rm -rf $(VENV) target src/mesatee/*.so

@@ -395,6 +395,7 @@ def prepare_sandbox(read_paths: Sequence[str], keep_fds: Sequence[int]) -> list[
 
 def enter_sandbox(
     address_space: int,
+    compiled: int | None,
     cpu_seconds: int,
     file_bytes: int,
     threads: int,
@@ -402,8 +403,9 @@ def enter_sandbox(
 ) -> list[str]:
     """Lock the calling process in for good: close other fds, rlimits, seccomp. `prepare_sandbox` comes first.
 
-    Sizes in bytes. At `cpu_seconds` the process ends with code 128 + SIGXCPU; when it took that signal for itself, it
-    is killed a second later. Returns the layers that this adds; raises `SandboxFailed` if one cannot be had.
+    Sizes in bytes. With `compiled` it may make memory executable that is no mapped file, and reserve that much address
+    space without using it. At `cpu_seconds` the process ends with code 128 + SIGXCPU; when it took that signal for
+    itself, it is killed a second later. Returns the layers that this adds; raises `SandboxFailed` if one cannot be had.
     """
 
 def prepare_zygote() -> None:

@@ -12,9 +12,9 @@ ALLOWED: dict[str, set[str]] = {
     "attestation": {"attestation", "protocol"},
     "channel": {"channel", "attestation", "protocol"},
     "endorse": {"endorse", "attestation", "protocol"},
-    "party": {"party", "channel", "attestation", "protocol", "table"},
+    "party": {"party", "channel", "attestation", "extras", "protocol", "table"},
     # Only functions and the executors, in the sandboxed child, use `table`: see the test of native libraries.
-    "enclave": {"enclave", "channel", "attestation", "function", "protocol", "table"},
+    "enclave": {"enclave", "channel", "attestation", "extras", "function", "protocol", "table"},
     "host": {"host", "attestation", "protocol"},
 }
 """Place -> places that it may import, beside the package itself, `errors` and the Rust core."""
@@ -40,7 +40,8 @@ PURE_STANDARD = {
 }
 """What of the standard library the protocol uses: nothing of it reads a clock, a disk, a socket or chance."""
 PURE: dict[str, set[str]] = {
-    "protocol": PURE_STANDARD | {"pydantic"},
+    # TOML of contracts.
+    "protocol": PURE_STANDARD | {"pydantic", "tomllib"},
     # TOML of trust policies, CBOR of evidence, a lock around the cache of appraisals; dates in collateral, whose clock
     # the next test looks for; verifiers of single TEEs that are imported by name.
     "attestation": PURE_STANDARD

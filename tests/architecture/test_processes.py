@@ -17,10 +17,12 @@ FORBIDDEN = {
     "pandas",
     "polars",
     "pyarrow",
+    "pydantic_monty",
     "scipy",
     "sklearn",
     "sqlite3",
     "typer",
+    "wasmtime",
 }
 NATIVE_ALLOWED = {
     "mesatee": "our Rust core",

@@ -203,6 +203,14 @@ def test_spawn(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+def test_wasm(capsys: pytest.CaptureFixture[str]) -> None:
+    found = quick("wasm", capsys)
+    assert set(found) == {"round trip", "cpu loop", "fib"}
+    assert found["fib"]["peer_name"] == "native"
+    assert (found["fib"]["peer"] is None) == ("no peer: " in str(found["fib"]["note"]))
+
+
+@pytest.mark.slow
 def test_seal(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"seal 256 MiB", "open 256 MiB"} <= set(quick("seal", capsys))
 

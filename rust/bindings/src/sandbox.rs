@@ -35,6 +35,7 @@ fn prepare_sandbox(
 fn enter_sandbox(
     py: Python<'_>,
     address_space: u64,
+    compiled: Option<u64>,
     cpu_seconds: u64,
     file_bytes: u64,
     threads: u64,
@@ -42,6 +43,7 @@ fn enter_sandbox(
 ) -> PyResult<Vec<&'static str>> {
     sandbox::enter_sandbox(&sandbox::Confinement {
         address_space,
+        compiled,
         cpu_seconds,
         file_bytes,
         threads,

@@ -6,8 +6,11 @@ use crate::{landlocked, namespaces, seccomp};
 /// What the child may use for its job.
 #[derive(Debug, Clone)]
 pub struct Confinement<'a> {
-    /// RLIMIT_AS, in bytes, everything included.
+    /// RLIMIT_DATA, in bytes, everything included.
     pub address_space: u64,
+    /// Only for a process that runs compiled WebAssembly: it may make memory executable that is no mapped file, and
+    /// reserve this much address space, in bytes, without using it. RLIMIT_AS is larger by that.
+    pub compiled: Option<u64>,
     /// Processor time in seconds; then the process ends with [`OUT_OF_CPU`], or by SIGKILL a second later.
     pub cpu_seconds: u64,
     /// RLIMIT_FSIZE, in bytes: the largest file, memory files included.
@@ -88,7 +91,7 @@ pub fn enter_sandbox(wanted: &Confinement<'_>) -> Result<Vec<&'static str>> {
     // 2.
     let mut active = limit(wanted)?;
     // 3.
-    seccomp::restrict(wanted.threads > 1)?;
+    seccomp::restrict(wanted.threads > 1, wanted.compiled.is_some())?;
     active.push(layer::SECCOMP);
     Ok(active)
 }
@@ -114,7 +117,15 @@ extern "C" fn end_out_of_cpu(_: libc::c_int) {
 fn limit(wanted: &Confinement<'_>) -> Result<Vec<&'static str>> {
     let highest = u64::from(wanted.keep_fds.iter().copied().max().unwrap_or(0));
     let limits = [
-        ("RLIMIT_AS", libc::RLIMIT_AS, wanted.address_space),
+        (
+            "RLIMIT_AS",
+            libc::RLIMIT_AS,
+            wanted
+                .address_space
+                .saturating_add(wanted.compiled.unwrap_or(0)),
+        ),
+        // Counts what is private and writable, so that reserved address space is no memory to be used.
+        ("RLIMIT_DATA", libc::RLIMIT_DATA, wanted.address_space),
         ("RLIMIT_FSIZE", libc::RLIMIT_FSIZE, wanted.file_bytes),
         (
             "RLIMIT_NOFILE",

@@ -215,6 +215,28 @@ fn allowed(threads: bool) -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
     Ok(rules)
 }
 
+/// Memory that is executable without being a mapped file: only a compiler makes it.
+fn made_executable() -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
+    let executable = |argument| {
+        (
+            argument,
+            Len::Dword,
+            Op::MaskedEq(PROT_EXEC as u64),
+            PROT_EXEC as u64,
+        )
+    };
+    let anonymous = (
+        3,
+        Len::Dword,
+        Op::MaskedEq(MAP_ANONYMOUS as u64),
+        MAP_ANONYMOUS as u64,
+    );
+    Ok(BTreeMap::from([
+        (SYS_mmap, vec![rule(&[executable(2), anonymous])?]),
+        (SYS_mprotect, vec![rule(&[executable(2)])?]),
+    ]))
+}
+
 fn compile(
     rules: BTreeMap<i64, Vec<SeccompRule>>,
     otherwise: SeccompAction,
@@ -230,6 +252,7 @@ fn compile(
 struct Filters {
     process: u32,
     absent: BpfProgram,
+    no_compiler: BpfProgram,
     one_thread: BpfProgram,
     threads: BpfProgram,
 }
@@ -252,6 +275,11 @@ pub(crate) fn compile_ahead() -> Result<()> {
             SeccompAction::Allow,
             SeccompAction::Errno(ENOSYS as u32),
         )?,
+        no_compiler: compile(
+            made_executable()?,
+            SeccompAction::Allow,
+            SeccompAction::Errno(EPERM as u32),
+        )?,
         one_thread: listed(false)?,
         threads: listed(true)?,
     };
@@ -259,9 +287,9 @@ pub(crate) fn compile_ahead() -> Result<()> {
     Ok(())
 }
 
-/// Install both filters on every thread of this process and on all that they will make. There should be one thread;
+/// Install the filters on every thread of this process and on all that they will make. There should be one thread;
 /// that a filter holds does not hang on it. Fails without `compile_ahead`.
-pub(crate) fn restrict(threads: bool) -> Result<()> {
+pub(crate) fn restrict(threads: bool, compiles: bool) -> Result<()> {
     let ahead = AHEAD.lock().map_err(failed)?;
     let Some(filters) = ahead
         .as_ref()
@@ -270,6 +298,9 @@ pub(crate) fn restrict(threads: bool) -> Result<()> {
         return Err(failed("the filters of this process are not compiled"));
     };
     apply_filter_all_threads(&filters.absent).map_err(failed)?;
+    if !compiles {
+        apply_filter_all_threads(&filters.no_compiler).map_err(failed)?;
+    }
     apply_filter_all_threads(if threads {
         &filters.threads
     } else {
@@ -340,10 +371,10 @@ mod tests {
     #[test]
     fn filters_are_of_one_process_and_must_be_compiled_first() {
         *AHEAD.lock().unwrap() = None;
-        assert!(restrict(true).is_err());
+        assert!(restrict(true, true).is_err());
         compile_ahead().unwrap();
         // As if this process had been forked after the filters were compiled.
         AHEAD.lock().unwrap().as_mut().unwrap().process += 1;
-        assert!(restrict(true).is_err());
+        assert!(restrict(true, true).is_err());
     }
 }

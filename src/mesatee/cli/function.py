@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console
 
+from ..errors import Malformed
 from ..party import functions
+from ..protocol import wasm
+from ..protocol.executors import Executor
 from ..protocol.model import TableFormat
 from ..protocol.statements import FunctionStatement
 from .common import AsJson, emit, line, pairs, settings, short, table, verb
@@ -22,7 +25,10 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 def put(
     context: typer.Context,
     source: Annotated[
-        str, typer.Argument(help="A Python file, or the name of a built-in function (echo, psi).")
+        str,
+        typer.Argument(
+            help="A Python file, a WebAssembly module, or the name of a built-in function (echo, psi)."
+        ),
     ],
     name: Annotated[str | None, typer.Option(help="Its name [the function's].")] = None,
     entry: Annotated[
@@ -31,6 +37,14 @@ def put(
     private: Annotated[
         bool, typer.Option("--private", help="Seal the code: it opens only in attested workers.")
     ] = False,
+    executor: Annotated[
+        str | None,
+        typer.Option(help="python, mesapy or wasm [wasm for a module, else python].", metavar="EXECUTOR"),
+    ] = None,
+    contract: Annotated[
+        Path | None,
+        typer.Option(help="TOML file: inputs, arguments and outputs of a module that does not carry them."),
+    ] = None,
     output: Annotated[
         list[str] | None,
         typer.Option(help="Name of an output, if the function returns a dict; may be repeated."),
@@ -41,9 +55,13 @@ def put(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Register a function: its inputs, arguments and outputs are read from its annotations, the code is not
-    run.
+    """Register a function: its inputs, arguments and outputs are read from its annotations or, for a module,
+    from its contract. The code is not run.
     """
+    if executor not in (None, *get_args(Executor)) or executor == "builtin":
+        raise Malformed(
+            f"there is no executor {executor!r} for a file", hint="there are python, mesapy and wasm"
+        )
     chosen: dict[str, TableFormat] = {}
     for port, text in pairs(format or [], "a format").items():
         found = table_format(text)
@@ -59,6 +77,8 @@ def put(
                 name,
                 entry=entry,
                 private=private,
+                executor=executor,
+                contract_file=contract,
                 outputs=output or (),
                 formats=chosen,
             )
@@ -127,9 +147,18 @@ def show(
     """Show a function and its code, checked against the digest that you would approve."""
     with settings(context).session() as session:
         found = functions.show(session, functions.find(session, function))
-    code = found.code.decode("utf-8", "replace") if found.code is not None else None
+    code = shown_code(found)
     value = {"digest": found.digest, "owner": found.owner, **_said(found.said), "source": code}
     emit(as_json, value, lambda console: show_function(console, found))
+
+
+def shown_code(found: functions.Shown) -> str | None:
+    """Source as it is; of a module, its contract."""
+    if found.code is None:
+        return None
+    if found.said.executor == "wasm":
+        return wasm.contract_text(found.code).decode("utf-8", "replace")
+    return found.code.decode("utf-8", "replace")
 
 
 def show_function(console: Console, found: functions.Shown) -> None:
@@ -141,9 +170,11 @@ def show_function(console: Console, found: functions.Shown) -> None:
     )
     line(console, describe(found.said))
     line(console, f"digest {found.digest}")
-    if found.code is not None:
-        line(console, f"code, sha256 {found.said.code.sha256 if found.said.code else '-'}:")
-        for text in found.code.decode("utf-8", "replace").rstrip("\n").split("\n"):
+    code = shown_code(found)
+    if code is not None:
+        what = "module, of which this is the contract" if found.said.executor == "wasm" else "code"
+        line(console, f"{what}, sha256 {found.said.code.sha256 if found.said.code else '-'}:")
+        for text in code.rstrip("\n").split("\n"):
             line(console, "  | " + text)
     elif found.said.executor == "builtin":
         line(console, "The code is part of the worker, so it is in the worker's measurement.")

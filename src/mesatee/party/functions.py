@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final, Literal, cast
 
 from .. import _core
 from ..errors import Conflict, DigestMismatch, Malformed, NotFound
-from ..protocol import limits, signature, statements, wire
+from ..protocol import limits, mesapy, signature, statements, wasm, wire
 from ..protocol.digests import sha256
 from ..protocol.model import TableFormat
 from ..protocol.statements import Argument, Port
-from . import files, names
+from . import executors, files, names
 from .data import wrap_for_service
 from .session import Posted, Session
 
@@ -70,13 +70,20 @@ def contract(
     *,
     outputs: Sequence[str] = (),
     formats: Mapping[str, TableFormat] | None = None,
+    executor: Literal["python", "mesapy"] = "python",
 ) -> Contract:
     """The contract of a Python function, from its source, which is parsed and never run.
 
     `outputs` names the outputs of a function that returns a dict of tables; `formats` gives single outputs
-    another format than csv for tables, bytes and json for the rest. Raises `Malformed` or `TooLarge`.
+    another format than csv for tables, bytes and json for the rest. Raises `Malformed` or `TooLarge`, for mesapy
+    also of what it lacks, and `Unavailable` without its package.
     """
-    found = signature.derive(source, entry or only_function(source))
+    entry = entry or only_function(source)
+    if executor == "mesapy":
+        found = mesapy.derive(source, entry)
+        executors.check_mesapy(source)
+    else:
+        found = signature.derive(source, entry)
     if found.returns == "mapping":
         if not outputs:
             raise Malformed(
@@ -93,13 +100,25 @@ def contract(
             raise Malformed(f"{found.entry} has no output {name!r}", hint=f"it has {', '.join(ports)}")
         ports[name] = format
     return Contract(
-        "python",
+        executor,
         found.entry,
         tuple(Port(name=port.name, format=_FORMAT_OF_KIND[port.kind]) for port in found.inputs),
         found.open_inputs is not None,
         tuple(_argument(item) for item in found.arguments),
         tuple(Port(name=name, format=cast(TableFormat, format)) for name, format in ports.items()),
     )
+
+
+def module(code: bytes, text: bytes | None = None) -> tuple[bytes, Contract]:
+    """A WebAssembly module with its contract, which is `text` if the module carries none.
+
+    Raises `Malformed`, `TooLarge`, or `Unavailable` without the executor's package.
+    """
+    whole = code if text is None else wasm.attach(code, text)
+    found = wasm.derive(whole)
+    executors.check_module(whole, found)
+    inputs, arguments, outputs = executors.ports(found)
+    return whole, Contract("wasm", found.signature.entry, inputs, False, arguments, outputs)
 
 
 def _argument(found: signature.Argument) -> Argument:
@@ -141,17 +160,38 @@ def put(
     *,
     entry: str | None = None,
     private: bool = False,
+    executor: str | None = None,
+    contract_file: Path | None = None,
     outputs: Sequence[str] = (),
     formats: Mapping[str, TableFormat] | None = None,
 ) -> Posted:
-    """Register a Python file. Public code is stored as it is; private code is sealed and opens only in
-    attested workers.
+    """Register a Python file or a WebAssembly module. Public code is stored as it is; private code is sealed
+    and opens only in attested workers.
 
-    Raises `Malformed`, `TooLarge`, `NotFound`, or `Conflict` if one of this name is in use.
+    Raises `Malformed`, `TooLarge`, `NotFound`, `Unavailable` if the executor's package is not here, or
+    `Conflict` if a function of this name is in use.
     """
     source = files.read(path, limits.CODE_BYTES, "function file")
-    said = contract(source, entry, outputs=outputs, formats=formats)
-    name = _free_name(session, said.entry if name is None else name)
+    if executor is None:
+        executor = "wasm" if source.startswith(wasm.PREAMBLE[:4]) else "python"
+    if executor == "wasm":
+        if entry or outputs or formats:
+            raise Malformed(
+                "entry, outputs and formats of a module stand in its contract",
+                hint="write them into the TOML file that --contract names",
+            )
+        text = None
+        if contract_file is not None:
+            text = files.read(contract_file, limits.CONTRACT_BYTES, "contract file")
+        source, said = module(source, text)
+        default = path.stem.replace("-", "_")
+    elif contract_file is not None:
+        raise Malformed("the contract of a Python function is its annotations", hint="leave --contract out")
+    else:
+        python: Literal["python", "mesapy"] = "mesapy" if executor == "mesapy" else "python"
+        said = contract(source, entry, outputs=outputs, formats=formats, executor=python)
+        default = said.entry
+    name = _free_name(session, default if name is None else name)
     if private:
         code = _put_private(session, source)
     else:
@@ -280,6 +320,7 @@ __all__ = [
     "Shown",
     "contract",
     "find",
+    "module",
     "only_function",
     "put",
     "put_builtin",

@@ -63,6 +63,12 @@ RUNS: Final = 1_000_000
 """Runs that one task may allow."""
 CODE_BYTES: Final = 1 * MIB
 """A function's code, in bytes."""
+CONTRACT_BYTES: Final = 64 * KIB
+"""The contract in a WebAssembly module, in bytes."""
+COMPILED_BYTES: Final = 64 * MIB
+"""A compiled WebAssembly module, in bytes."""
+COMPILED_CACHE_BYTES: Final = 256 * MIB
+"""Compiled modules that a worker keeps, in bytes."""
 
 # -- sealed data ----------------------------------------------------------------------------------
 BLOB_BYTES: Final = 64 * GIB

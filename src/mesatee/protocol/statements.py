@@ -25,6 +25,7 @@ from ..errors import KeyRefused, Malformed, TooLarge, UnsupportedVersion
 from . import envelope as dsse
 from . import limits
 from .digests import AgeRecipient, Hex16, Hex32, HpkePublic, Name, Wrap, sha256
+from .executors import Executor
 from .jsonstrict import canonical, encode, parse_object
 from .model import Measurement, Model, Origin, PolicyText, TableFormat, Time, malformed, validate
 from .service import RecoveryStatement as RecoveryStatement
@@ -138,7 +139,7 @@ class FunctionStatement(Common):
 
     kind = "function"
     name: Name
-    executor: Literal["builtin", "python"]
+    executor: Executor
     entry: Annotated[
         str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=limits.NAME_CHARS)
     ]

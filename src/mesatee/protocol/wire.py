@@ -8,6 +8,7 @@ from pydantic import Field, StringConstraints
 
 from . import limits
 from .digests import Hex32, HpkePublic, KeyWrap, Name, Wrap
+from .executors import Executor
 from .model import Model, TableFormat, Time
 from .records import RecordProof
 from .statements import Failure, RunLimits, WorkerFacts
@@ -97,7 +98,7 @@ class GrantReply(Model):
     fence: Index
     attempt: Annotated[int, Field(ge=1)]
     lease_seconds: Annotated[int, Field(ge=1)]
-    executor: Literal["builtin", "python"]
+    executor: Executor
     entry: Name
     code: GrantedBlob | None
     datasets: dict[Name, Hex32]

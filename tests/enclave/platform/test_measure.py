@@ -47,6 +47,13 @@ def test_the_libraries_have_what_they_require() -> None:
     assert not any("dist-info" in name for name in tree)
 
 
+def test_an_environment_covers_the_executors_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {"wasmtime", "pydantic-monty"} <= set(m.closure(m._roots("base")))
+    monkeypatch.setattr(m, "missing", lambda executor: "not here" if executor == "wasm" else None)
+    assert "wasmtime" not in m._roots("base")
+    assert "pydantic-monty" in m._roots("base")
+
+
 def test_missing_distribution() -> None:
     with pytest.raises(NotFound):
         m.closure(["no-such-distribution"])

@@ -27,6 +27,8 @@ HARMLESS = (
     "io_uring_setup",
     "keyctl",
     "list /",
+    "make executable memory",
+    "make memory executable",
     "list /home",
     "list /tmp",
     "list processes",

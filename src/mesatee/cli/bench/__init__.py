@@ -1,7 +1,7 @@
 """`mesatee bench NAME`: measures one part beside its peers, in one run, and says whether the goal is met.
 
 >>> sorted(BENCHES)
-['attestation', 'channel', 'gateway', 'log', 'seal', 'spawn', 'task']
+['attestation', 'channel', 'gateway', 'log', 'seal', 'spawn', 'task', 'wasm']
 
 Progress goes to standard error, the result to standard output: one JSON object with ``--json``, else lines
 for people. A peer that cannot be had is a row without its figure and with the reason, never left out.
@@ -27,6 +27,7 @@ BENCHES: Final = MappingProxyType(
         "seal": "sealing and opening a file, against pyrage and the age crate",
         "spawn": "an isolated child with numpy loaded, against bubblewrap",
         "task": "from invoking a task to its verified result",
+        "wasm": "a run in a warm child, and compiled code against native code",
     }
 )
 """Every bench, and what it measures."""

@@ -35,6 +35,8 @@ from typing import Any, Final, TypeAlias
 import mesatee
 from mesatee.attestation.tee.software import Components
 from mesatee.errors import NotFound
+from mesatee.extras import missing
+from mesatee.protocol.executors import PACKAGES
 
 Tree: TypeAlias = dict[str, Path]
 """Path relative to what is measured, with forward slashes -> file."""
@@ -44,7 +46,7 @@ TCB_ROOTS: Final = ("pydantic", "cedarpy", "cbor2", "starlette", "uvicorn", "h11
 ENVIRONMENTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {"base": ("numpy", "pandas", "pyarrow", "scikit-learn")}
 )
-"""Execution environments that this version offers, by name."""
+"""Execution environments that this version offers, by name; each has the executors that are installed, too."""
 THREADS: Final = 4
 """Files are hashed by this many threads: hashing releases the interpreter's lock, reading waits for the
 disk.
@@ -92,7 +94,7 @@ class Measurement:
             f"  libraries    {parts.libraries}  {', '.join(closure(TCB_ROOTS))}",
         ]
         for name, digest in parts.environments.items():
-            lines.append(f"  environment  {digest}  {name}: {', '.join(closure(ENVIRONMENTS.get(name, ())))}")
+            lines.append(f"  environment  {digest}  {name}: {', '.join(closure(_roots(name)))}")
         lines.append(f"{self.files} files, {self.size / 1e6:.1f} MB were read.")
         return lines
 
@@ -247,7 +249,13 @@ def _environment(name: str) -> TreeDigest:
         raise NotFound(
             f"environment {name!r} is not known", hint=f"known are: {', '.join(sorted(ENVIRONMENTS))}"
         )
-    return tree_digest(distributions_tree(closure(ENVIRONMENTS[name])))
+    return tree_digest(distributions_tree(closure(_roots(name))))
+
+
+def _roots(name: str) -> tuple[str, ...]:
+    """The distributions of an environment: its own, and the executors that are installed."""
+    extras = [package for executor, package in PACKAGES.items() if missing(executor) is None]
+    return (*ENVIRONMENTS[name], *extras)
 
 
 def measure(environments: Sequence[str] = ()) -> Measurement:

@@ -19,9 +19,18 @@ from pathlib import Path
 from typing import Final
 
 from mesatee import _core, function
-from mesatee.enclave.sandbox.executors import EXECUTORS, execute, flush
+from mesatee.enclave.sandbox import engine
+from mesatee.enclave.sandbox.executors import EXECUTORS, execute, flush, mesapy, wasm
 from mesatee.enclave.sandbox.executors.python import FILE, MODULE
-from mesatee.enclave.sandbox.protocol import Failure, Job, OutputSpec, last_line, ready_line, refused_line
+from mesatee.enclave.sandbox.protocol import (
+    COMPILES,
+    Failure,
+    Job,
+    OutputSpec,
+    last_line,
+    ready_line,
+    refused_line,
+)
 from mesatee.errors import InputError, Malformed, MesateeError
 from mesatee.protocol import limits
 
@@ -30,8 +39,8 @@ _ARROW_THREADS: Final = 2
 """Arrow has one helper when it reads in the caller's thread, and two beside its pool."""
 _STREAMS: Final = 3
 """Descriptors 0, 1 and 2."""
-_FIXED_FDS: Final = 4
-"""A job's first descriptors: stdout and stderr, the report, the code, the attestation."""
+_FIXED_FDS: Final = 5
+"""A job's first descriptors: stdout and stderr, the report, the code, the attestation, the compiled code."""
 _MOST_FDS: Final = _FIXED_FDS + 2 * limits.INPUTS
 _REPORT_INDEX: Final = 1
 _WARM: Final = Job(
@@ -56,6 +65,7 @@ class _Task:
     report: int
     code: int
     attestation: int
+    compiled: int
     inputs: dict[str, int]
     outputs: dict[str, int]
 
@@ -148,7 +158,8 @@ def inner(
     _say(task.report, ready_line(layers))
     # 7.
     source = _read_whole(task.code, limits.CODE_BYTES)
-    job = dataclasses.replace(task.job, code=source, attestation=where)
+    compiled = _read_whole(task.compiled, limits.COMPILED_BYTES)
+    job = dataclasses.replace(task.job, code=source, attestation=where, compiled=compiled)
     failure = _run(job, task.inputs, task.outputs)
     _say(task.report, last_line(failure, () if failure else task.outputs))
     return 0
@@ -167,6 +178,8 @@ def warm_up() -> None:
     last_line(None, _WARM.outputs)
     sys.modules.pop(MODULE, None)
     linecache.cache.pop(FILE, None)
+    mesapy.warm_up()
+    wasm.warm_up()
 
 
 def _take(jobs: int) -> _Task | None:
@@ -189,10 +202,10 @@ def _task(job: Job, fds: Sequence[int]) -> _Task:
     first = _FIXED_FDS + len(job.inputs)
     if len(fds) != first + len(job.outputs):
         raise Malformed("the descriptors are not those of the job")
-    stdio, report, code, attestation = fds[:_FIXED_FDS]
+    stdio, report, code, attestation, compiled = fds[:_FIXED_FDS]
     inputs = dict(zip(job.inputs, fds[_FIXED_FDS:first], strict=True))
     outputs = dict(zip(job.outputs, fds[first:], strict=True))
-    return _Task(job, stdio, report, code, attestation, inputs, outputs)
+    return _Task(job, stdio, report, code, attestation, compiled, inputs, outputs)
 
 
 def _present(fd: int | None) -> list[int]:
@@ -220,9 +233,17 @@ def _lock_in(task: _Task, space: int) -> list[str]:
     os.dup2(task.stdio, 2)
     bounds = task.job.limits
     space += bounds.memory_bytes + sum(os.fstat(fd).st_size for fd in task.inputs.values())
-    keep = [*range(_STREAMS), task.report, task.code, *task.inputs.values(), *task.outputs.values()]
+    keep = [
+        *range(_STREAMS),
+        task.report,
+        task.code,
+        task.compiled,
+        *task.inputs.values(),
+        *task.outputs.values(),
+    ]
     threads = bounds.threads + _ARROW_THREADS
-    return _core.enter_sandbox(space, bounds.cpu_seconds, task.job.file_bytes, threads, keep)
+    compiled = engine.SPACE_BYTES if task.job.executor in COMPILES else None
+    return _core.enter_sandbox(space, compiled, bounds.cpu_seconds, task.job.file_bytes, threads, keep)
 
 
 def _refuse(jobs: int, reason: str) -> int:

@@ -25,7 +25,8 @@ from mesatee.errors import Malformed, TooLarge
 from mesatee.protocol import limits
 from mesatee.protocol.signature import RESERVED_OUTPUT
 
-Executor = Literal["builtin", "python"]
+Executor = Literal["builtin", "python", "mesapy", "wasm", "wasm_compiler"]
+"""`wasm_compiler` is the worker's own: it turns a module into compiled code, in a child like any other."""
 Format = Literal["csv", "parquet", "arrow", "bytes", "json"]
 Failure = Literal[
     "function_raised",
@@ -46,6 +47,10 @@ CHILD_FAILURES: Final[frozenset[Failure]] = frozenset(
 )
 """What a child may say of itself; the rest is seen from outside."""
 
+COMPILES: Final[frozenset[Executor]] = frozenset({"wasm", "wasm_compiler"})
+"""Executors whose children make executable memory."""
+COMPILED_OUTPUT: Final = "compiled"
+"""The only output of `wasm_compiler`."""
 REASON_CHARS: Final = 300
 """Of a refused sandbox's reason, in characters."""
 COMMAND_BYTES: Final = 32
@@ -94,9 +99,10 @@ class OutputSpec:
 
 @dataclass(frozen=True)
 class Job:
-    """One run. `code` and `attestation` cross by memory file, everything else in the message.
+    """One run. `code`, `attestation` and `compiled` cross by memory file, everything else in the message.
 
-    `attestation` is the JSON that the child finds at `mesatee.function.FILE`.
+    `attestation` is the JSON that the child finds at `mesatee.function.FILE`; `compiled` is what the worker's
+    own compiling of `code` gave.
     """
 
     executor: Executor
@@ -108,6 +114,7 @@ class Job:
     limits: Limits = field(default_factory=Limits)
     require: frozenset[str] = frozenset()
     attestation: bytes = b""
+    compiled: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
         _one_of("the executor", self.executor, get_args(Executor))
@@ -141,7 +148,7 @@ class Job:
         return min(largest, self.limits.output_bytes)
 
     def encode(self) -> bytes:
-        """JSON without code and attestation. Raises `TooLarge`."""
+        """JSON without what crosses by memory file. Raises `TooLarge`."""
         message = _dump(
             {
                 "executor": self.executor,
@@ -159,7 +166,7 @@ class Job:
 
     @classmethod
     def decode(cls, message: bytes) -> Job:
-        """The inverse of `encode`; code and attestation stay empty. Raises `Malformed` or `TooLarge`."""
+        """The inverse of `encode`; what crosses by memory file stays empty. Raises `Malformed` or `TooLarge`."""
         fields = _object(message, limits.JOB_BYTES, _JOB_NAMES)
         inputs = {_name(name): format for name, format in _rows(fields["inputs"], 2)}
         outputs = {
@@ -403,6 +410,8 @@ def _in_range(what: str, value: Any, least: int, most: int) -> None:
 __all__ = [
     "CHILD_FAILURES",
     "COMMAND_BYTES",
+    "COMPILED_OUTPUT",
+    "COMPILES",
     "KILL",
     "LAYERS",
     "NEXT",

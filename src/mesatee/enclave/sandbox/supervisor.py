@@ -29,11 +29,13 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 from mesatee import _core
+from mesatee.enclave.sandbox.compiled import CompiledCode, Output, compiler
 from mesatee.enclave.sandbox.output import Cut
 from mesatee.enclave.sandbox.protocol import (
+    COMPILED_OUTPUT,
     KILL,
     NEXT,
     Exit,
@@ -44,6 +46,7 @@ from mesatee.enclave.sandbox.protocol import (
 )
 from mesatee.enclave.sandbox.zygote_process import KILL_SECONDS, ZygoteProcess
 from mesatee.errors import InputError, Malformed, SandboxFailed
+from mesatee.extras import missing
 from mesatee.protocol import limits
 
 SPARE_SECONDS: Final = 20.0
@@ -57,13 +60,6 @@ _CPU_GRACE_SECONDS: Final = 1
 _TRIES: Final = 2
 """Children that a run may have: the second one when the first was killed while it waited."""
 _READ_BYTES: Final = 64 * limits.KIB
-
-
-class Output(NamedTuple):
-    """A sealed memory file, and its size in bytes."""
-
-    fd: int
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +133,7 @@ class Supervisor:
         self._zygote: ZygoteProcess | None = None
         self._wake: int | None = None
         self._closed = False
+        self._compiled = CompiledCode()
 
     def __enter__(self) -> Supervisor:
         self.start()
@@ -160,6 +157,9 @@ class Supervisor:
             raise Malformed("the inputs are not those that the job names")
         for name, fd in inputs.items():
             _check_sealed(name, fd)
+        reason = missing(job.executor)
+        if reason is not None:
+            raise SandboxFailed(reason)
         start = time.monotonic()
         with self._running, ExitStack() as stack:
             wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -167,11 +167,23 @@ class Supervisor:
             with self._state:
                 self._wake = wake
             stack.callback(self._no_wake)
-            for _ in range(_TRIES):
-                with ExitStack() as own, contextlib.suppress(_Unborn):
-                    run = _Run(job, self._ready(), wake, self._require | job.require, own, start)
-                    return run.execute(inputs)
-            raise SandboxFailed(f"{_TRIES} children ended before they ran the function")
+            if job.executor == "wasm":
+                compiled = self._compiled.get(job.code)
+                if compiled is None:
+                    with self._once(compiler(job), {}, wake, start) as outcome:
+                        if outcome.failure is not None:
+                            return outcome
+                        compiled = self._compiled.keep(job.code, outcome.outputs[COMPILED_OUTPUT])
+                job = dataclasses.replace(job, compiled=compiled)
+            return self._once(job, inputs, wake, start)
+
+    def _once(self, job: Job, inputs: Mapping[str, int], wake: int, start: float) -> Outcome:
+        """One child, or another if that was killed while it waited."""
+        for _ in range(_TRIES):
+            with ExitStack() as own, contextlib.suppress(_Unborn):
+                run = _Run(job, self._ready(), wake, self._require | job.require, own, start)
+                return run.execute(inputs)
+        raise SandboxFailed(f"{_TRIES} children ended before they ran the function")
 
     def cancel(self) -> None:
         """End the run that is going on, within a second; its outcome is `cancelled`.
@@ -282,6 +294,7 @@ class _Run:
             os.set_blocking(report_end, True)
             theirs.append(sealed_memfd("code", job.code))
             theirs.append(sealed_memfd("attestation", job.attestation))
+            theirs.append(sealed_memfd("compiled", job.compiled))
             outputs = {name: self._own(_core.memfd(name)) for name in job.outputs}
             given = [self._own(_reopened(inputs[name])) for name in job.inputs]
             self._give(job.encode(), [*theirs, *given, *outputs.values()])

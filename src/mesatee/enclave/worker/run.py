@@ -290,9 +290,10 @@ def attestation(grant: wire.GrantReply, evidence: bytes) -> bytes:
 def _run(sandbox: Sandbox, job: Job, inputs: Mapping[str, int]) -> Outcome:
     try:
         return sandbox.run(job, inputs)
-    except SandboxFailed:
-        # The sandbox died under this function: that is a failure of the run, or it would be tried again and again.
-        return Outcome(failure="crashed")
+    except SandboxFailed as error:
+        # The sandbox died under this function, or this worker cannot run it: that is a failure of the run, or it
+        # would be tried again and again. The message is ours.
+        return Outcome(failure="crashed", diagnostics=error.message.encode())
 
 
 def _predicate(service: wire.ServiceReply) -> object:

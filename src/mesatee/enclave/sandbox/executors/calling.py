@@ -35,7 +35,20 @@ class Call:
     input_errors: tuple[type[Exception], ...] = ()
 
 
-Load = Callable[[Job], Call]
+@dataclass(frozen=True, slots=True)
+class FileCall:
+    """A function that reads and writes its files itself.
+
+    `run` takes arguments, and descriptors of inputs and outputs by name; it may raise `Failed`. Inputs in
+    `optional` may be missing.
+    """
+
+    run: Callable[[Mapping[str, Any], Mapping[str, int], Mapping[str, int]], None]
+    signature: Signature
+    optional: frozenset[str] = frozenset()
+
+
+Load = Callable[[Job], Call | FileCall]
 """Turns a job, with its code, into a call. May raise `Failed`."""
 
 
@@ -51,8 +64,8 @@ def execute(job: Job, load: Load, inputs: Mapping[str, int], outputs: Mapping[st
     """Run `job` on open descriptors; returns its failure, or None.
 
     1. Load the function.
-    2. Bind arguments, read inputs.
-    3. Call it.
+    2. Bind arguments, check inputs.
+    3. Call it: one that reads and writes files by itself has all it needs; the others get values.
     4. Check what it returned and write the outputs.
     """
     try:
@@ -62,9 +75,17 @@ def execute(job: Job, load: Load, inputs: Mapping[str, int], outputs: Mapping[st
         with _failing("bad_argument", InputError):
             arguments = call.signature.bind(job.args) | _where(job, call.signature)
         with _failing("bad_input", InputError):
-            call.signature.check_inputs(inputs)
-        values = _read_inputs(job, call.signature, inputs)
+            optional = call.optional if isinstance(call, FileCall) else frozenset()
+            call.signature.check_inputs(optional.union(inputs))
         # 3.
+        if isinstance(call, FileCall):
+            with _failing("wrong_output", InputError):
+                call.signature.check_outputs(outputs)
+            with _failing("function_raised", Exception):
+                call.run(arguments, inputs, outputs)
+            _check_sizes(job, outputs)
+            return None
+        values = _read_inputs(job, call.signature, inputs)
         with _failing("function_raised", BaseException), _failing("bad_input", *call.input_errors):
             result = call.function(*values, **arguments)
         # 4.
@@ -167,6 +188,13 @@ def _write_outputs(job: Job, values: Mapping[str, Any], outputs: Mapping[str, in
                 raise
             explain(f"the output {name} is larger than {most} bytes")
             raise Failed("output_too_large") from None
+    _check_sizes(job, outputs)
+
+
+def _check_sizes(job: Job, outputs: Mapping[str, int]) -> None:
+    """Each output within its own limit: RLIMIT_FSIZE knows only the largest."""
+    for name, fd in outputs.items():
+        most = min(job.outputs[name].max_bytes or job.limits.output_bytes, job.limits.output_bytes)
         if os.fstat(fd).st_size > most:
             explain(f"the output {name} is larger than {most} bytes")
             raise Failed("output_too_large")

@@ -1,0 +1,219 @@
+"""The `wasm` executor: a WASI module, compiled in one sandboxed child and run in another (ADR 12).
+
+The engine and the host functions are made once, in the zygote. A run loads the compiled code that the worker
+vouches for, instantiates it with a memory of its own and calls its entry. wasmtime is loaded here and nowhere in
+the worker.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from mesatee.enclave.sandbox import engine
+from mesatee.enclave.sandbox.executors import wasi
+from mesatee.enclave.sandbox.executors.calling import Failed, FileCall, explain
+from mesatee.enclave.sandbox.protocol import COMPILED_OUTPUT, Job
+from mesatee.errors import InputError
+from mesatee.extras import missing
+from mesatee.protocol import wasm
+from mesatee.protocol.jsonstrict import canonical
+from mesatee.protocol.signature import Port, Signature
+
+if TYPE_CHECKING:
+    import wasmtime
+
+_SEED_LABEL: Final = b"mesatee wasm seed v1\0"
+_PAGE_BYTES: Final = 65_536
+_COMPILING: Final = Signature("compile", (), None, (), (Port(COMPILED_OUTPUT, "bytes"),), "fields")
+_WARM: Final = """
+(module
+  (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "_start") (drop (call $random (i32.const 0) (i32.const 8)))))
+"""
+
+
+class Engine:
+    """wasmtime's engine with our settings, and a linker whose functions lead to the world of the present run."""
+
+    def __init__(self) -> None:
+        import wasmtime
+
+        self.wasmtime = wasmtime
+        config = wasmtime.Config()
+        for name, value in engine.SETTINGS.items():
+            setattr(config, name, value)
+        self.engine = wasmtime.Engine(config)
+        self.linker = wasmtime.Linker(self.engine)
+        self.world: wasi.Wasi | None = None
+        types = {"i": wasmtime.ValType.i32(), "I": wasmtime.ValType.i64()}
+        for name, parameters in wasm.WASI_FUNCTIONS.items():
+            results = [] if name == "proc_exit" else [types["i"]]
+            kind = wasmtime.FuncType([types[letter] for letter in parameters], results)
+            self.linker.define_func(wasm.WASI, name, kind, self._function(name, bool(results)))
+
+    def _function(self, name: str, answers: bool) -> Callable[..., int | None]:
+        def called(*arguments: int) -> int | None:
+            assert self.world is not None  # noqa: S101  # set before any instance is made
+            answer = self.world.call(name, arguments)
+            return answer if answers else None
+
+        return called
+
+    def compile(self, module: bytes) -> bytes:
+        """Compiled code. Raises `wasmtime.WasmtimeError`."""
+        return bytes(self.wasmtime.Module(self.engine, module).serialize())
+
+    def run(
+        self, compiled: bytes, entry: str, memory_bytes: int, world: Callable[[Memory], wasi.Wasi]
+    ) -> Ended:
+        """Instantiate, call `entry`; what goes wrong is in the answer, never raised."""
+        module = self.wasmtime.Module.deserialize(self.engine, compiled)
+        store = self.wasmtime.Store(self.engine)
+        store.set_limits(
+            memory_size=memory_bytes, table_elements=engine.TABLE_ELEMENTS, instances=1, tables=64, memories=1
+        )
+        memory = Memory(store)
+        self.world = world(memory)
+        try:
+            instance = self.linker.instantiate(store, module)
+            exports = instance.exports(store)
+            found = exports.get("memory")
+            if isinstance(found, self.wasmtime.Memory):
+                memory.memory = found
+            start = exports.get(entry)
+            if not isinstance(start, self.wasmtime.Func):
+                return Ended(f"the module exports no function {entry}", False)
+            start(store)
+        except wasi.Exited as ended:
+            return Ended(f"the module exited with {ended.code}" if ended.code else None, memory.full())
+        except (self.wasmtime.WasmtimeError, self.wasmtime.Trap) as error:
+            text = str(error)
+            return Ended(text, memory.full() or ("limit" in text and memory.memory is None))
+        return Ended(None, False)
+
+
+class Ended:
+    """How a call ended: what went wrong, or None; and whether the memory was used up by then."""
+
+    __slots__ = ("full", "wrong")
+
+    def __init__(self, wrong: str | None, full: bool) -> None:
+        self.wrong, self.full = wrong, full
+
+
+class Memory:
+    """The module's memory as it is now; it moves and grows only while the module runs."""
+
+    def __init__(self, store: wasmtime.Store) -> None:
+        self._store = store
+        self.memory: wasmtime.Memory | None = None
+        self._seen = (0, 0)
+        self._view = memoryview(b"")
+
+    def __call__(self) -> memoryview | None:
+        """All of it; None before the module is there."""
+        if self.memory is None:
+            return None
+        pointer = ctypes.cast(self.memory.data_ptr(self._store), ctypes.c_void_p).value or 0
+        now = (pointer, self.memory.data_len(self._store))
+        if now != self._seen:
+            self._seen = now
+            self._view = memoryview((ctypes.c_ubyte * now[1]).from_address(pointer)).cast("B")
+        return self._view
+
+    def full(self) -> bool:
+        """Whether the module could not have had one page more."""
+        if self.memory is None:
+            return False
+        try:
+            self.memory.grow(self._store, 1)
+        except Exception:  # noqa: BLE001  # wasmtime has one class for all that fails
+            return True
+        return False
+
+
+_ENGINES: Final[list[Engine]] = []
+
+
+def prepared() -> Engine:
+    """The engine of this process; made once, in the zygote, for all children."""
+    if not _ENGINES:
+        _ENGINES.append(Engine())
+    return _ENGINES[0]
+
+
+_WARM_CODE: Final[list[bytes]] = []
+
+
+def warm_up() -> None:
+    """Make the engine, and run a module of our own in the way of any other. Nothing without wasmtime."""
+    if missing("wasm"):
+        return
+    found = prepared()
+    if not _WARM_CODE:
+        _WARM_CODE.append(found.compile(bytes(found.wasmtime.wat2wasm(_WARM))))
+    found.run(_WARM_CODE[0], "_start", _PAGE_BYTES, lambda memory: wasi.Wasi(memory, {}, {}, b"", b""))
+    found.world = None
+
+
+def load_compiler(job: Job) -> FileCall:
+    """The job that compiles: its code is the module, its only output the compiled code."""
+
+    def run(_: Mapping[str, Any], __: Mapping[str, int], outputs: Mapping[str, int]) -> None:
+        found = prepared()
+        try:
+            compiled = found.compile(job.code)
+        except found.wasmtime.WasmtimeError as error:
+            explain(f"the module cannot be compiled: {error}")
+            raise Failed("function_raised") from None
+        rest = memoryview(compiled)
+        while rest:
+            rest = rest[os.write(outputs[COMPILED_OUTPUT], rest) :]
+
+    return FileCall(run, _COMPILING)
+
+
+def load(job: Job) -> FileCall:
+    """A module that has been compiled: its contract says what it takes and gives."""
+    try:
+        contract = wasm.derive(job.code)
+    except InputError as error:
+        explain(error.message)
+        raise Failed("function_raised") from None
+    if contract.signature.entry != job.entry:
+        explain(f"the contract names the entry {contract.signature.entry}, not {job.entry}")
+        raise Failed("function_raised")
+
+    def run(args: Mapping[str, Any], inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
+        encoded = canonical(dict(args))
+        seed = hashlib.sha256(_SEED_LABEL + hashlib.sha256(job.code).digest() + encoded).digest()
+        ended = prepared().run(
+            job.compiled,
+            job.entry,
+            job.limits.memory_bytes,
+            lambda memory: wasi.Wasi(memory, inputs, outputs, encoded, seed),
+        )
+        world = prepared().world
+        assert world is not None  # noqa: S101  # `run` has made it
+        if ended.wrong is not None:
+            explain(ended.wrong)
+            if world.too_large:
+                raise Failed("output_too_large")
+            raise Failed("out_of_memory" if ended.full else "function_raised")
+        if world.too_large:
+            # It went on as if nothing had happened: what is in the file is not what it wrote.
+            raise Failed("output_too_large")
+        left_out = sorted(set(outputs) - world.written)
+        if left_out:
+            explain(f"the module wrote no /out/{', /out/'.join(left_out)}")
+            raise Failed("wrong_output")
+
+    return FileCall(run, contract.signature, contract.optional)
+
+
+__all__ = ["Ended", "Engine", "Memory", "load", "load_compiler", "prepared", "warm_up"]

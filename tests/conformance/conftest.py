@@ -1,0 +1,68 @@
+"""One supervisor for the whole suite."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from mesatee.enclave.sandbox import Job, Limits, OutputSpec, Supervisor, sealed_memfd
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended."""
+
+    failure: str | None
+    result: bytes
+    text: str
+    layers: tuple[str, ...]
+
+
+@pytest.fixture(scope="session")
+def supervisor() -> Iterator[Supervisor]:
+    with Supervisor() as started:
+        yield started
+
+
+Execute = Callable[..., Ended]
+
+
+@pytest.fixture(scope="session")
+def execute(supervisor: Supervisor) -> Execute:
+    """Run code on one executor, in a real child."""
+
+    def run(
+        executor: str,
+        code: bytes,
+        entry: str,
+        inputs: Mapping[str, bytes],
+        args: Mapping[str, Any],
+        limits: Limits,
+        format: str = "bytes",
+    ) -> Ended:
+        job = Job(
+            executor,
+            entry,
+            code=code,
+            args=args,
+            inputs=dict.fromkeys(inputs, "bytes"),
+            outputs={"result": OutputSpec(format)},
+            limits=limits,
+        )
+        fds = {name: sealed_memfd("input", data) for name, data in inputs.items()}
+        try:
+            with supervisor.run(job, fds) as outcome:
+                found = outcome.outputs.get("result")
+                data = os.pread(found.fd, found.size, 0) if found else b""
+                return Ended(
+                    outcome.failure, data, outcome.diagnostics.decode("utf-8", "replace"), outcome.layers
+                )
+        finally:
+            for fd in fds.values():
+                os.close(fd)
+
+    return run

@@ -90,7 +90,9 @@ class Engine:
                 return Ended(f"the module exports no function {entry}", False)
             start(store)
         except wasi.Exited as ended:
-            return Ended(f"the module exited with {ended.code}" if ended.code else None, memory.full())
+            if ended.code == 0:
+                return Ended(None, False)
+            return Ended(f"the module exited with {ended.code}", memory.full())
         except (self.wasmtime.WasmtimeError, self.wasmtime.Trap) as error:
             text = str(error)
             return Ended(text, memory.full() or ("limit" in text and memory.memory is None))

@@ -356,7 +356,7 @@ def lines(checks: Iterable[Check], candidates: Sequence[Candidate]) -> list[str]
     return found
 
 
-def run(home: Path, as_json: bool, tpm: str = "", out: Callable[[str], object] = sys.stdout.write) -> None:
+def run(home: Path, as_json: bool, out: Callable[[str], object] = sys.stdout.write, tpm: str = "") -> None:
     """`mesatee doctor`: exits with 1 only if something is missing that the service cannot do without.
 
     `tpm`: where the TPM is, as in `detect`.

@@ -22,7 +22,7 @@ from mesatee.enclave.platform import CompositeCollector
 from mesatee.enclave.platform.detect import Candidate
 from mesatee.enclave.platform.keys import SnpKey, TpmKey
 from mesatee.enclave.platform.tpm import TpmCollector
-from mesatee.enclave.platform.tpm.quoting import RUNTIME_PCR
+from mesatee.enclave.platform.tpm.registers import RUNTIME_PCR
 from mesatee.errors import EvidenceRefused, LevelTooLow, Unavailable
 
 AT = amd.START

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from tests.attestation.tee.test_composite import Snp
-from tests.enclave.platform.conftest import swtpm_running
+from tests.enclave.platform.conftest import SwTpm, swtpm_running
 from tests.support import amd
 
 from mesatee._core import SigningKey, spki
@@ -31,9 +31,14 @@ KEPT = Endorsements((Endorsement("snp", "", "crl", amd.MILAN.crl(), AT, None),))
 
 
 @pytest.fixture(scope="module")
-def tpm() -> Iterator[TpmCollector]:
+def simulator() -> Iterator[SwTpm]:
     with swtpm_running() as running:
-        yield TpmCollector(running.address)
+        yield running
+
+
+@pytest.fixture
+def tpm(simulator: SwTpm) -> TpmCollector:
+    return TpmCollector(simulator.address)
 
 
 @pytest.fixture
@@ -53,9 +58,9 @@ def machine(tpm: TpmCollector, monkeypatch: pytest.MonkeyPatch) -> Snp:
     return processor
 
 
-def test_a_policy_pins_processor_and_tpm_together(machine: Snp, tmp_path: Path) -> None:
+def test_a_policy_pins_processor_and_tpm_together(machine: Snp, simulator: SwTpm, tmp_path: Path) -> None:
     assert attesters.choose("snp+tpm", 5).level == 5
-    attesters.record("snp+tpm", "", ("base",))
+    attesters.record("snp+tpm", simulator.address, ("base",))
     trust = attesters.trust("snp+tpm", tmp_path, ("base",), "", KEPT)
     assert (trust.tees, trust.minimum_level, trust.allow_simulated) == (("snp+tpm",), 5, True)
     assert set(trust.pins["snp+tpm"]) == {"machine"}

@@ -36,7 +36,7 @@ def test_an_ordinary_machine_says_why_for_each_interface(tmp_path: Path) -> None
         for item, each in zip(shown, found, strict=True)
     )
     reasons = doctor.why_not_higher(found)
-    assert all(reason.count("there is no such file") <= 1 for reason in reasons)
+    assert reasons[1].count("there is no such file") == 1
     assert [reason[:7] for reason in reasons] == ["level 3", "level 4", "level 5"]
     assert "/dev/tpmrm0" in reasons[0]
     assert "configfs-tsm" in reasons[1]

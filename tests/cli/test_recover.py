@@ -56,7 +56,7 @@ def test_a_lost_machine_is_replaced_by_k_of_its_holders(tmp_path: Path) -> None:
     shares = []
     for home in homes[:2]:
         shares.append(tmp_path / f"{home.name}.share")
-        given = mesatee(home, "recover", "give", public[1], request, shares[-1], trust=trust)
+        given = mesatee(home, "recover", "give", *public, request, shares[-1], trust=trust)
         assert given["exit"] == 0, given
     few = mesatee(new, "recover", "finish", *public, shares[0])
     assert few["exit"] == 1

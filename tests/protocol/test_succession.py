@@ -156,9 +156,14 @@ def test_hostile_messages_raise_only_ours(data: bytes) -> None:
             parse(model, data)
 
 
-@given(st.sampled_from(("v", "kind", "service", "set", "holder", "index", "wrap")), st.none() | st.integers())
+@given(
+    st.sampled_from(("v", "kind", "service", "set", "request", "holder", "index", "wrap")),
+    st.none() | st.integers(),
+)
 def test_messages_with_other_fields_are_malformed(name: str, value: int | None) -> None:
-    share = RecoveryShare(service="ab" * 32, set="cd" * 32, holder="ef" * 32, index=1, wrap="AAAA")
+    share = RecoveryShare(
+        service="ab" * 32, set="cd" * 32, request="12" * 32, holder="ef" * 32, index=1, wrap="AAAA"
+    )
     assert parse(RecoveryShare, share.to_bytes()) == share
     changed = {**share.model_dump(), name: value}
     if changed == share.model_dump() or (name == "index" and value in range(1, limits.SHARE_HOLDERS + 1)):

@@ -30,8 +30,8 @@ from ...protocol.jsonstrict import canonical, encode, parse_object
 from ...protocol.model import validate
 from . import openapi, upload
 from .keyring import attempt_key
-from .monitor import LOGGED, facts_of
-from .peer import Peer
+from .monitor import LOGGED
+from .peer import Peer, facts_of
 from .views import Views
 
 if TYPE_CHECKING:

@@ -43,7 +43,7 @@ from ...protocol.doors import Blobs, Queue, Records
 from ...protocol.recovery import SUCCESSOR
 from .. import faults
 from ..platform.base import Attester
-from . import api
+from . import api, tenure
 from .audit import SNAPSHOT
 from .forks import ForkProofs
 from .identity import ServiceKeys
@@ -112,7 +112,7 @@ class Gateway:
         self._appraisals = AppraisalCache()
         self.log = Log(service.origin, store, keys.body, keys.log)
         self.papers = Papers(self.log, blobs, keys.service)
-        self._keyring = Keyring(service.origin, keys.sealing, keys.tickets, keys)
+        self._keyring = Keyring(keys)
         self._ticketed: dict[tuple[str, int], float] = {}
         self._broken: HostFailed | None = None
         self._snapshot_at = 0
@@ -121,6 +121,8 @@ class Gateway:
         self._changed = asyncio.Condition()
         self._stopping = asyncio.Event()
         self.port = 0
+        self.shares: statements.Statement | None = None
+        """The sealed shares, once the log has them; None for a service without, and while nobody is served."""
         self._channel_key = SigningKey.generate()
         claims = Claims.of_key(spki(self._channel_key.public), "gateway", service=keys.service.digest)
         self._extension = attester.evidence(claims)
@@ -155,6 +157,7 @@ class Gateway:
                 raise LogCorrupt("the snapshot covers another size than the head says")
 
         def apply(index: int, record: records.LogRecord) -> None:
+            tenure.check(self._keys.service, state, index, record)
             state.apply(index, record)
 
         try:
@@ -174,8 +177,7 @@ class Gateway:
             time.monotonic,
             self._keep_proof,
             self.config.lease_seconds,
-            self._keys.successor,
-            self._keys.recovered_by,
+            self._keys.received,
         )
         self._compare_kept(monitor)
         return monitor
@@ -197,8 +199,8 @@ class Gateway:
         try:
             self._forks.keep(note)
         except (OSError, LogCorrupt) as error:
-            # This process stops all the same; what is lost is only that the next one knows it at once.
-            LOGGER.error(json.dumps({"event": "fork_not_kept", "reason": str(error)}))
+            LOGGER.error(json.dumps({"event": "proof_not_kept", "reason": str(error)}))
+            raise HostFailed("the folder of the service's keys cannot be written") from None
 
     async def run(self, ready: Callable[[int], None] | None = None) -> None:
         """Serve until stopped. `ready` gets the port."""
@@ -247,6 +249,7 @@ class Gateway:
         await self.monitor.begin_epoch(
             self._attester.measurement or "none", self._attester.level, self._channel_key.public.hex()
         )
+        self.shares = await self.monitor.shares()
 
     def stop(self) -> None:
         """Ask `run` to end. Call it on the loop's thread."""

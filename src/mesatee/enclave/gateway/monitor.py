@@ -13,17 +13,16 @@ Denials are logged too, before the caller is told.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal
 
-from ...attestation.appraisal import Appraisal
 from ...errors import (
     Conflict,
     Denied,
-    EvidenceRefused,
     ForkDetected,
     Halted,
     HostFailed,
@@ -41,14 +40,16 @@ from ...protocol import checkpoint as cp
 from ...protocol import envelope as dsse
 from ...protocol import limits, records, statements
 from ...protocol.digests import b64decode, sha256
+from ...protocol.service import ShareRule
 from ...protocol.statements import WorkerFacts
 from .. import faults
-from . import policies, policy, rules
+from . import policies, policy, rules, tenure
 from .keyring import Keyring, Upload
 from .log import Log
 from .peer import Peer
 from .permit import Action, Mint
 from .state import ENDED, Grant, Held, Run, State
+from .tenure import Received, Tenure
 
 LEASE_SECONDS = 30
 """How long a worker holds a run without renewing, if the service's launcher says nothing else."""
@@ -89,9 +90,9 @@ class Monitor:
         steady: Callable[[], float],
         keep_proof: Callable[[str], None],
         lease_seconds: int = LEASE_SECONDS,
-        successor: str | None = None,
-        recovered_by: tuple[str, ...] = (),
+        received: Received | None = None,
     ) -> None:
+        """`keep_proof` keeps a checkpoint that every later log has to extend, durably, or raises `HostFailed`."""
         self._log = log
         self._keep_proof = keep_proof
         self._keyring = keyring
@@ -99,11 +100,9 @@ class Monitor:
         self._clock = clock
         self._steady = steady
         self._lease_seconds = lease_seconds
-        said = statements.expect(service.predicate, statements.ServiceStatement)
-        self._platform_policy = said.platform_policy
-        self._hand_over = said.hand_over
-        self._successor = successor
-        self._recovered_by = recovered_by
+        self._said = statements.expect(service.predicate, statements.ServiceStatement)
+        self._platform_policy = self._said.platform_policy
+        self._received = received
         self._leases: dict[int, float] = {}
         self._newest: Future[int] | None = None
         self.service = service
@@ -132,14 +131,9 @@ class Monitor:
     @property
     def ended(self) -> str | None:
         """Why this gateway decides nothing: a fork was detected, or another one holds the keys."""
-        if self.halted or self.state.holder == self._successor or self._takes_up:
-            return self.halted
-        return "the service's keys were handed over, and another gateway continues its log"
-
-    @property
-    def _takes_up(self) -> bool:
-        """Whether the keys came from share holders, and the log does not say so yet."""
-        return bool(self._recovered_by) and self._successor not in self.state.successors
+        if self.halted is None and tenure.tenure(self.state, self._received) is Tenure.PASSED:
+            return "the service's keys were handed over, and another gateway continues its log"
+        return self.halted
 
     def _append(self, record: records.LogRecord) -> asyncio.Future[int]:
         self.serving()
@@ -171,18 +165,26 @@ class Monitor:
         return self._append(records.of_outcome(outcome, now, self._source(now)))
 
     async def begin_epoch(self, measurement: str, level: int, channel_key: str) -> None:
-        """Take up the log: until owners have shown themselves, no key and no result leaves."""
-        if self._takes_up and self._successor:
-            holders = tuple(sorted(self._recovered_by))
-            await self._log_outcome(records.RecoveredOutcome(successor=self._successor, holders=holders))
-        outcome = records.EpochOutcome(
+        """Take up the log: until owners have shown themselves, no key and no result leaves.
+
+        Raises `Denied` if the keys came from share holders otherwise than service statement and log allow.
+        """
+        if self._received and tenure.tenure(self.state, self._received) is Tenure.TAKES_UP:
+            try:
+                outcome = tenure.recovered(self._said, self.state, self._received)
+            except Denied as error:
+                # Nobody is served on a log that is not this gateway's to take up.
+                self.halted = error.message
+                raise
+            await self._log_outcome(outcome)
+        begun = records.EpochOutcome(
             number=self.state.epoch + 1,
             nonce=os.urandom(32).hex(),
             measurement=measurement,
             level=level,
             channel_key=channel_key,
         )
-        await self._log_outcome(outcome)
+        await self._log_outcome(begun)
         faults.point("epoch.logged")
 
     async def denied(self, peer: Peer, action: str, subject: str, error: MesateeError) -> None:
@@ -250,7 +252,9 @@ class Monitor:
             f"a party holds a signed checkpoint of {seen.size} entries (epoch {seen.epoch}) that this log of "
             f"{self._log.next_index} entries does not extend: it was rolled back or forked"
         )
-        self._keep_proof(note)
+        # This process stops in any case; what may be lost is only that the next one knows it at once.
+        with contextlib.suppress(HostFailed):
+            self._keep_proof(note)
         raise ForkDetected(self.halted)
 
     async def _again(self, statement: statements.Statement, index: int) -> Accepted:
@@ -324,7 +328,7 @@ class Monitor:
     def invoke(self, run: Run, now: int) -> bytes:
         """A ticket for a run that is in the log and still waits."""
         permit = self._mint.permit(Action.INVOKE, run.digest, run.index)
-        return self._keyring.ticket(permit, run.digest, len(run.grants) + 1, now + TICKET_SECONDS)
+        return self._keyring.ticket(permit, run.digest, now + TICKET_SECONDS)
 
     def waiting(self) -> list[Run]:
         """Runs that a worker may take: queued, or running with a lease that nobody renewed."""
@@ -538,24 +542,23 @@ class Monitor:
         faults.point("release.wrapped")
         return wrapped
 
-    # -- hand-over --------------------------------------------------------------------------------
+    # -- hand-over and shares ---------------------------------------------------------------------
 
     async def hand_over(self, peer: Peer, to: bytes) -> tuple[int, dict[str, str]]:
         """Give the service's keys, and with them the next epoch, to a peer gateway; the log index and the wraps.
 
         1. The service statement accepts the peer, whose evidence vouches for the key `to`.
         2. It is logged. From then on this gateway serves nobody, so there are never two that decide.
-        3. When the entry is durable, the keys are wrapped to `to`. Who has lost this answer, and proves again that
-           `to` is its key, gets it once more; anybody else is told that the keys are gone.
+        3. When the entry is durable, its checkpoint is kept beside the keys: on a log from before the hand-over this
+           gateway stops, as on every log that is rolled back.
+        4. Then the keys are wrapped to `to`. Who has lost this answer, and proves again that `to` is its key, gets it
+           once more; anybody else is told that the keys are gone.
+
+        Raises `HostFailed` if the checkpoint cannot be kept; the same request may come again.
         """
         if self.halted:
             raise Halted(f"the gateway has stopped: {self.halted}")
-        if peer.role != "gateway" or peer.appraisal is None:
-            raise KeyRefused("only an attested gateway may receive a service's keys")
-        if peer.appraisal.service != self.service.digest:
-            raise EvidenceRefused("the peer's evidence is for another service")
-        facts, successor = _facts(peer, peer.appraisal), sha256(to)
-        rules.successor(self._hand_over, facts, peer.successor, successor)
+        facts, successor = tenure.heir(self.service, peer, to)
         if self.ended and self.state.holder == successor:
             index = self.state.handed_at
             await self._durable(index)
@@ -564,34 +567,37 @@ class Monitor:
             if successor in self.state.successors:
                 raise Replayed("this successor had the keys before: it makes a new key for a new hand-over")
             index = await self._log_outcome(records.HandOverOutcome(successor=successor, peer=facts))
+        # Nothing follows that entry, so its time makes the same checkpoint each time.
+        self._keep_proof(self._log.checkpoint(self.state.time).note)
         permit = self._mint.permit(Action.HAND_OVER, successor, index)
         return index, self._keyring.hand_over(permit, to)
+
+    async def shares(self) -> statements.Statement | None:
+        """The service's keys in shares for the holders that its statement names, or None if it names none.
+
+        They are made once for each service, and are in the log before anybody has them: afterwards they come from
+        there. Raises `HostFailed`.
+        """
+        self.serving()
+        rule = self._said.share_holders
+        if not isinstance(rule, ShareRule):
+            return None
+        if self.state.shares is None:
+            now = self.now()
+            permit = self._mint.permit(Action.SHARE, self.service.digest, self._log.next_index)
+            made = self._keyring.share_keys(permit, rule, now)
+            await self._log_outcome(records.SharesOutcome(envelope=made.envelope.as_dict()))
+            return made
+        await self._durable(self.state.shared_at)
+        found = self._log.prove(self.state.shared_at).read()
+        return statements.verify(dsse.from_dict(found.body["envelope"]), "recovery")
 
 
 CODE = "code of the function"
 """The name under which a private function's key is released: no input can have it, for it has spaces."""
 
 
-def facts_of(peer: Peer) -> WorkerFacts:
-    """What was appraised of a worker. Raises `KeyRefused` for anybody else."""
-    if peer.role != "worker" or peer.appraisal is None:
-        raise KeyRefused("only an attested worker may do this")
-    return _facts(peer, peer.appraisal)
-
-
-def _facts(peer: Peer, found: Appraisal) -> WorkerFacts:
-    return WorkerFacts(
-        key=peer.key,
-        measurement=found.measurement or "none",
-        level=found.level,
-        tee=found.tee,
-        simulated=found.simulated,
-        evidence=found.evidence_digest,
-        certificate=sha256(peer.certificate),
-    )
-
-
 LOGGED = (Denied, TrustError, StateError, Malformed)
 """Refusals that become log entries; the rest says that the service could not decide."""
 
-__all__ = ["CODE", "LEASE_SECONDS", "LOGGED", "Accepted", "Granted", "Monitor", "facts_of"]
+__all__ = ["CODE", "LEASE_SECONDS", "LOGGED", "Accepted", "Granted", "Monitor"]

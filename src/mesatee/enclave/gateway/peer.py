@@ -7,6 +7,9 @@ from typing import Literal
 
 from ...attestation.appraisal import Appraisal
 from ...attestation.endorsements import NOTHING, Endorsements
+from ...errors import KeyRefused
+from ...protocol.digests import sha256
+from ...protocol.statements import WorkerFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,4 +26,24 @@ class Peer:
     """SHA-256 of the key under which a gateway would receive keys, as its evidence vouches for it."""
 
 
-__all__ = ["Peer"]
+def facts_of(peer: Peer) -> WorkerFacts:
+    """What was appraised of a worker. Raises `KeyRefused` for anybody else."""
+    if peer.role != "worker" or peer.appraisal is None:
+        raise KeyRefused("only an attested worker may do this")
+    return appraised(peer, peer.appraisal)
+
+
+def appraised(peer: Peer, found: Appraisal) -> WorkerFacts:
+    """What is written into the log of a peer's appraisal."""
+    return WorkerFacts(
+        key=peer.key,
+        measurement=found.measurement or "none",
+        level=found.level,
+        tee=found.tee,
+        simulated=found.simulated,
+        evidence=found.evidence_digest,
+        certificate=sha256(peer.certificate),
+    )
+
+
+__all__ = ["Peer", "appraised", "facts_of"]

@@ -238,6 +238,43 @@ def test_header_limits(listen, app, client_identity):
     assert len(app.peers) == 1
 
 
+ONE = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+
+
+@pytest.mark.parametrize(
+    ("requests", "answers", "end"),
+    [
+        (b"GET /who HTTP/1.1\r\nHost: a\r\n\r\n", 1, b"}"),
+        (b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n", 1, b"done"),
+        (ONE, 1, b"abc"),
+        (ONE * 3, 3, b"abc"),
+        (ONE + ONE[:-1], 1, b"abc"),
+    ],
+)
+def test_a_client_that_half_closes_gets_its_answer(listen, app, client_identity, requests, answers, end):
+    """One to each request that it sent whole; then the connection closes."""
+    listener = listen()
+    with serving(listener, app):
+        for _ in range(5):
+            with raw(listener, client_identity) as near:
+                near.sendall(requests)
+                near.shutdown(socket.SHUT_WR)
+                got = read_all(near)
+            assert got.count(b"HTTP/1.1 200") == answers
+            assert got.endswith(end)
+
+
+@pytest.mark.parametrize("cut", [b"", b"GET /who HT", ONE[:-1]])
+def test_a_client_that_half_closes_before_its_request_is_whole_gets_none(listen, app, client_identity, cut):
+    listener = listen()
+    with serving(listener, app) as server, raw(listener, client_identity) as near:
+        near.sendall(cut)
+        near.shutdown(socket.SHUT_WR)
+        assert read_all(near) == b""
+        wait_for(lambda: not server.state.connections)
+        wait_for(lambda: not server.state.tasks)
+
+
 @pytest.mark.parametrize("first", [b"", b"GET /who HT"])
 def test_slow_headers_are_cut_off(listen, app, client_identity, monkeypatch, first):
     monkeypatch.setattr(up, "HEAD_SECONDS", 0.3)

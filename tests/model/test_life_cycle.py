@@ -264,7 +264,7 @@ def test_many_random_interleavings() -> None:
 
 
 def ignores_withdrawal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "still_approved", lambda state, task, counted: None)
+    monkeypatch.setattr(rules, "still_approved", lambda state, held, counted: None)
 
 
 def forgets_fences(monkeypatch: pytest.MonkeyPatch) -> None:

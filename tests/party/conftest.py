@@ -88,7 +88,7 @@ class World:
         )
         self.trust = TrustPolicy(gateway, worker)
         self.gateway = machine(self.installation, GATEWAY, "gateway", self.service.digest, now)
-        self.worker = machine(self.installation, WORKER, "worker", None, now)
+        self.worker = machine(self.installation, WORKER, "worker", self.service.digest, now)
         self.tree = merkle.Tree()
         self.epoch = 1
         for _ in range(3):

@@ -101,10 +101,12 @@ KEPT = Endorsements((Endorsement("psa", "", "iak", tokens.pem(IAK), NOW, None),)
 LOOSE = RoleTrust(tees=("psa",), minimum_level=3, measurements="any", anchors=(PIN,))
 
 
-def psa_worker() -> Machine:
+def psa_worker(service: str) -> Machine:
     """A worker on a simulated Arm device, whose evidence needs an endorsement."""
     key = _core.SigningKey.generate()
-    claims = ev.Claims.of_key(_core.spki(key.public), "worker", environments={"base": ENVIRONMENT}).encode()
+    claims = ev.Claims.of_key(
+        _core.spki(key.public), "worker", service=service, environments={"base": ENVIRONMENT}
+    ).encode()
     body = {
         265: "tag:psacertified.org,2023:psa#tfm",
         2394: -1,
@@ -125,7 +127,7 @@ class Hardware(Vector):
 
     def __init__(self, home: Path) -> None:
         super().__init__(home, trusted=LOOSE)
-        self.worker = psa_worker()
+        self.worker = psa_worker(self.service.digest)
         peer = _core.parse_certificate(self.worker.certificate)
         self.found = appraise(peer.evidence, peer.spki, self.worker_trust(), NOW - 5, "worker", KEPT)
         accept = statements.Accept(

@@ -1,4 +1,4 @@
-"""Captured evidence and other programs: what tests need that is no part of the project.
+"""Captured evidence, other programs and layers of the kernel: what tests need that is no part of the project.
 
 Evidence of real machines lies in a folder of its own (`MESATEE_SHARED`, by default beside the project). Where that
 folder is not, its tests are skipped, always: a fresh machine has none. Where it is, a case that is missing in it
@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -57,10 +58,21 @@ def timed(tee: str, name: str) -> tuple[Any, dict[str, bytes]]:
 
 
 def programs(*names: str, packages: str = SWTPM) -> None:
-    """Skip unless these programs are installed; fail instead where everything must run (`MESATEE_REQUIRE_ALL`)."""
+    """Skip unless these programs are installed."""
     missing = [name for name in names if shutil.which(name) is None]
     if missing:
-        reason = f"not installed: {', '.join(missing)} (Debian packages {packages})"
-        if os.environ.get("MESATEE_REQUIRE_ALL") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        lacking(f"not installed: {', '.join(missing)} (Debian packages {packages})")
+
+
+def layers(active: Iterable[str], *wanted: str) -> None:
+    """Skip unless the sandbox has these isolation layers here."""
+    missing = set(wanted) - set(active)
+    if missing:
+        lacking(f"this machine's sandbox lacks {', '.join(sorted(missing))}")
+
+
+def lacking(reason: str) -> NoReturn:
+    """Skip the test that is running; fail instead where everything must run (`MESATEE_REQUIRE_ALL`)."""
+    if os.environ.get("MESATEE_REQUIRE_ALL") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)

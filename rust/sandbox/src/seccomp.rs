@@ -56,7 +56,6 @@ const PLAIN: &[c_long] = &[
     // Threads and signal handlers.
     SYS_exit,
     SYS_exit_group,
-    SYS_futex,
     SYS_get_robust_list,
     SYS_restart_syscall,
     SYS_rseq,
@@ -117,6 +116,13 @@ const FCNTL: &[c_int] = &[
     F_GET_SEALS,
 ];
 const IOCTL: &[c_ulong] = &[TCGETS, TIOCGWINSZ, FIONREAD, FIOCLEX, FIONCLEX];
+/// Waiting for a word that others may share. It says nothing to them, and joining a thread needs it: the kernel wakes
+/// whoever waits for the end of a thread by a call that is not private.
+const SHARED_FUTEX: &[c_int] = &[
+    FUTEX_WAIT,
+    FUTEX_WAIT_BITSET,
+    FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME,
+];
 const PRCTL: &[c_int] = &[PR_SET_NAME, PR_GET_NAME];
 
 /// Every flag by which `clone` could make something else than a thread of this process.
@@ -174,6 +180,11 @@ fn allowed(threads: bool) -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
         SYS_prctl,
         one_of(0, PRCTL.iter().map(|value| *value as u64))?,
     );
+    // A word in a page of a file is one for all processes that map the file, so for two children, too.
+    let private = FUTEX_PRIVATE_FLAG as u64;
+    let mut futex = one_of(1, SHARED_FUTEX.iter().map(|value| *value as u64))?;
+    futex.push(rule(&[(1, Len::Dword, Op::MaskedEq(private), private)])?);
+    rules.insert(SYS_futex, futex);
     if threads {
         rules.insert(
             SYS_clone,

@@ -33,8 +33,8 @@ CONCURRENT_REQUESTS: Final = 256
 CONNECTION_AGE_SECONDS: Final = 660.0
 """A connection takes no new request after this time, in seconds: the peer must be appraised anew. A minute
 more than our own clients' limit, so that it is the client who closes."""
-_CORKED_PARTS: Final = 16
-"""Pieces that are joined at most: a stream must feel its reader's back-pressure."""
+CORKED_BYTES: Final = 64 * limits.KIB
+"""What is joined before it is handed over, in bytes: a stream must feel its reader's back-pressure."""
 GRACE_SECONDS: Final = 10.0
 """How long `shutdown` waits for requests under way, in seconds."""
 
@@ -48,26 +48,28 @@ class _Corked:
     """A transport that writes what one turn of the loop gave it at once.
 
     uvicorn writes an answer's head and body apart, which would be two TLS records and two wake-ups of the
-    thread that seals them.
+    thread that seals them. Whoever closes the connection closes this one, or calls `flush` first.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
         self._parts: list[bytes] = []
+        self._size = 0
 
     def write(self, data: bytes) -> None:
         if not self._parts:
             self._loop.call_soon(self.flush)
         self._parts.append(data)
-        if len(self._parts) >= _CORKED_PARTS:
+        self._size += len(data)
+        if self._size >= CORKED_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        """Hand over what was written."""
-        if self._parts:
-            self._transport.write(b"".join(self._parts))
-            self._parts.clear()
+        """Hand over what was written; nobody gets it from a transport that is closed already."""
+        parts, self._parts, self._size = self._parts, [], 0
+        if parts and not self._transport.is_closing():
+            self._transport.write(b"".join(parts))
 
     def close(self) -> None:
         """Close after what was written."""
@@ -87,6 +89,8 @@ class _Protocol(H11Protocol):
         self._connection = connection
         self._server = server
         self._retiring = False
+        self._ended = False
+        """Whether the client has said that it sends no more."""
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.closed: asyncio.Future[None] = loop.create_future()
         self.app = self._with_connection
@@ -107,9 +111,9 @@ class _Protocol(H11Protocol):
         self.scheme = "https"
         if self._server.stopping:
             # It was verified, but not yet here, when `shutdown` went through the connections.
-            transport.close()
+            self.transport.close()
             return
-        self._arm("head", HEAD_SECONDS, transport.close)
+        self._arm("head", HEAD_SECONDS, self.transport.close)
         self._arm("age", self._server.max_age, self.retire)
 
     def data_received(self, data: bytes) -> None:
@@ -119,6 +123,21 @@ class _Protocol(H11Protocol):
         elif "head" not in self._timers:
             # Bytes came and yet no request has begun: its headers are incomplete.
             self._arm("head", HEAD_SECONDS, self.transport.close)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends no more: it still gets the answers to what it sent whole, then the connection closes."""
+        self._ended = True
+        if not self._answering():
+            self.transport.close()
+        return True
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._ended and not self._answering():
+            self.transport.close()
+
+    def _answering(self) -> bool:
+        return self.cycle is not None and not (self.cycle.response_complete or self.cycle.more_body)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -252,6 +271,7 @@ async def _refuse(send: Any, error: MesateeError) -> None:
 __all__ = [
     "CONCURRENT_REQUESTS",
     "CONNECTION_AGE_SECONDS",
+    "CORKED_BYTES",
     "GRACE_SECONDS",
     "HEAD_BYTES",
     "HEAD_SECONDS",

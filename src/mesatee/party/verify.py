@@ -353,6 +353,7 @@ def _worker(
         "the appraisal in the receipt is newer than the receipt",
     )
     found = appraise(certificate.evidence, certificate.spki, trust, at, "worker", collected)
+    _must(found.service == service.digest, "the worker's evidence is for another service statement")
     proven = (found.measurement or "none", found.level, found.tee, found.simulated, found.evidence_digest)
     _must(
         proven == (said.measurement, said.level, said.tee, said.simulated, said.evidence),

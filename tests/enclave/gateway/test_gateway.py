@@ -17,6 +17,8 @@ from mesatee.enclave.worker.client import GatewayClient
 from mesatee.errors import (
     Conflict,
     Denied,
+    EvidenceRefused,
+    Halted,
     HostFailed,
     LogCorrupt,
     Malformed,
@@ -247,6 +249,38 @@ def test_when_the_host_comes_back_a_new_epoch_begins(own: Live, monkeypatch: pyt
     assert own.gateway.log.extends(before)
     again = member.client.call("POST", "/v1/statements", content=lost.envelope.to_bytes())
     assert (again["already"], again["index"]) == (False, after.size)
+
+
+def test_a_reload_refuses_a_log_without_what_was_durable(own: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host fails one append, and then gives back the log as it was earlier: its gateway knows better."""
+    member = own.member("alice")
+    store = own.doors.records
+    older = store.head()
+    member.post(PresenceStatement)
+
+    def broken(expected: int, batch: Any, head: bytes) -> None:
+        monkeypatch.setattr(store, "head", lambda: older)
+        raise HostFailed("no space left")
+
+    monkeypatch.setattr(store, "append", broken)
+    with pytest.raises(HostFailed):
+        member.post(PresenceStatement)
+    deadline = time.monotonic() + 10
+    while own.gateway.monitor.halted is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    with pytest.raises(Halted):
+        member.post(PresenceStatement)
+    assert "rolled back or forked" in str(own.gateway.monitor.halted)
+
+
+def test_a_worker_of_another_service_gets_no_key(live: Live, flow: Flow) -> None:
+    """It would wrap the outputs to the other one's key."""
+    flow.run()
+    worker = live.worker()
+    worker._service = "0a" * 32
+    worker._open()
+    with pytest.raises(EvidenceRefused, match="serves this service"):
+        worker.attempt(live.lease(), HpkeKey.generate().public)
 
 
 def rewritten(live: Live, **snapshot: Any) -> None:

@@ -22,7 +22,7 @@ from tests.support.gateway import (
 
 from mesatee._core import HpkeKey
 from mesatee.enclave.gateway.keyring import attempt_key
-from mesatee.enclave.gateway.monitor import CODE, LEASE_SECONDS, TICKET_SECONDS, facts_of
+from mesatee.enclave.gateway.monitor import CODE, LEASE_SECONDS, TICKET_SECONDS
 from mesatee.errors import (
     Conflict,
     EvidenceRefused,
@@ -126,9 +126,9 @@ def test_another_worker_than_the_task_accepts_gets_nothing(
 
 def test_only_an_attested_worker_has_facts() -> None:
     with pytest.raises(KeyRefused):
-        facts_of(Member("alice").peer)
+        Member("alice").peer.facts("worker", "ab" * 32)
     with pytest.raises(KeyRefused):
-        facts_of(UnitWorker().peer)
+        UnitWorker().peer.facts("worker", "ab" * 32)
 
 
 def test_a_ticket_is_the_gateways_and_alive(case: Case, run: str) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
 from tests.support.gateway import (
+    ENVIRONMENT,
     NOW,
     Case,
     Handed,
+    Member,
     UnitWorker,
     World,
     appraised,
@@ -20,6 +24,8 @@ from mesatee._core import HpkeKey, SigningKey
 from mesatee.errors import (
     Conflict,
     Denied,
+    ForkDetected,
+    Halted,
     HostFailed,
     KeyRefused,
     Malformed,
@@ -29,6 +35,7 @@ from mesatee.errors import (
     Replayed,
     StateError,
 )
+from mesatee.protocol import checkpoint as cp
 from mesatee.protocol import policy_text, records, wraps
 from mesatee.protocol.digests import b64decode, b64encode
 from mesatee.protocol.statements import (
@@ -301,6 +308,50 @@ def test_a_withdrawal_while_the_release_is_being_logged_wins(case: Case) -> None
     world.join_task(withdrawn)
     with pytest.raises(NotApproved, match="left"):
         world.join_task(keys)
+
+
+def forked(world: World) -> str:
+    """What the log's own key signed for another log of this size."""
+    size, at = world.log.size, world.monitor.now()
+    return cp.sign(world.log.origin, size, b"\x01" * 32, at, 1, world.keys.log).note
+
+
+def proven_meanwhile(world: World, member: Member, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """A decision of the monitor that is being committed while the proof of a fork comes in."""
+    world.store.gate.clear()
+    task = world.spawn(work)
+    proof = member.write(world.desk, PresenceStatement, checkpoint=forked(world))
+    with pytest.raises(ForkDetected):
+        world.run(world.monitor.submit(member.peer, proof.envelope))
+    assert not task.done()
+    world.store.gate.set()
+    return task
+
+
+def test_nothing_leaves_after_a_proof_of_a_fork(case: Case) -> None:
+    world = case.world
+    case.approve()
+    run = case.start()
+    granting = world.monitor.grant(
+        case.worker.peer,
+        case.worker.facts,
+        frozenset({ENVIRONMENT}),
+        world.ticket(run),
+        case.worker.attempt.public,
+    )
+    with pytest.raises(Halted):
+        world.join_task(proven_meanwhile(world, case.left, granting))
+
+
+def test_no_result_leaves_after_a_proof_of_a_fork(case: Case, run: str) -> None:
+    world = case.world
+    world.finish(case.worker, world.grant(case.worker, run))
+    collect = case.scientist.write(world.desk, CollectStatement, run=run)
+    world.submit(case.scientist, collect)
+    assert isinstance(collect.predicate, CollectStatement)
+    releasing = world.monitor.release(case.scientist.id, collect.predicate)
+    with pytest.raises(Halted):
+        world.join_task(proven_meanwhile(world, case.left, releasing))
 
 
 def test_no_result_leaves_when_its_release_cannot_be_logged(case: Case, run: str) -> None:

@@ -13,6 +13,7 @@ from tests.support.gateway import (
     World,
     changed_task,
     function_fields,
+    make_case,
     seal,
     task_fields,
 )
@@ -41,6 +42,10 @@ from mesatee.protocol.statements import (
 )
 
 # -- approvals -----------------------------------------------------------------------------------------
+
+
+STANDING = "permit (principal, action, resource);"
+"""An owner's yes to everything."""
 
 
 def test_a_run_needs_every_owner(case: Case) -> None:
@@ -116,6 +121,44 @@ def test_only_those_who_must_approve_can(case: Case) -> None:
             case.world.approve(member, case.task)
     with pytest.raises(NotFound):
         case.world.approve(case.left, "0a" * 32)
+
+
+def test_a_withdrawal_takes_back_every_earlier_approval_of_the_party(world: World) -> None:
+    """An approval that was given twice, as after a lost answer, is taken back by one withdrawal."""
+    case = make_case(world, runs=2)
+    first, second = case.approve(), case.approve()
+    run = case.start()
+    world.grant(case.worker, run)
+    world.post(case.left, WithdrawalStatement, task=case.task, id=first["left"])
+    assert world.state.run(run).status == "cancelled"
+    with pytest.raises(NotApproved, match="left"):
+        case.start()
+    with pytest.raises(Replayed):
+        world.post(case.left, WithdrawalStatement, task=case.task, id=second["left"])
+    with pytest.raises(Replayed):
+        world.approve(case.left, case.task, id=second["left"])
+
+
+def test_retiring_takes_back_a_standing_yes(world: World) -> None:
+    """A standing policy has no approval that its owner could withdraw: the running run stops, a queued one too."""
+    case = make_case(world, policy=STANDING, runs=2)
+    world.approve(case.right, case.task)
+    running, queued = case.start(), case.start()
+    world.grant(case.worker, running)
+    world.post(case.left, RetireStatement, target=case.inputs["left"])
+    assert world.state.run(running).status == "cancelled"
+    with pytest.raises(StateError, match="retired"):
+        world.grant(case.worker, queued)
+
+
+def test_retiring_blocks_the_result_of_a_standing_yes(world: World) -> None:
+    case = make_case(world, policy=STANDING)
+    world.approve(case.right, case.task)
+    run = case.start()
+    world.finish(case.worker, world.grant(case.worker, run))
+    world.post(case.left, RetireStatement, target=case.inputs["left"])
+    with pytest.raises(NotApproved, match="left has retired"):
+        world.collect(case.scientist, run)
 
 
 def test_nobody_withdraws_for_another(case: Case) -> None:

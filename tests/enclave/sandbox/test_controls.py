@@ -53,6 +53,7 @@ HARMLESS = (
     "unshare",
     "userfaultfd",
     "vfork",
+    "wake who waits for a page of a shared file",
     "who is the parent",
 )
 DEADLINE = 15.0

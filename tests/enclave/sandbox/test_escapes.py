@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.support import captured
 
 from mesatee import _core
 
@@ -28,15 +29,16 @@ pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="the atte
 @pytest.mark.parametrize("name", hostile.ATTEMPTS)
 def test_is_refused(name, supervisor):
     said, layers = hostile.attempt(supervisor, name)
-    missing = set(hostile.ATTEMPTS[name].get("needs", ())) - set(layers)
-    if missing:
-        pytest.skip(f"this machine has no {missing}")
+    captured.layers(layers, *hostile.ATTEMPTS[name].get("needs", ()))
     assert said.startswith("refused"), said
 
 
-needs_namespaces = pytest.mark.skipif(
-    _core.sandbox_layers()["user_namespace"] != "yes", reason="the test needs namespaces itself"
-)
+@pytest.fixture
+def namespaces():
+    """For tests that make namespaces themselves."""
+    captured.layers(
+        [name for name, said in _core.sandbox_layers().items() if said == "yes"], "user_namespace"
+    )
 
 
 def judged(command):
@@ -50,10 +52,7 @@ def judged(command):
 
 
 @pytest.mark.e2e
-@pytest.mark.skipif(
-    _core.sandbox_layers()["user_namespace"] != "yes", reason="the test needs namespaces itself"
-)
-def test_without_any_namespaces_everything_is_still_refused():
+def test_without_any_namespaces_everything_is_still_refused(namespaces):
     each = "echo 0 > /proc/sys/user/max_${kind}_namespaces"
     forbid = f"for kind in user mnt pid net ipc uts; do {each}; done"
     _, layers = judged(["unshare", "-Ur", "sh", "-c", f'{forbid}; exec "$@"', "sh"])
@@ -62,10 +61,7 @@ def test_without_any_namespaces_everything_is_still_refused():
 
 
 @pytest.mark.e2e
-@pytest.mark.skipif(
-    _core.sandbox_layers()["user_namespace"] != "yes", reason="the test needs namespaces itself"
-)
-def test_as_root_of_a_container():
+def test_as_root_of_a_container(namespaces):
     _, layers = judged(["unshare", "-Ur"])
     assert {"seccomp", "private_root", "pid_namespace"} <= layers
 

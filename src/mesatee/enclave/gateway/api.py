@@ -31,7 +31,7 @@ from ...protocol.model import validate
 from . import openapi, upload
 from .keyring import attempt_key
 from .monitor import LOGGED
-from .peer import Peer, facts_of
+from .peer import Peer
 from .views import Views
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ async def get_blob(call: Call) -> Response:
 
 async def post_attempt(call: Call) -> Response:
     """A worker asks for the keys of the run that its ticket stands for."""
-    facts = facts_of(call.peer)
+    facts = call.peer.facts("worker", call.gateway.service_digest)
     body = validate(wire.GrantRequest, parse_object(await call.body()), "request")
     ticket = b64decode(body.ticket, max_bytes=limits.TICKET_BYTES)
     return reply(await call.gateway.grant(call.peer, facts, ticket, attempt_key(body.attempt_key)))
@@ -252,13 +252,13 @@ async def post_attempt(call: Call) -> Response:
 
 async def renew(call: Call) -> Response:
     """A worker says that it is still running."""
-    facts_of(call.peer)
+    call.peer.facts("worker", call.gateway.service_digest)
     return reply(call.gateway.renew(call.peer, call.number("fence")))
 
 
 async def finish(call: Call) -> Response:
     """A worker hands in its receipt."""
-    facts_of(call.peer)
+    call.peer.facts("worker", call.gateway.service_digest)
     body = validate(wire.FinishRequest, parse_object(await call.body()), "request")
     index = await call.gateway.finish(
         call.peer, call.number("fence"), dsse.from_dict(body.receipt), dict(body.wraps)

@@ -546,8 +546,12 @@ class Gateway:
         """After the host failed: forget what is not durable and read the log again, in a new epoch."""
         await asyncio.to_thread(self.log.close)
         halted = self.monitor.halted
+        known = self.log.checkpoint(self.monitor.now()).note
         fresh = await asyncio.to_thread(self._replay)
         fresh.halted = fresh.halted or halted
+        with contextlib.suppress(ForkDetected):
+            # What was durable a moment ago has to be there still; if it is not, this halts for good.
+            fresh.compare(known)
         self.monitor = fresh
         await self._begin_epoch()
         self._broken = None

@@ -17,7 +17,6 @@ import contextlib
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Literal
 
 from ...errors import (
@@ -44,6 +43,7 @@ from ...protocol.service import ShareRule
 from ...protocol.statements import WorkerFacts
 from .. import faults
 from . import policies, policy, rules, tenure
+from .decided import Accepted, Granted
 from .keyring import Keyring, Upload
 from .log import Log
 from .peer import Peer
@@ -55,26 +55,6 @@ LEASE_SECONDS = 30
 """How long a worker holds a run without renewing, if the service's launcher says nothing else."""
 TICKET_SECONDS = 600
 """Life of a queue ticket; the sweep makes a new one for a run that still waits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A statement that is durably in the log."""
-
-    digest: str
-    index: int
-    already: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """The second permit's effect: a run's keys, wrapped to one attempt."""
-
-    run: Run
-    task: Held[statements.TaskStatement]
-    function: Held[statements.FunctionStatement]
-    grant: Grant
-    wraps: dict[str, str]
 
 
 class Monitor:
@@ -163,6 +143,16 @@ class Monitor:
     def _log_outcome(self, outcome: records.Outcome) -> asyncio.Future[int]:
         now = self.now()
         return self._append(records.of_outcome(outcome, now, self._source(now)))
+
+    async def _before_effect(self, outcome: records.Outcome) -> int:
+        """The log index of an outcome whose effect may follow now.
+
+        Raises `Halted` if a fork was proven while it was committed: then nothing leaves any more.
+        """
+        index = await self._log_outcome(outcome)
+        if self.halted:
+            raise Halted(f"the gateway has stopped: {self.halted}")
+        return index
 
     async def begin_epoch(self, measurement: str, level: int, channel_key: str) -> None:
         """Take up the log: until owners have shown themselves, no key and no result leaves.
@@ -390,7 +380,7 @@ class Monitor:
             policies=ruled,
         )
         faults.point("grant.decided")
-        index = await self._log_outcome(outcome)
+        index = await self._before_effect(outcome)
         faults.point("grant.logged")
         grant = run.grant
         if grant is None or grant.fence != index or run.status != "running":
@@ -514,7 +504,7 @@ class Monitor:
         held = self.state.task(run.task)
         if run.grant is None:
             raise StateError("no worker has run it")
-        rules.still_approved(self.state, run.task, run.grant.approvals)
+        rules.still_approved(self.state, held, run.grant.approvals)
         self._fresh(held)
         asked = policies.Question(
             self.state, held, policies.RELEASE_RESULT, run.grant.worker, now, self._run_number(run)
@@ -527,13 +517,14 @@ class Monitor:
         self._may_collect(signer, predicate, now)
         names = rules.collect(self.state, signer, predicate)
         run = self.state.run(predicate.run)
+        task = self.state.task(run.task)
         grant = run.granted()
-        index = await self._log_outcome(
+        index = await self._before_effect(
             records.ReleaseOutcome(run=run.digest, to=signer, outputs=tuple(sorted(names)))
         )
         faults.point("release.logged")
-        # A withdrawal that came in between has the lower index now, and wins.
-        rules.still_approved(self.state, run.task, grant.approvals)
+        # What was taken back in between has the lower index now, and wins.
+        rules.still_approved(self.state, task, grant.approvals)
         receiver = self.state.party(signer).predicate.keys
         held = {name: (run.outputs[name].sha256, run.wraps[name]) for name in names}
         permit = self._mint.permit(Action.RELEASE_RESULT, run.digest, index)
@@ -558,7 +549,8 @@ class Monitor:
         """
         if self.halted:
             raise Halted(f"the gateway has stopped: {self.halted}")
-        facts, successor = tenure.heir(self.service, peer, to)
+        facts, successor = peer.facts("gateway", self.service.digest), sha256(to)
+        rules.successor(self._said.hand_over, facts, peer.successor, successor)
         if self.ended and self.state.holder == successor:
             index = self.state.handed_at
             await self._durable(index)
@@ -566,7 +558,7 @@ class Monitor:
             self.serving()
             if successor in self.state.successors:
                 raise Replayed("this successor had the keys before: it makes a new key for a new hand-over")
-            index = await self._log_outcome(records.HandOverOutcome(successor=successor, peer=facts))
+            index = await self._before_effect(records.HandOverOutcome(successor=successor, peer=facts))
         # Nothing follows that entry, so its time makes the same checkpoint each time.
         self._keep_proof(self._log.checkpoint(self.state.time).note)
         permit = self._mint.permit(Action.HAND_OVER, successor, index)
@@ -586,7 +578,7 @@ class Monitor:
             now = self.now()
             permit = self._mint.permit(Action.SHARE, self.service.digest, self._log.next_index)
             made = self._keyring.share_keys(permit, rule, now)
-            await self._log_outcome(records.SharesOutcome(envelope=made.envelope.as_dict()))
+            await self._before_effect(records.SharesOutcome(envelope=made.envelope.as_dict()))
             return made
         await self._durable(self.state.shared_at)
         found = self._log.prove(self.state.shared_at).read()

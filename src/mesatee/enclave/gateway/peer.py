@@ -7,7 +7,7 @@ from typing import Literal
 
 from ...attestation.appraisal import Appraisal
 from ...attestation.endorsements import NOTHING, Endorsements
-from ...errors import KeyRefused
+from ...errors import EvidenceRefused, KeyRefused
 from ...protocol.digests import sha256
 from ...protocol.statements import WorkerFacts
 
@@ -25,25 +25,26 @@ class Peer:
     successor: str | None = None
     """SHA-256 of the key under which a gateway would receive keys, as its evidence vouches for it."""
 
+    def facts(self, role: Literal["worker", "gateway"], service: str) -> WorkerFacts:
+        """What was appraised of an attested machine of this role, whose evidence says that it serves `service`.
 
-def facts_of(peer: Peer) -> WorkerFacts:
-    """What was appraised of a worker. Raises `KeyRefused` for anybody else."""
-    if peer.role != "worker" or peer.appraisal is None:
-        raise KeyRefused("only an attested worker may do this")
-    return appraised(peer, peer.appraisal)
+        Without that a host could let a worker of another service have the keys: it would wrap the outputs to that one.
+        Raises `KeyRefused` for anybody else, and `EvidenceRefused` for a machine of another service.
+        """
+        found = self.appraisal
+        if self.role != role or found is None:
+            raise KeyRefused(f"only an attested {role} may do this")
+        if found.service != service:
+            raise EvidenceRefused(f"the evidence of the {role} does not say that it serves this service")
+        return WorkerFacts(
+            key=self.key,
+            measurement=found.measurement or "none",
+            level=found.level,
+            tee=found.tee,
+            simulated=found.simulated,
+            evidence=found.evidence_digest,
+            certificate=sha256(self.certificate),
+        )
 
 
-def appraised(peer: Peer, found: Appraisal) -> WorkerFacts:
-    """What is written into the log of a peer's appraisal."""
-    return WorkerFacts(
-        key=peer.key,
-        measurement=found.measurement or "none",
-        level=found.level,
-        tee=found.tee,
-        simulated=found.simulated,
-        evidence=found.evidence_digest,
-        certificate=sha256(peer.certificate),
-    )
-
-
-__all__ = ["Peer", "appraised", "facts_of"]
+__all__ = ["Peer"]

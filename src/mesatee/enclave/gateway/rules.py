@@ -209,18 +209,17 @@ def approvals(
     return counted
 
 
-def still_approved(state: State, task: str, counted: dict[str, str]) -> None:
-    """None of the approvals that counted at key release was withdrawn since."""
+def still_approved(state: State, held: Held[statements.TaskStatement], counted: dict[str, str]) -> None:
+    """No yes that counted at key release was taken back since: no approval withdrawn, and nothing retired by an owner
+    whose yes was a standing policy. Raises `NotApproved`.
+    """
     for who, digest in counted.items():
-        given = state.approvals_of.get(task, ())
-        if any(
-            state.approvals[item].digest == digest and state.approvals[item].withdrawn is not None
-            for item in given
-        ):
+        given = state.approval(held.digest, digest)
+        if given.withdrawn is not None if given else state.retired(held.predicate, who):
             found = state.parties.get(who)
-            raise NotApproved(
-                f"{found.predicate.keys.name if found else who[:16]} has withdrawn the approval of this run"
-            )
+            name = found.predicate.keys.name if found else who[:16]
+            what = "withdrawn the approval of this run" if given else "retired what this run used"
+            raise NotApproved(f"{name} has {what}")
 
 
 def cancel(state: State, signer: str, predicate: statements.CancelStatement) -> None:

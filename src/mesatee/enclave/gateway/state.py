@@ -171,6 +171,19 @@ class State:
             if approval.withdrawn is None and approval.expires > time
         }
 
+    def approval(self, task: str, digest: str) -> Approval | None:
+        """The approval of `task` with this digest; None if what counted was a standing policy."""
+        given = map(self.approvals.__getitem__, self.approvals_of.get(task, ()))
+        return next((approval for approval in given if approval.digest == digest), None)
+
+    def retired(self, task: statements.TaskStatement, owner: str) -> bool:
+        """Whether `owner` has taken out of use what the task needs of it."""
+        function = self.function(task.function)
+        used: list[Held[Any]] = [self.dataset(digest) for digest in task.inputs.values()]
+        if function.predicate.private:
+            used.append(function)
+        return any(held.signer == owner and held.retired is not None for held in used)
+
     def concerned(self, task: Held[statements.TaskStatement]) -> frozenset[str]:
         """Who may see a task: its author, owners of inputs and function, and receivers."""
         parties = {task.signer, self.function(task.predicate.function).signer}
@@ -281,6 +294,7 @@ class State:
             case statements.RetireStatement():
                 held: Held[Any] = self.datasets.get(predicate.target) or self.functions[predicate.target]
                 held.retired = index
+                self._retire(index, signer)
 
     def _sharing_keys(self, task: statements.TaskStatement) -> statements.TaskStatement:
         """The same task with its receivers' keys from their registration: the log repeats them, memory need not."""
@@ -292,14 +306,30 @@ class State:
         return held.predicate.keys if held is not None and held.predicate.keys == keys else keys
 
     def _withdraw(self, index: int, predicate: statements.WithdrawalStatement) -> None:
+        """All earlier approvals of the party for the task go with the one that is named: a yes that was given twice, as
+        after a lost answer, is taken back by one no.
+        """
         self.withdrawn[predicate.id] = index
-        approval = self.approvals.get(predicate.id)
-        if approval is None:
+        named = self.approvals.get(predicate.id)
+        if named is None:
             return
-        approval.withdrawn = index
-        for run in self.runs_of(approval.task):
-            # A run whose keys were released under this approval stops; one still queued is refused at key release.
-            if run.status == "running" and run.grant and approval.digest in run.grant.approvals.values():
+        back = set()
+        for approval in map(self.approvals.__getitem__, self.approvals_of[named.task]):
+            if approval.party == named.party and approval.withdrawn is None:
+                approval.withdrawn = self.withdrawn[approval.id] = index
+                back.add(approval.digest)
+        for run in self.runs_of(named.task):
+            # A run whose keys were released under one of them stops; one still queued is refused at key release.
+            if run.status == "running" and run.grant and not back.isdisjoint(run.grant.approvals.values()):
+                self._end(run, index, "cancelled", "cancelled")
+
+    def _retire(self, index: int, owner: str) -> None:
+        """A standing policy has no approval to withdraw: what runs under one stops when its owner retires the data."""
+        for run in [self.runs[digest] for digest in self.open_runs]:
+            counted = run.grant.approvals.get(owner) if run.grant and run.status == "running" else None
+            if counted is None or self.approval(run.task, counted) is not None:
+                continue
+            if self.retired(self.task(run.task).predicate, owner):
                 self._end(run, index, "cancelled", "cancelled")
 
     def _outcome(self, index: int, time: int, outcome: records.Outcome) -> None:

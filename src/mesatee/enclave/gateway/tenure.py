@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import enum
 
-from ...errors import Denied, EvidenceRefused, KeyRefused, LogCorrupt, MesateeError
+from ...errors import Denied, LogCorrupt, MesateeError
 from ...protocol import envelope as dsse
 from ...protocol import records, statements
-from ...protocol.digests import Hex32, sha256
+from ...protocol.digests import Hex32
 from ...protocol.model import Model
 from ...protocol.recovery import check_set
 from ...protocol.service import ShareRule
 from . import rules
-from .peer import Peer, appraised
 from .state import State
 
 
@@ -30,21 +29,6 @@ class Received(Model):
     successor: Hex32
     holders: tuple[Hex32, ...] = ()
     shares: Hex32 | None = None
-
-
-def heir(service: statements.Statement, peer: Peer, to: bytes) -> tuple[statements.WorkerFacts, str]:
-    """What was appraised of the peer gateway that may receive the service's keys under `to`, and the digest of `to`.
-
-    Raises `KeyRefused`, `EvidenceRefused`, `Denied` or `LevelTooLow`.
-    """
-    if peer.role != "gateway" or peer.appraisal is None:
-        raise KeyRefused("only an attested gateway may receive a service's keys")
-    if peer.appraisal.service != service.digest:
-        raise EvidenceRefused("the peer's evidence is for another service")
-    said = statements.expect(service.predicate, statements.ServiceStatement)
-    facts, successor = appraised(peer, peer.appraisal), sha256(to)
-    rules.successor(said.hand_over, facts, peer.successor, successor)
-    return facts, successor
 
 
 class Tenure(enum.Enum):
@@ -124,4 +108,4 @@ _PASSING = frozenset(
     one.kind for one in (records.HandOverOutcome, records.SharesOutcome, records.RecoveredOutcome)
 )
 
-__all__ = ["Received", "Tenure", "check", "heir", "recovered", "tenure"]
+__all__ = ["Received", "Tenure", "check", "recovered", "tenure"]

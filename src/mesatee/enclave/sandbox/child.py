@@ -66,10 +66,14 @@ def outer(jobs: int, read_paths: list[str]) -> int:
     `jobs` is the socket from which the one job comes; no other descriptor of the zygote is kept.
     """
     os.setpgid(0, 0)
-    os.dup2(1, 2)
-    os.closerange(_STREAMS, jobs)
-    os.closerange(jobs + 1, os.sysconf("SC_OPEN_MAX"))
     try:
+        # The zygote's is one open file for all of its children: what a function does to its flags or its
+        # offset would be seen by the next one. Descriptors 1 and 2 are those of the job before any foreign
+        # code runs.
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(1, 2)
+        os.closerange(_STREAMS, jobs)
+        os.closerange(jobs + 1, os.sysconf("SC_OPEN_MAX"))
         space = _address_space()
         layers, late = _core.enter_namespaces(read_paths, function.FILE)
         alive, held = os.pipe()

@@ -283,8 +283,8 @@ class _Run:
             theirs.append(sealed_memfd("code", job.code))
             theirs.append(sealed_memfd("attestation", job.attestation))
             outputs = {name: self._own(_core.memfd(name)) for name in job.outputs}
-            passed = [*theirs, *(inputs[name] for name in job.inputs), *outputs.values()]
-            self._give(job.encode(), passed)
+            given = [self._own(_reopened(inputs[name])) for name in job.inputs]
+            self._give(job.encode(), [*theirs, *given, *outputs.values()])
         finally:
             for fd in theirs:
                 os.close(fd)
@@ -491,6 +491,15 @@ def _check_sealed(name: str, fd: int) -> None:
         raise Malformed(f"the input {name} is not a memory file") from None
     if seals & _SEALS != _SEALS:
         raise Malformed(f"the input {name} is not sealed: the child could change it")
+
+
+def _reopened(fd: int) -> int:
+    """The same memory file with an offset and flags of its own, to read only: nobody else sees what the child does
+    to them. Raises `SandboxFailed`."""
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise SandboxFailed(f"an input cannot be opened again by /proc/self/fd: {error.strerror}") from None
 
 
 def _close_quietly(fd: int) -> None:

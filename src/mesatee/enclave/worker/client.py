@@ -15,7 +15,7 @@ from ...attestation.evidence import Claims
 from ...attestation.trust import TrustPolicy
 from ...attestation.verify import appraise
 from ...channel import CONNECTION_AGE_SECONDS, AttestedTransport
-from ...errors import HostFailed, TooLarge, Unavailable, from_dict
+from ...errors import EvidenceRefused, HostFailed, KeyRefused, TooLarge, Unavailable, from_dict
 from ...protocol import envelope as dsse
 from ...protocol import limits, wire
 from ...protocol.digests import b64encode, sha256
@@ -48,13 +48,16 @@ class GatewayClient:
         self._attester = attester
         self._environments = environments
         self._trust = trust
+        self._service = _only(trust)
         self._open()
 
     def _open(self) -> None:
         """A fresh channel key with evidence bound to it."""
         now = int(time.time())
         self.key = SigningKey.generate()
-        claims = Claims.of_key(spki(self.key.public), "worker", environments=self._environments)
+        claims = Claims.of_key(
+            spki(self.key.public), "worker", service=self._service, environments=self._environments
+        )
         self.evidence = self._attester.evidence(claims)
         certificate = make_certificate(
             self.key, "mesatee worker", now - 60, now + CERTIFICATE_SECONDS, self.evidence
@@ -93,8 +96,11 @@ class GatewayClient:
         self._http.close()
 
     def service(self) -> wire.ServiceReply:
-        """Who the gateway is."""
-        return self._call("GET", "/v1/service", wire.ServiceReply)
+        """Who the gateway is. Raises `KeyRefused` if it is not of the service that this worker's evidence names."""
+        found = self._call("GET", "/v1/service", wire.ServiceReply)
+        if found.digest != self._service:
+            raise KeyRefused("the gateway answers for another service than the one that this worker serves")
+        return found
 
     def attempt(self, ticket: bytes, attempt_key: bytes) -> wire.GrantReply:
         """Ask for the keys of the run that the ticket stands for."""
@@ -126,6 +132,19 @@ class GatewayClient:
             failure = value.get("error")
             raise from_dict(failure if isinstance(failure, dict) else {})
         return validate(model, value, "answer")
+
+
+def _only(trust: TrustPolicy) -> str:
+    """The one service that a worker serves. Its evidence names it, because outputs are wrapped to that service's key:
+    what the launcher says to this process must not decide that alone.
+    """
+    named = trust.gateway.service
+    if isinstance(named, str) or len(named) != 1:
+        raise EvidenceRefused(
+            "a worker serves exactly one service",
+            hint="name its statement's digest, and no other, in `gateway.service` of the worker's trust policy",
+        )
+    return named[0]
 
 
 __all__ = ["GatewayClient"]

@@ -1,0 +1,31 @@
+"""What the monitor answers when it has said yes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...protocol import statements
+from .state import Grant, Held, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A statement that is durably in the log."""
+
+    digest: str
+    index: int
+    already: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The second permit's effect: a run's keys, wrapped to one attempt."""
+
+    run: Run
+    task: Held[statements.TaskStatement]
+    function: Held[statements.FunctionStatement]
+    grant: Grant
+    wraps: dict[str, str]
+
+
+__all__ = ["Accepted", "Granted"]

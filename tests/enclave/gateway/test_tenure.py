@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.gateway import World
+from tests.support.gateway import ORIGIN, World
 from tests.support.succession import Holders, second
 
 from mesatee._core import SigningKey
+from mesatee.enclave.gateway.audit import audit
+from mesatee.enclave.gateway.forks import ForkProofs
+from mesatee.enclave.gateway.gateway import Gateway, GatewayConfig
+from mesatee.enclave.gateway.log import Log
 from mesatee.enclave.gateway.state import State
 from mesatee.enclave.gateway.tenure import Received, Tenure, check, recovered, tenure
 from mesatee.errors import Denied, LogCorrupt, Malformed
+from mesatee.host.blobs.local import LocalBlobs
 from mesatee.protocol import records, statements
 
 FIRST, SECOND = "01" * 32, "02" * 32
@@ -105,3 +111,21 @@ def test_the_log_hands_over_and_shares_only_what_the_statement_allows(holders: H
     check(holders.keys.service, state, state.size, shared)
     with pytest.raises(LogCorrupt, match="once more"):
         state.apply(state.size, shared)
+
+
+def test_a_start_and_an_audit_refuse_a_log_that_passes_keys_against_the_statement(tmp_path: Path) -> None:
+    """Somebody who has the log's key, but not what the statement asks for: this service has no share holders."""
+    world = World()
+    outcome = records.RecoveredOutcome(successor=FIRST, holders=("aa" * 32, "bb" * 32), shares="cc" * 32)
+    world.run(logged(world, outcome))
+    world.close()
+    keys = replace(world.keys, received=Received(**outcome.model_dump()))
+    nowhere: Any = None
+    with pytest.raises(LogCorrupt, match="no share holders"):
+        Gateway(GatewayConfig(), keys, second(), world.store, nowhere, nowhere, ForkProofs(tmp_path))
+    with pytest.raises(LogCorrupt, match="no share holders"):
+        audit(Log(ORIGIN, world.store, keys.body, keys.log), LocalBlobs(tmp_path), keys)
+
+
+async def logged(world: World, outcome: records.Outcome) -> None:
+    await world.monitor._log_outcome(outcome)

@@ -7,8 +7,8 @@ use crate::pump::{pump, Stop};
 use crate::runtime::runtime;
 use crate::tls::{exporters, server_config, Check, Failure};
 use crate::verified::{pair, Verified};
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{sync_channel, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -31,6 +31,51 @@ const LINGER_BYTES: u64 = 128 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long closing waits for the socket to be gone; it takes microseconds unless the machine is overloaded.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
+
+/// Handshakes at once from one address: whoever connects and says nothing must leave room for others.
+const HANDSHAKES_EACH: usize = 64;
+
+/// Handshakes under way, by address.
+#[derive(Clone, Default)]
+struct Handshakes(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// One of them, for as long as it lasts.
+struct Handshake {
+    all: Handshakes,
+    address: IpAddr,
+}
+
+impl Handshakes {
+    fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// None if there are too many from this address already.
+    fn begin(&self, address: IpAddr) -> Option<Handshake> {
+        let mut counts = self.counts();
+        let count = counts.entry(address).or_default();
+        if *count >= HANDSHAKES_EACH {
+            return None;
+        }
+        *count += 1;
+        Some(Handshake {
+            all: self.clone(),
+            address,
+        })
+    }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        let mut counts = self.all.counts();
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
 
 /// Told of each connection that was not verified: address and reason.
 pub type Report = Box<dyn Fn(&str, &str) + Send>;
@@ -240,19 +285,28 @@ impl Drop for Listener {
 async fn accept_all(socket: TcpListener, shared: Arc<Shared>, places: Arc<Semaphore>) {
     // Handshakes end with the listener; a verified connection moves to a task of its own.
     let mut handshakes = JoinSet::new();
+    let begun = Handshakes::default();
     loop {
         while handshakes.try_join_next().is_some() {}
         match socket.accept().await {
-            Ok((tcp, address)) => match places.clone().try_acquire_owned() {
-                Ok(place) => {
-                    handshakes.spawn(serve(tcp, address, shared.clone(), place));
+            Ok((tcp, address)) => {
+                let place = places.clone().try_acquire_owned().ok();
+                match (place, begun.begin(address.ip())) {
+                    (Some(place), Some(handshake)) => {
+                        handshakes.spawn(serve(tcp, address, shared.clone(), place, handshake));
+                    }
+                    (place, _) => {
+                        drop(tcp);
+                        let many = if place.is_some() {
+                            "handshakes from this address"
+                        } else {
+                            "connections"
+                        };
+                        let reason = format!("there are too many {many}");
+                        shared.reporter.tell(&address.to_string(), reason);
+                    }
                 }
-                Err(_) => {
-                    drop(tcp);
-                    let reason = "there are too many connections".into();
-                    shared.reporter.tell(&address.to_string(), reason);
-                }
-            },
+            }
             Err(error) => {
                 shared.reporter.tell("", format!("accept failed: {error}"));
                 sleep(ACCEPT_PAUSE).await;
@@ -267,6 +321,7 @@ async fn serve(
     address: SocketAddr,
     shared: Arc<Shared>,
     place: OwnedSemaphorePermit,
+    handshake: Handshake,
 ) {
     let address = address.to_string();
     let deadline = Instant::now() + shared.handshake;
@@ -278,6 +333,7 @@ async fn serve(
     .unwrap_or(Err((Failure::TimedOut, None)));
     match verified {
         Ok(connection) => {
+            drop(handshake);
             let Connection {
                 tls,
                 ours,

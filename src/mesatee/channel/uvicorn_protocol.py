@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 import h11
@@ -147,6 +148,14 @@ class _Protocol(H11Protocol):
         if not self.closed.done():
             self.closed.set_result(None)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._arm("stall", limits.STALL_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._disarm("stall")
+
     def retire(self) -> None:
         """Close after the request under way, or now."""
         self._retiring = True
@@ -165,6 +174,7 @@ class _Protocol(H11Protocol):
 class AttestedServer:
     """An ASGI app behind a `Listener`.
 
+    `knows` says of a peer's appraisal whether it may take any free place; strangers share a few.
     `max_age_seconds` is the age after which a connection takes no new request.
     """
 
@@ -172,6 +182,7 @@ class AttestedServer:
         self,
         app: Any,
         listener: Listener,
+        knows: Callable[[object], bool] = lambda peer: True,
         *,
         max_age_seconds: float = CONNECTION_AGE_SECONDS,
         concurrent_requests: int = CONCURRENT_REQUESTS,
@@ -179,7 +190,8 @@ class AttestedServer:
         self._app = app
         self._listener = listener
         self._limit = concurrent_requests
-        self._running = 0
+        self._knows = knows
+        self._running = self._strangers = 0
         self.stopping = False
         self.max_age: Final = max_age_seconds
         self.state: Final = ServerState()
@@ -209,14 +221,17 @@ class AttestedServer:
         if _head_size(scope) > HEAD_BYTES:
             await _refuse(send, TooLarge(f"request line and headers are over {HEAD_BYTES} bytes"))
             return
-        if self._running >= self._limit:
+        stranger = not self._knows(scope["mesatee.connection"].appraisal)
+        if self._running >= self._limit or (stranger and self._strangers >= limits.STRANGERS):
             await _refuse(send, Unavailable("the server is busy with as many requests as it may"))
             return
         self._running += 1
+        self._strangers += stranger
         try:
             await self._app(scope, receive, send)
         finally:
             self._running -= 1
+            self._strangers -= stranger
 
     async def serve(self) -> None:
         """Serve until `shutdown`, or until the listener is closed and its last connection has ended."""

@@ -311,8 +311,15 @@ class Session:
         return validate(model, self._http.get(wire.API + path, params, wait), "answer")
 
     def _list(self, path: str, model: type[M]) -> list[M]:
-        reply = self.get(path, wire.ListReply)
-        return [validate(model, item, "answer") for item in reply.items]
+        found: list[M] = []
+        after: int | None = 0
+        while after is not None:
+            reply = self.get(path, wire.ListReply, {"after": after})
+            found += [validate(model, item, "answer") for item in reply.items]
+            if reply.after is not None and reply.after <= after:
+                raise Malformed("the gateway's list does not come to an end")
+            after = reply.after
+        return found
 
     def parties(self) -> list[Party]:
         """All registered parties. Each one's statement is verified: its signature, and that it is about these

@@ -20,6 +20,27 @@ REQUEST_BYTES: Final = 1 * MIB
 """An API request body other than a blob, in bytes."""
 RESPONSE_BYTES: Final = 16 * MIB
 """What a client reads of one API answer other than a blob, in bytes."""
+PAGE_BYTES: Final = 1 * MIB
+"""One page of a list, in bytes of JSON; a single larger item is a page of its own."""
+PAGE_ITEMS: Final = 200
+"""Items in one page of a list."""
+RUNS_SHOWN: Final = 500
+"""The newest runs of a task that its view shows; all of them are in the log."""
+BODY_SECONDS: Final = 30
+"""How long a request's body other than a blob may take to arrive, in seconds."""
+STALL_SECONDS: Final = 30
+"""How long a peer may leave an answer unread, or a blob that it sends without its next bytes, in seconds."""
+DOWNLOADS: Final = 32
+"""Blobs that the gateway streams to all peers at once."""
+DOWNLOADS_EACH: Final = 4
+"""Of these, to one peer."""
+STRANGERS: Final = 64
+"""Requests of peers that are neither registered nor appraised, which the gateway works on at once."""
+STRANGER_DENIAL_SECONDS: Final = 60
+"""Refusals of peers that are not registered enter the log once in this time, in seconds, with the number of the others:
+a stranger must not fill it."""
+POLICY_QUESTIONS: Final = 128
+"""TEE classes times workers times datasets of one task: for so many machines each policy is asked."""
 NAME_CHARS: Final = 64
 """Names of parties, datasets, functions, inputs, outputs and columns in statements, in characters."""
 COLUMNS: Final = 512

@@ -49,6 +49,8 @@ class DeniedOutcome(Outcome):
     action: Annotated[str, Field(max_length=64)]
     subject: Annotated[str, Field(max_length=64)]
     code: Annotated[str, Field(max_length=64)]
+    others: Annotated[int, Field(ge=0)] = 0
+    """Refusals of peers that are not registered, since the last one of these in the log, that did not enter it."""
 
 
 class GrantOutcome(Outcome):

@@ -236,7 +236,7 @@ class ApprovalStatement(Common):
 
 
 class WithdrawalStatement(Common):
-    """An approval's id never counts again."""
+    """An approval's id never counts again, nor do the party's earlier approvals of the task."""
 
     kind = "withdrawal"
     task: Hex32
@@ -281,7 +281,10 @@ class CollectStatement(Common):
 
 
 class RetireStatement(Common):
-    """The owner takes a dataset or function out of use: no new run, no new key release."""
+    """The owner takes a dataset or function out of use: no new run, no new key release.
+
+    Where the owner's yes was a standing policy, runs under it stop and their results stay, as after a withdrawal.
+    """
 
     kind = "retire"
     target: Hex32

@@ -235,9 +235,11 @@ class TaskView(Model):
 
 
 class ListReply(Model):
-    """A page of views."""
+    """A page of views, in the order of the log."""
 
     items: tuple[dict[str, Any], ...]
+    after: Annotated[int, Field(ge=0)] | None = None
+    """Where the next page begins: what to give as ``after``. None on the last one."""
 
 
 class ProofReply(Model):

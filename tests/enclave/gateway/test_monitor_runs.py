@@ -28,6 +28,7 @@ from mesatee.errors import (
     QuotaExceeded,
     Replayed,
     StateError,
+    TooLarge,
 )
 from mesatee.protocol import limits, statements
 from mesatee.protocol.statements import (
@@ -235,6 +236,22 @@ def test_the_budget_of_runs(case: Case) -> None:
     case.world.post(case.scientist, CancelStatement, run=second)
     with pytest.raises(QuotaExceeded):
         case.start()
+
+
+def test_the_largest_task_is_decided_in_bounded_calls(case: Case) -> None:
+    """Each policy is asked for each machine that a task accepts, on the one thread that serves everybody."""
+    accept = case.world.state.task(case.task).predicate.accept
+
+    def accepting(count: int) -> dict[str, Any]:
+        workers = tuple(f"{number:064x}" for number in range(count))
+        return changed_task(case, accept=accept.model_copy(update={"workers": workers}))
+
+    assert len(set(case.inputs.values())) * 64 == limits.POLICY_QUESTIONS
+    largest = accepting(64)
+    case.world.post(case.scientist, TaskStatement, **largest)
+    wider = largest["accept"].model_copy(update={"tees": ("software", "snp")})
+    with pytest.raises(TooLarge, match="the limit is 128"):
+        case.world.post(case.scientist, TaskStatement, **changed_task(case, accept=wider))
 
 
 def test_a_task_expires(case: Case) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -21,6 +21,7 @@ from ...errors import (
     Malformed,
     MesateeError,
     NotFound,
+    TimedOut,
     TooLarge,
 )
 from ...protocol import envelope as dsse
@@ -28,9 +29,9 @@ from ...protocol import limits, merkle, wire
 from ...protocol.digests import b64decode, is_hex, sha256
 from ...protocol.jsonstrict import canonical, encode, parse_object
 from ...protocol.model import validate
-from . import openapi, upload
+from . import openapi, transfers
+from .decided import LOGGED
 from .keyring import attempt_key
-from .monitor import LOGGED
 from .peer import Peer
 from .views import Views
 
@@ -50,14 +51,18 @@ class Call:
         self.subject = ""
 
     async def body(self, limit: int = limits.REQUEST_BYTES) -> bytes:
-        """The body, refused as soon as it is over `limit` bytes."""
+        """The body, refused as soon as it is over `limit` bytes or `BODY_SECONDS`."""
         parts: list[bytes] = []
         size = 0
-        async for part in self.request.stream():
-            size += len(part)
-            if size > limit:
-                raise TooLarge(f"the request body has more than {limit} bytes")
-            parts.append(part)
+        try:
+            async with asyncio.timeout(limits.BODY_SECONDS):
+                async for part in self.request.stream():
+                    size += len(part)
+                    if size > limit:
+                        raise TooLarge(f"the request body has more than {limit} bytes")
+                    parts.append(part)
+        except TimeoutError:
+            raise TimedOut(f"the request body did not arrive within {limits.BODY_SECONDS} seconds") from None
         return b"".join(parts)
 
     def path(self, name: str) -> str:
@@ -87,11 +92,6 @@ class Call:
 def reply(model: BaseModel, status: int = 200) -> Response:
     """A JSON answer."""
     return Response(encode(model.model_dump(mode="json")), status, media_type="application/json")
-
-
-def listing(models: list[Any]) -> Response:
-    """A JSON list of views."""
-    return reply(wire.ListReply(items=tuple(model.model_dump(mode="json") for model in models)))
 
 
 # -- service and log --------------------------------------------------------------------------------
@@ -166,27 +166,27 @@ async def post_statement(call: Call) -> Response:
 
 
 async def parties(call: Call) -> Response:
-    """All registered parties with their keys."""
+    """All registered parties with their keys; a page from log index ``after`` on, as with every list."""
     call.registered()
-    return listing(await asyncio.to_thread(Views(call.gateway).parties))
+    return reply(await asyncio.to_thread(Views(call.gateway).parties, call.number("after", 0)))
 
 
 async def datasets(call: Call) -> Response:
     """All datasets in use, without their wraps."""
     call.registered()
-    return listing(Views(call.gateway).datasets())
+    return reply(Views(call.gateway).datasets(call.number("after", 0)))
 
 
 async def functions(call: Call) -> Response:
     """All functions that the party may see."""
     call.registered()
-    return listing(Views(call.gateway).functions(call.peer.key))
+    return reply(Views(call.gateway).functions(call.peer.key, call.number("after", 0)))
 
 
 async def tasks(call: Call) -> Response:
     """The tasks that concern the party."""
     call.registered()
-    return listing(Views(call.gateway).tasks(call.peer.key))
+    return reply(Views(call.gateway).tasks(call.peer.key, call.number("after", 0)))
 
 
 async def task(call: Call) -> Response:
@@ -217,8 +217,25 @@ async def put_blob(call: Call) -> Response:
     size = int(length)
     if not 1 <= size <= limits.BLOB_BYTES:
         raise TooLarge(f"a blob has 1 to {limits.BLOB_BYTES} bytes")
-    await upload.store(call.request.stream(), lambda chunks: call.gateway.blobs.put(digest, chunks, size))
+    await transfers.store(
+        _lively(call.request.stream()), lambda chunks: call.gateway.blobs.put(digest, chunks, size)
+    )
     return reply(wire.ListReply(items=()), 201)
+
+
+async def _lively(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same, from a sender that goes on sending. Raises `TimedOut`."""
+    while True:
+        try:
+            async with asyncio.timeout(limits.STALL_SECONDS):
+                part = await anext(parts, None)
+        except TimeoutError:
+            raise TimedOut(
+                f"the blob's next bytes did not come within {limits.STALL_SECONDS} seconds"
+            ) from None
+        if part is None:
+            return
+        yield part
 
 
 async def get_blob(call: Call) -> Response:
@@ -229,11 +246,14 @@ async def get_blob(call: Call) -> Response:
     size = await asyncio.to_thread(call.gateway.blobs.size, digest)
     if start > size:
         raise Malformed(f"the blob has {size} bytes")
-    source = call.gateway.blobs.get(digest, start)
+    downloads, who = call.gateway.downloads, call.peer.key
+    downloads.check(who)
 
     async def stream() -> AsyncIterator[bytes]:
-        while (piece := await asyncio.to_thread(next, source, b"")) != b"":
-            yield piece
+        with downloads.running(who):
+            source = call.gateway.blobs.get(digest, start)
+            while (piece := await asyncio.to_thread(next, source, b"")) != b"":
+                yield piece
 
     headers = {"content-length": str(size - start)}
     return StreamingResponse(stream(), headers=headers, media_type="application/octet-stream")
@@ -337,6 +357,9 @@ def build(gateway: Gateway) -> Starlette:
                 return await handler(call)
             except MesateeError as error:
                 return await refuse(call, handler, error)
+            except ClientDisconnect:
+                # Nobody reads it; to say so in the log of the server would let peers fill that.
+                return Response(status_code=400)
 
         return run
 

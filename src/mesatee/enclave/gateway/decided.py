@@ -1,11 +1,15 @@
-"""What the monitor answers when it has said yes."""
+"""What the monitor answers, and which of its refusals are logged."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...errors import Denied, Malformed, StateError, TrustError
 from ...protocol import statements
 from .state import Grant, Held, Run
+
+LOGGED = (Denied, TrustError, StateError, Malformed)
+"""Refusals that become log entries; the rest says that the service could not decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,4 +32,4 @@ class Granted:
     wraps: dict[str, str]
 
 
-__all__ = ["Accepted", "Granted"]
+__all__ = ["LOGGED", "Accepted", "Granted"]

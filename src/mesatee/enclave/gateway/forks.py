@@ -24,8 +24,8 @@ from ...protocol.model import Model, validate
 FORKS_FILE: Final = "forks.json"
 """The name of the file in the folder of the service's keys."""
 PROOFS: Final = 64
-"""Proofs kept, oldest first. When there are so many the newest takes the last place: it may be the end of this gateway's
-own part of the log, after which nothing comes."""
+"""Proofs kept, oldest first. When there are so many the newest takes the last place: it may be the end of this
+gateway's own part of the log, after which nothing comes."""
 FORKS_BYTES: Final = PROOFS * 2 * limits.CHECKPOINT_BYTES
 
 

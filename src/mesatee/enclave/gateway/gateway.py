@@ -9,7 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from ..._core import (
@@ -53,6 +53,7 @@ from .monitor import CODE, LEASE_SECONDS, Granted, Monitor
 from .papers import Papers
 from .peer import Peer
 from .state import State
+from .transfers import Downloads
 
 LOGGER = logging.getLogger("mesatee.gateway")
 T = TypeVar("T")
@@ -108,9 +109,10 @@ class Gateway:
         self._countersign: SigningKey = keys.log
         service = statements.expect(keys.service.predicate, statements.ServiceStatement)
         self._worker_trust = TrustPolicy.from_toml(service.worker_trust)
-        self._successor_trust = trust_of_successors(service, keys.service.digest)
+        self._successor_trust = tenure.trust_of_successors(service, keys.service.digest)
         self._appraisals = AppraisalCache()
         self.log = Log(service.origin, store, keys.body, keys.log)
+        self.downloads = Downloads()
         self.papers = Papers(self.log, blobs, keys.service)
         self._keyring = Keyring(keys)
         self._ticketed: dict[tuple[str, int], float] = {}
@@ -218,7 +220,7 @@ class Gateway:
         self.port = listener.port
         # A peer that was appraised too long ago makes a new connection; see `current` for the time in between.
         age = min(CONNECTION_AGE_SECONDS, self._worker_trust.worker.max_age_seconds)
-        server = AttestedServer(api.build(self), listener, max_age_seconds=age)
+        server = AttestedServer(api.build(self), listener, self.knows, max_age_seconds=age)
         serving = asyncio.create_task(server.serve())
         sweeping = asyncio.create_task(self._sweep())
         try:
@@ -295,6 +297,10 @@ class Gateway:
         if peer.appraisal is None or int(self._clock()) < peer.appraisal.expires:
             return peer
         return self._appraise(parse_certificate(peer.certificate))
+
+    def knows(self, peer: object) -> bool:
+        """Whether a peer is appraised or registered: strangers must not take all places."""
+        return isinstance(peer, Peer) and (peer.role != "party" or peer.key in self.monitor.state.parties)
 
     def _refused(self, address: str, reason: str) -> None:
         LOGGER.warning(json.dumps({"event": "handshake_refused", "address": address, "reason": reason}))
@@ -580,14 +586,6 @@ class Gateway:
             await asyncio.to_thread(self.blobs.discard, blob)
             self._spent.remove(blob)
             self._stored.discard(blob)
-
-
-def trust_of_successors(said: statements.ServiceStatement, service: str) -> TrustPolicy:
-    """By what a peer gateway is judged: the statement's own policy, and evidence that names this very service."""
-    if said.hand_over == "never":
-        return TrustPolicy()
-    gateway = TrustPolicy.from_toml(said.hand_over.trust).gateway
-    return TrustPolicy(gateway=replace(gateway, service=(service,)))
 
 
 def snapshot_distance(size: int) -> int:

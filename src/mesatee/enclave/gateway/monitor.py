@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -32,7 +33,6 @@ from ...errors import (
     Recovering,
     Replayed,
     StateError,
-    TrustError,
     Unavailable,
 )
 from ...protocol import checkpoint as cp
@@ -81,10 +81,10 @@ class Monitor:
         self._steady = steady
         self._lease_seconds = lease_seconds
         self._said = statements.expect(service.predicate, statements.ServiceStatement)
-        self._platform_policy = self._said.platform_policy
         self._received = received
         self._leases: dict[int, float] = {}
         self._newest: Future[int] | None = None
+        self._stranger_denied_at, self._stranger_denials = -math.inf, 0
         self.service = service
         self.state = state
         self.halted: str | None = None
@@ -181,8 +181,15 @@ class Monitor:
         """Log a refusal. The caller then raises `error`."""
         if self.ended or isinstance(error, (Unavailable, Halted)):
             return
+        others = 0
+        if peer.role == "party" and peer.key not in self.state.parties:
+            if self._steady() < self._stranger_denied_at + limits.STRANGER_DENIAL_SECONDS:
+                self._stranger_denials += 1
+                return
+            others, self._stranger_denials = self._stranger_denials, 0
+            self._stranger_denied_at = self._steady()
         outcome = records.DeniedOutcome(
-            by=peer.key, action=action[:64], subject=subject[:64], code=error.code
+            by=peer.key, action=action[:64], subject=subject[:64], code=error.code, others=others
         )
         await self._log_outcome(outcome)
         faults.point("denial.logged")
@@ -296,7 +303,7 @@ class Monitor:
         )
 
     def _may_register(self, what: str, signer: str, now: int) -> None:
-        policies.platform(self._platform_policy, "register", what, signer, now)
+        policies.platform(self._said.platform_policy, "register", what, signer, now)
 
     def _may(
         self,
@@ -311,7 +318,7 @@ class Monitor:
             self.state, held, action, facts, now, run or len(self.state.runs_of(held.digest)) + 1
         )
         counted = rules.approvals(self.state, held, policies.automatic(asked), now)
-        return counted, policies.decide(asked, self._platform_policy)
+        return counted, policies.decide(asked, self._said.platform_policy)
 
     # -- the first permit: invoke -----------------------------------------------------------------
 
@@ -509,7 +516,7 @@ class Monitor:
         asked = policies.Question(
             self.state, held, policies.RELEASE_RESULT, run.grant.worker, now, self._run_number(run)
         )
-        policies.decide(asked, self._platform_policy)
+        policies.decide(asked, self._said.platform_policy)
 
     async def release(self, signer: str, predicate: statements.CollectStatement) -> dict[str, str]:
         """Output keys of a run for one of its receivers, whose collect statement is in the log."""
@@ -589,7 +596,4 @@ CODE = "code of the function"
 """The name under which a private function's key is released: no input can have it, for it has spaces."""
 
 
-LOGGED = (Denied, TrustError, StateError, Malformed)
-"""Refusals that become log entries; the rest says that the service could not decide."""
-
-__all__ = ["CODE", "LEASE_SECONDS", "LOGGED", "Accepted", "Granted", "Monitor"]
+__all__ = ["CODE", "LEASE_SECONDS", "Accepted", "Granted", "Monitor"]

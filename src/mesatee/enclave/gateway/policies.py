@@ -74,11 +74,12 @@ def _platform(text: str) -> policy.NamedPolicy:
 
 
 def _datasets(asked: Question) -> dict[str, policy.NamedPolicy]:
+    """Digest -> policy: a dataset is asked once, whatever number of inputs it is."""
     found = {}
-    for name, digest in asked.task.predicate.inputs.items():
+    for digest in asked.task.predicate.inputs.values():
         held = asked.state.dataset(digest)
         parsed = policy.PolicySet.register(held.predicate.policy, "dataset")
-        found[name] = policy.NamedPolicy(parsed, held.signer, digest, held.predicate.name)
+        found[digest] = policy.NamedPolicy(parsed, held.signer, digest, held.predicate.name)
     return found
 
 

@@ -21,6 +21,7 @@ from ...errors import (
     QuotaExceeded,
     Replayed,
     StateError,
+    TooLarge,
 )
 from ...protocol import limits, statements
 from ...protocol.service import HandOver
@@ -91,6 +92,7 @@ def task(state: State, signer: str, predicate: statements.TaskStatement, now: in
             held = state.parties.get(keys.signing)
             if held is None or held.predicate.keys != keys:
                 raise KeyRefused(f"receiver {keys.name} is not registered with exactly these keys")
+    _bounded(predicate)
     parties = state.concerned(Held("0" * 64, signer, 0, predicate))
     if len(parties) > limits.PARTIES_PER_TASK:
         raise Malformed(f"a task has at most {limits.PARTIES_PER_TASK} parties")
@@ -108,6 +110,17 @@ def _inputs(
         raise Malformed(f"the function has no input {', '.join(sorted(given - known))}")
     for digest in predicate.inputs.values():
         in_use(state.dataset(digest), "dataset")
+
+
+def _bounded(predicate: statements.TaskStatement) -> None:
+    """Each policy is asked for each machine that the task accepts: that must not keep everybody else waiting."""
+    accept, datasets = predicate.accept, set(predicate.inputs.values())
+    asked = len(accept.tees) * len(accept.workers) * len(datasets)
+    if asked > limits.POLICY_QUESTIONS:
+        raise TooLarge(
+            f"TEE classes times workers times datasets make {asked}, the limit is {limits.POLICY_QUESTIONS}",
+            hint="accept fewer kinds of machines, or make several tasks",
+        )
 
 
 def check_arguments(function: statements.FunctionStatement, arguments: dict[str, Any]) -> None:

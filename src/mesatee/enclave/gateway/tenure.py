@@ -9,7 +9,9 @@ have made is none.
 from __future__ import annotations
 
 import enum
+from dataclasses import replace
 
+from ...attestation.trust import TrustPolicy
 from ...errors import Denied, LogCorrupt, MesateeError
 from ...protocol import envelope as dsse
 from ...protocol import records, statements
@@ -49,6 +51,14 @@ def tenure(state: State, received: Received | None) -> Tenure:
     if received and received.holders and mine not in state.successors:
         return Tenure.TAKES_UP
     return Tenure.PASSED
+
+
+def trust_of_successors(said: statements.ServiceStatement, service: str) -> TrustPolicy:
+    """By what a peer gateway is judged: the statement's own policy, and evidence that names this very service."""
+    if said.hand_over == "never":
+        return TrustPolicy()
+    gateway = TrustPolicy.from_toml(said.hand_over.trust).gateway
+    return TrustPolicy(gateway=replace(gateway, service=(service,)))
 
 
 def recovered(
@@ -108,4 +118,4 @@ _PASSING = frozenset(
     one.kind for one in (records.HandOverOutcome, records.SharesOutcome, records.RecoveredOutcome)
 )
 
-__all__ = ["Received", "Tenure", "check", "recovered", "tenure"]
+__all__ = ["Received", "Tenure", "check", "recovered", "tenure", "trust_of_successors"]

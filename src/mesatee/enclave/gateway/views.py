@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 from ...errors import NotApproved
-from ...protocol import statements, wire
+from ...protocol import limits, statements, wire
+from ...protocol.jsonstrict import encode
+from ...protocol.model import Model
 from . import policies, rules
-from .state import ENDED, Held, Run
+from .state import ENDED, Held, P, Run
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -30,28 +33,45 @@ class Views:
         """Whether the log can show the entry: what enters it at this moment is for the next who asks."""
         return index < self._gateway.log.size
 
-    def parties(self) -> list[wire.PartyView]:
-        """Everybody, with the statement that introduced them: keys are verified by whoever uses them."""
-        return [
-            wire.PartyView(
-                id=held.signer,
-                name=held.predicate.keys.name,
-                index=held.index,
-                statement=self._gateway.papers.envelope(held.index),
-                fresh=self._state.fresh(held.signer),
-            )
-            for held in list(self._state.parties.values())
-            if self._proven(held.index)
-        ]
+    def _page(self, found: Iterable[Held[P]], view: Callable[[Held[P]], Model], after: int) -> wire.ListReply:
+        """Those with a log index of at least `after`, as many as fit a page."""
+        shown: list[dict[str, Any]] = []
+        size = 0
+        for held in sorted(found, key=lambda held: held.index):
+            if held.index < after or not self._proven(held.index):
+                continue
+            if len(shown) == limits.PAGE_ITEMS:
+                return wire.ListReply(items=tuple(shown), after=held.index)
+            item = view(held).model_dump(mode="json")
+            size += len(encode(item))
+            if shown and size > limits.PAGE_BYTES:
+                return wire.ListReply(items=tuple(shown), after=held.index)
+            shown.append(item)
+        return wire.ListReply(items=tuple(shown))
 
-    def datasets(self) -> list[wire.DatasetView]:
+    def parties(self, after: int) -> wire.ListReply:
+        """Everybody, with the statement that introduced them: keys are verified by whoever uses them."""
+        return self._page(list(self._state.parties.values()), self._party, after)
+
+    def _party(self, held: Held[statements.PartyStatement]) -> wire.PartyView:
+        return wire.PartyView(
+            id=held.signer,
+            name=held.predicate.keys.name,
+            index=held.index,
+            statement=self._gateway.papers.envelope(held.index),
+            fresh=self._state.fresh(held.signer),
+        )
+
+    def datasets(self, after: int) -> wire.ListReply:
         """All datasets, retired ones marked."""
         uses: dict[str, int] = {}
         for run in self._state.runs.values():
             if run.grants:
                 for digest in self._state.task(run.task).predicate.inputs.values():
                     uses[digest] = uses.get(digest, 0) + 1
-        return [self._dataset(held, uses.get(held.digest, 0)) for held in self._state.datasets.values()]
+        return self._page(
+            self._state.datasets.values(), lambda held: self._dataset(held, uses.get(held.digest, 0)), after
+        )
 
     def _dataset(self, held: Held[statements.DatasetStatement], uses: int) -> wire.DatasetView:
         said = held.predicate
@@ -71,18 +91,19 @@ class Views:
             uses=uses,
         )
 
-    def functions(self, party: str) -> list[wire.FunctionView]:
+    def functions(self, party: str, after: int) -> wire.ListReply:
         """Public functions, the party's own, and private ones of tasks that concern it."""
         seen = {
             held.predicate.function
             for held in self._state.tasks.values()
             if party in self._state.concerned(held)
         }
-        return [
-            self._function(held)
+        found = (
+            held
             for held in self._state.functions.values()
             if not held.predicate.private or held.signer == party or held.digest in seen
-        ]
+        )
+        return self._page(found, self._function, after)
 
     def _function(self, held: Held[statements.FunctionStatement]) -> wire.FunctionView:
         said = held.predicate
@@ -103,13 +124,10 @@ class Views:
             retired=held.retired is not None,
         )
 
-    def tasks(self, party: str) -> list[wire.TaskView]:
+    def tasks(self, party: str, after: int) -> wire.ListReply:
         """Tasks that concern the party, oldest first."""
-        return [
-            self.task(held)
-            for held in self._state.tasks.values()
-            if self._proven(held.index) and party in self._state.concerned(held)
-        ]
+        found = (held for held in self._state.tasks.values() if party in self._state.concerned(held))
+        return self._page(found, self.task, after)
 
     def task(self, held: Held[statements.TaskStatement]) -> wire.TaskView:
         """One task."""
@@ -129,7 +147,7 @@ class Views:
                 self._approval(held, who, reason, automatic, now)
                 for who, reason in self._state.must_approve(held.predicate).items()
             ),
-            runs=tuple(self._run(run) for run in runs),
+            runs=tuple(self._run(run) for run in runs[-limits.RUNS_SHOWN :]),
             log_size=self._gateway.log.size,
         )
 

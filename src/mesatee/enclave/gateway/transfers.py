@@ -1,4 +1,6 @@
-"""Uploads: from the event loop to the one thread that stores them.
+"""Blobs on their way: how many, and from the event loop to the one thread that stores them.
+
+Each holds a connection to the host. The log needs one too, so there are never as many blobs as connections.
 
 The loop never waits on a thread of the pool that the storing itself runs on: with as many uploads as threads nobody
 would get any further. So uploads have threads of their own, and whoever has to wait for room waits on the loop.
@@ -8,9 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import queue
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
+from ...errors import Unavailable
 from ...protocol import limits
 
 UPLOADS = limits.HOST_CONNECTIONS // 2
@@ -80,4 +85,29 @@ async def store(parts: AsyncIterator[bytes], put: Callable[[Iterator[bytes]], No
         await storing
 
 
-__all__ = ["CHUNKS", "UPLOADS", "store"]
+class Downloads:
+    """Counts the blobs that are being streamed, in all and to each peer. For one event loop."""
+
+    def __init__(self) -> None:
+        self._running: Counter[str] = Counter()
+
+    def check(self, peer: str) -> None:
+        """Raises `Unavailable` when there are too many already."""
+        if self._running[peer] >= limits.DOWNLOADS_EACH:
+            raise Unavailable(f"you read {limits.DOWNLOADS_EACH} blobs already: finish one first")
+        if self._running.total() >= limits.DOWNLOADS:
+            raise Unavailable("the gateway streams as many blobs as it may")
+
+    @contextmanager
+    def running(self, peer: str) -> Iterator[None]:
+        """While one is streamed."""
+        self._running[peer] += 1
+        try:
+            yield
+        finally:
+            self._running[peer] -= 1
+            if not self._running[peer]:
+                del self._running[peer]
+
+
+__all__ = ["CHUNKS", "UPLOADS", "Downloads", "store"]

@@ -1,14 +1,15 @@
-"""Uploads of many parties at once, of slow ones, and of those that go away."""
+"""Blobs on their way: uploads of many parties at once, of slow ones, and of those that go away."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 
 import pytest
 
-from mesatee.enclave.gateway import upload
-from mesatee.errors import DigestMismatch
+from mesatee.enclave.gateway import transfers
+from mesatee.errors import DigestMismatch, Unavailable
 from mesatee.protocol import limits
 
 
@@ -32,7 +33,7 @@ def test_all_threads_storing_do_not_stop_the_others() -> None:
 
     async def scene() -> list[int]:
         gate, stored = asyncio.Event(), []
-        many = [upload.store(slow(2, gate), taker(stored)) for _ in range(upload.UPLOADS + 8)]
+        many = [transfers.store(slow(2, gate), taker(stored)) for _ in range(transfers.UPLOADS + 8)]
         going = [asyncio.create_task(one) for one in many]
         await asyncio.sleep(0.05)
         # Everything else that needs a thread still gets one.
@@ -41,7 +42,7 @@ def test_all_threads_storing_do_not_stop_the_others() -> None:
         await asyncio.wait_for(asyncio.gather(*going), 30)
         return stored
 
-    assert asyncio.run(scene()) == [2 * limits.BLOB_CHUNK_BYTES] * (upload.UPLOADS + 8)
+    assert asyncio.run(scene()) == [2 * limits.BLOB_CHUNK_BYTES] * (transfers.UPLOADS + 8)
 
 
 def test_a_sender_runs_at_most_a_few_chunks_ahead() -> None:
@@ -59,14 +60,14 @@ def test_a_sender_runs_at_most_a_few_chunks_ahead() -> None:
             asyncio.run_coroutine_threadsafe(gate.wait(), loop).result(30)
             assert sum(1 for _ in chunks) == 50
 
-        going = asyncio.create_task(upload.store(parts(), put))
+        going = asyncio.create_task(transfers.store(parts(), put))
         await asyncio.sleep(0.1)
         ahead = sent
         gate.set()
         await asyncio.wait_for(going, 30)
         return ahead
 
-    assert asyncio.run(scene()) == upload.CHUNKS + 1
+    assert asyncio.run(scene()) == transfers.CHUNKS + 1
 
 
 def test_a_store_that_refuses_early_ends_the_upload() -> None:
@@ -77,7 +78,7 @@ def test_a_store_that_refuses_early_ends_the_upload() -> None:
     async def scene() -> None:
         gate = asyncio.Event()
         gate.set()
-        await asyncio.wait_for(upload.store(slow(40, gate), refuse), 30)
+        await asyncio.wait_for(transfers.store(slow(40, gate), refuse), 30)
 
     with pytest.raises(DigestMismatch):
         asyncio.run(scene())
@@ -91,5 +92,35 @@ def test_a_sender_that_goes_away_leaves_no_thread_waiting() -> None:
         raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        asyncio.run(upload.store(gone(), taker(got)))
+        asyncio.run(transfers.store(gone(), taker(got)))
     assert got == [limits.BLOB_CHUNK_BYTES]
+
+
+# -- downloads ----------------------------------------------------------------------------------------
+
+
+def test_slow_downloads_leave_the_log_its_connection() -> None:
+    """All blobs together never have as many connections to the host as it serves."""
+    assert transfers.UPLOADS + limits.DOWNLOADS < limits.HOST_CONNECTIONS
+
+
+def test_a_peer_reads_few_blobs_at_once() -> None:
+    downloads = transfers.Downloads()
+    with ExitStack() as stack:
+        for _ in range(limits.DOWNLOADS_EACH):
+            downloads.check("alice")
+            stack.enter_context(downloads.running("alice"))
+        with pytest.raises(Unavailable, match="finish one first"):
+            downloads.check("alice")
+        downloads.check("bob")
+    downloads.check("alice")
+
+
+def test_all_peers_together_read_a_bounded_number() -> None:
+    downloads = transfers.Downloads()
+    with ExitStack() as stack:
+        for number in range(limits.DOWNLOADS):
+            stack.enter_context(downloads.running(f"party {number}"))
+        with pytest.raises(Unavailable, match="as many blobs"):
+            downloads.check("alice")
+    downloads.check("alice")

@@ -8,22 +8,24 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.support import successors
+from tests.support import succession
 
 from mesatee.enclave import faults
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 PREDECESSOR = ("handover.decided", "handover.logged", "handover.wrapped")
-SUCCESSOR = ("succession.opened", "succession.sealed", "succession.adopted")
+SUCCESSOR = ("succession.opened", "succession.prepared", "succession.sealed", "succession.adopted")
+SEALED = SUCCESSOR[2:]
+"""From here on the service is on the second machine."""
 RESTART_SECONDS = 30.0
 """How long a gateway may take to be there again."""
 
 
-def check_continued(pair: successors.Pair, digest: str) -> None:
+def check_continued(pair: succession.Pair, digest: str) -> None:
     """With the first service stopped: it serves nobody, and the second continues its log."""
     shutil.copytree(pair.first / "service/host", pair.second / "service/host")
-    assert "handed over" in successors.facts(pair.first)["halted"]
-    found = successors.facts(pair.second)
+    assert "handed over" in succession.facts(pair.first)["halted"]
+    found = succession.facts(pair.second)
     assert (found["service"], found["halted"]) == (digest, None)
 
 
@@ -34,7 +36,7 @@ def test_every_fault_point_of_a_succession_is_tested() -> None:
 
 @pytest.mark.parametrize("point", PREDECESSOR)
 def test_a_predecessor_that_dies_hands_over_once_it_is_back(tmp_path: Path, point: str) -> None:
-    with successors.pair(tmp_path, fault=point) as pair:
+    with succession.pair(tmp_path, fault=point) as pair:
         digest = pair.digest
         assert pair.receive(digest)["exit"] == 1
         assert not (pair.second / "service/enclave/service.json").exists()
@@ -48,11 +50,11 @@ def test_a_predecessor_that_dies_hands_over_once_it_is_back(tmp_path: Path, poin
 
 @pytest.mark.parametrize("point", SUCCESSOR)
 def test_a_successor_that_dies_asks_again(tmp_path: Path, point: str) -> None:
-    with successors.pair(tmp_path) as pair:
+    with succession.pair(tmp_path) as pair:
         digest = pair.digest
         assert pair.receive(fault=point)["exit"] == -signal.SIGKILL
         found = pair.receive()
-        if point == "succession.adopted":
+        if point in SEALED:
             assert found["error"]["code"] == "conflict"
         else:
             assert found["exit"] == 0, found
@@ -61,14 +63,14 @@ def test_a_successor_that_dies_asks_again(tmp_path: Path, point: str) -> None:
 
 @pytest.mark.parametrize("point", SUCCESSOR)
 def test_a_machine_that_dies_while_it_recovers_a_service_finishes(tmp_path: Path, point: str) -> None:
-    lost = successors.lost(tmp_path)
+    lost = succession.lost(tmp_path)
     assert lost.finish(fault=point)["exit"] == -signal.SIGKILL
     found = lost.finish()
-    if point == "succession.adopted":
+    if point in SEALED:
         assert found["error"]["code"] == "conflict"
     else:
         assert found["exit"] == 0, found
     # The set is the one that the holders have, not another that the start would make.
     assert (lost.new / "service/enclave/recovery.json").read_bytes() == lost.public[1].read_bytes()
-    facts = successors.facts(lost.new)
+    facts = succession.facts(lost.new)
     assert (facts["service"], facts["halted"]) == (lost.digest, None)

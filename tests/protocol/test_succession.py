@@ -158,7 +158,9 @@ def test_hostile_messages_raise_only_ours(data: bytes) -> None:
 
 def test_a_request_with_the_longest_evidence_is_read() -> None:
     def request(evidence: bytes) -> RecoveryRequest:
-        return RecoveryRequest(service="ab" * 32, spki="AAAA", evidence=b64encode(evidence), key=SEALING)
+        return RecoveryRequest(
+            service="ab" * 32, spki="AAAA", evidence=b64encode(evidence), key=SEALING, expires=1
+        )
 
     longest = request(bytes(limits.EVIDENCE_BYTES))
     assert parse(RecoveryRequest, longest.to_bytes()) == longest
@@ -166,9 +168,14 @@ def test_a_request_with_the_longest_evidence_is_read() -> None:
         parse(RecoveryRequest, request(bytes(limits.RECOVERY_MESSAGE_BYTES * 3 // 4)).to_bytes())
 
 
-@given(st.sampled_from(("v", "kind", "service", "set", "holder", "index", "wrap")), st.none() | st.integers())
+@given(
+    st.sampled_from(("v", "kind", "service", "set", "request", "holder", "index", "wrap")),
+    st.none() | st.integers(),
+)
 def test_messages_with_other_fields_are_malformed(name: str, value: int | None) -> None:
-    share = RecoveryShare(service="ab" * 32, set="cd" * 32, holder="ef" * 32, index=1, wrap="AAAA")
+    share = RecoveryShare(
+        service="ab" * 32, set="cd" * 32, request="12" * 32, holder="ef" * 32, index=1, wrap="AAAA"
+    )
     assert parse(RecoveryShare, share.to_bytes()) == share
     changed = {**share.model_dump(), name: value}
     if changed == share.model_dump() or (name == "index" and value in range(1, limits.SHARE_HOLDERS + 1)):

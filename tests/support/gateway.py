@@ -27,7 +27,7 @@ from mesatee._core import (
 )
 from mesatee.attestation.endorsements import NOTHING
 from mesatee.attestation.trust import TrustPolicy
-from mesatee.enclave.gateway.identity import ServiceKeys
+from mesatee.enclave.gateway.identity import ServiceKeys, Shares
 from mesatee.enclave.gateway.keyring import Keyring
 from mesatee.enclave.gateway.log import Log
 from mesatee.enclave.gateway.monitor import Accepted, Granted, Monitor
@@ -326,7 +326,9 @@ class MemoryRecords:
 # -- the monitor alone ----------------------------------------------------------------------------------
 
 
-def make_keys(platform_policy: str = DEFAULT_PLATFORM_POLICY, at: int = NOW) -> ServiceKeys:
+def make_keys(
+    platform_policy: str = DEFAULT_PLATFORM_POLICY, at: int = NOW, share_holders: Shares = ()
+) -> ServiceKeys:
     """The keys of a service that exists in memory only."""
     log, sealing = SigningKey.generate(), HpkeKey.generate()
     said = statements.ServiceStatement(
@@ -337,7 +339,7 @@ def make_keys(platform_policy: str = DEFAULT_PLATFORM_POLICY, at: int = NOW) -> 
         platform_policy=platform_policy,
         worker_trust=TrustPolicy().to_toml(),
         witnesses=(),
-        share_holders=(),
+        share_holders=share_holders,
         hand_over="never",
     )
     secret = SecretKey.generate()
@@ -360,7 +362,7 @@ class World:
         self.clock, self.steady = float(NOW), 0.0
         self.proofs: list[str] = []
         self.loop = asyncio.new_event_loop()
-        self.keyring = Keyring(ORIGIN, self.keys.sealing, self.keys.tickets)
+        self.keyring = Keyring(self.keys)
         self.boot()
 
     def boot(self) -> None:
@@ -376,6 +378,7 @@ class World:
             lambda: self.clock,
             lambda: self.steady,
             self.proofs.append,
+            received=self.keys.received,
         )
         self.log.begin(state.epoch + 1)
         self.run(self.monitor.begin_epoch("cd" * 32, 2, "cc" * 32))

@@ -141,17 +141,32 @@ class Live:
         self._hand_over, self._share_holders = hand_over, share_holders
         for name in ("host", "enclave"):
             (folder / name).mkdir(mode=0o700)
-        self.socket = folder / "host.sock"
         self.installation = SigningKey.generate()
         self.attester = SoftwareAttester(self.installation, measured())
         self.worker_attester = SoftwareAttester(self.installation, worker_measurement())
         self._clients: list[Client | GatewayClient] = []
-        self.host = HostServer(self.socket, folder / "host")
+        self._open_host(folder / "host")
+        self.start()
+
+    def _open_host(self, data: Path) -> None:
+        self.socket = self.folder / f"{data.name}.sock"
+        self.host = HostServer(self.socket, data)
         ready = threading.Event()
         self._host_thread = threading.Thread(target=self.host.serve_forever, args=(ready.set,), daemon=True)
         self._host_thread.start()
         assert ready.wait(10)
         self.doors = HostClient(self.socket)
+
+    def _close_host(self) -> None:
+        self.doors.close()
+        self.host.stop()
+        self._host_thread.join(10)
+
+    def rehost(self, data: Path) -> None:
+        """Start anew on other storage."""
+        self.stop()
+        self._close_host()
+        self._open_host(data)
         self.start()
 
     def start(self) -> None:
@@ -240,9 +255,7 @@ class Live:
 
     def close(self) -> None:
         self.stop()
-        self.doors.close()
-        self.host.stop()
-        self._host_thread.join(10)
+        self._close_host()
 
     def on_loop(self, work: Callable[[], T]) -> T:
         """Run something on the gateway's own thread."""

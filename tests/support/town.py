@@ -244,7 +244,7 @@ def stored(home: Path) -> Audited:
     store = SqliteRecords(folder / "host" / "records.sqlite")
     try:
         log = Log(str(founded["origin"]), store, keys.body, keys.log)
-        return audit(log, LocalBlobs(folder / "host" / "blobs"), keys.snapshot)
+        return audit(log, LocalBlobs(folder / "host" / "blobs"), keys)
     finally:
         store.close()
 

@@ -29,9 +29,8 @@ from ..attestation.trust import TrustPolicy
 from ..enclave.doors import HostClient
 from ..enclave.gateway.forks import ForkProofs
 from ..enclave.gateway.gateway import TICKET_AGAIN, Gateway, GatewayConfig
-from ..enclave.gateway.identity import open_service
+from ..enclave.gateway.identity import open_service, write_recovery
 from ..enclave.gateway.monitor import LEASE_SECONDS
-from ..enclave.gateway.succession import share_keys
 from ..enclave.sandbox.supervisor import Supervisor
 from ..enclave.worker.client import GatewayClient
 from ..enclave.worker.worker import Worker
@@ -118,31 +117,29 @@ def gateway(config: ProcessConfig, lifeline: Lifeline) -> None:
     folder = Path(config.folder)
     mine = attesters.attester(config.attester, folder, (), config.tpm)
     sealing = attesters.sealing(config.attester, folder, config.tpm)
-    at = int(time.time())
     keys = open_service(
         folder / "enclave",
         sealing,
         config.origin,
         config.platform_policy,
         config.worker_trust,
-        at,
+        int(time.time()),
         hand_over=config.succession.hand_over,
         share_holders=config.succession.share_holders,
     )
-    share_keys(folder / "enclave", keys, at)
     where = GatewayConfig(config.listen_host, config.listen_port, config.lease_seconds)
     forks = ForkProofs(folder / "enclave")
     service = Gateway(
         where, keys, mine, *_three(doors), forks, endorsements=Current(Store(Path(config.home)))
     )
-    asyncio.run(_serve(service, lifeline))
+    asyncio.run(_serve(service, folder / "enclave", lifeline))
 
 
 def _three(doors: HostClient) -> tuple[Any, Any, Any]:
     return doors.records, doors.queue, doors.blobs
 
 
-async def _serve(service: Gateway, lifeline: Lifeline) -> None:
+async def _serve(service: Gateway, folder: Path, lifeline: Lifeline) -> None:
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -150,15 +147,18 @@ async def _serve(service: Gateway, lifeline: Lifeline) -> None:
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(service.stop)
 
-    lifeline.serve(stop, GATEWAY_END_SECONDS)
-    await service.run(
-        lambda port: _ready(
+    def ready(port: int) -> None:
+        if service.shares is not None:
+            write_recovery(folder, service.shares)
+        _ready(
             port=port,
             service=service.service_digest,
             log_key=service.log.public.hex(),
             halted=service.monitor.ended,
         )
-    )
+
+    lifeline.serve(stop, GATEWAY_END_SECONDS)
+    await service.run(ready)
 
 
 def worker(config: ProcessConfig, lifeline: Lifeline) -> None:

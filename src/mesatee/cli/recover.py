@@ -19,12 +19,12 @@ from ..enclave.platform.software import SoftwareAttester, installation_key
 from ..errors import Malformed
 from ..party import config, files
 from ..party.recovery import give_share
-from ..protocol import limits, statements
+from ..protocol import limits
 from ..protocol.digests import is_hex
 from ..protocol.recovery import RecoveryRequest, RecoveryShare, parse
 from ..protocol.service import SuccessionRules
 from . import attesters
-from .common import AsJson, emit, facts, settings, short, verb
+from .common import AsJson, emit, facts, moment, settings, short, verb
 from .processes import ENVIRONMENT
 from .up import Founded
 
@@ -43,7 +43,7 @@ def _machine(home: Path) -> tuple[Path, Attester, Sealing]:
 
 def _founded(folder: Path, keys: ServiceKeys) -> None:
     """Write down how the service was founded, so that `mesatee up` continues it."""
-    said = statements.expect(keys.service.predicate, statements.ServiceStatement)
+    said = keys.said
     found = Founded(
         origin=said.origin,
         level=2,
@@ -57,16 +57,18 @@ def _founded(folder: Path, keys: ServiceKeys) -> None:
 
 
 def _done(keys: ServiceKeys, as_json: bool) -> None:
+    received = keys.received
+    holders = received.holders if received else ()
     value = {
         "service": keys.service.digest,
         "log_key": keys.log.public.hex(),
-        "successor": keys.successor,
-        "recovered_by": list(keys.recovered_by),
+        "successor": received.successor if received else None,
+        "recovered_by": list(holders),
     }
     rows = [
         ("service statement", keys.service.digest),
         ("log key", keys.log.public.hex()),
-        ("holders", ", ".join(map(short, keys.recovered_by)) or "the former gateway"),
+        ("holders", ", ".join(map(short, holders)) or "the former gateway"),
         ("next", "put the service's storage in place and start it: `mesatee up`"),
     ]
     emit(as_json, value, lambda console: facts(console, rows))
@@ -80,33 +82,44 @@ def ask(
     out: Annotated[Path, typer.Argument(help="The request, for the holders of shares.")],
     as_json: AsJson = False,
 ) -> None:
-    """On the new machine: make a request for the holders, with this machine's evidence."""
+    """On the new machine: make a request for the holders, with this machine's evidence. Earlier ones count no more."""
     protect_process()
-    folder, mine, sealing = _machine(settings(context).home)
+    _, mine, sealing = _machine(settings(context).home)
     digest = read_statement(service, "service").digest
-    request = succession.ask_holders(folder / "enclave", sealing, mine, digest)
+    request = succession.ask_holders(sealing, mine, digest, int(time.time()))
     files.write(out, request.to_bytes(), exclusive=True)
-    value = {"service": digest, "request": str(out)}
-    emit(as_json, value, lambda console: facts(console, [("service statement", digest), ("request", out)]))
+    value = {"service": digest, "request": str(out), "expires": request.expires}
+    rows = [("service statement", digest), ("request", out), ("expires", moment(request.expires))]
+    emit(as_json, value, lambda console: facts(console, rows))
 
 
 @app.command("give")
 @verb
 def give(
     context: typer.Context,
+    service: Statement,
     recovery: Shares,
     request: Annotated[Path, typer.Argument(help="The request of the new machine.")],
     out: Annotated[Path, typer.Argument(help="Your share, wrapped to that machine.")],
     as_json: AsJson = False,
 ) -> None:
-    """As a holder: open your share and wrap it to the new machine, if your trust file accepts that machine."""
+    """As a holder: open your share and wrap it to the new machine, if your trust file accepts that machine.
+
+    It counts for this request alone.
+    """
     protect_process()
     chosen = settings(context)
     who = chosen.identity()
     asked = parse(RecoveryRequest, files.read(request, limits.RECOVERY_MESSAGE_BYTES, "the request"))
     holder = who.signing.public.hex()
     made = give_share(
-        read_statement(recovery, "recovery"), asked, holder, who.age, chosen.trust(), int(time.time())
+        read_statement(service, "service"),
+        read_statement(recovery, "recovery"),
+        asked,
+        holder,
+        who.age,
+        chosen.trust(),
+        int(time.time()),
     )
     files.write(out, made.to_bytes(), exclusive=True)
     value = {"service": made.service, "holder": holder, "share": str(out)}
@@ -136,6 +149,7 @@ def finish(
         read_statement(service, "service"),
         read_statement(recovery, "recovery"),
         shares,
+        int(time.time()),
         lambda keys: _founded(folder, keys),
     )
     _done(keys, as_json)

@@ -53,7 +53,7 @@ def check(home: Path) -> Audited:
             hand_over=founded.succession.hand_over,
             share_holders=founded.succession.share_holders,
         )
-        return audit(Log(founded.origin, doors.records, keys.body, keys.log), doors.blobs, keys.snapshot)
+        return audit(Log(founded.origin, doors.records, keys.body, keys.log), doors.blobs, keys)
 
 
 @contextmanager

@@ -53,6 +53,8 @@ SHARE_CHARS: Final = 1_024
 """A sealed share or a sealed key in base64: an age file to one X25519 recipient has some 350 bytes."""
 SHARE_HOLDERS: Final = 32
 """Parties among whom a service's recovery key is shared; all their sealed shares stand in one statement."""
+RECOVERY_SECONDS: Final = 14 * 86_400
+"""Longest life of a request to share holders: people carry files, and an old request is not what they agree to."""
 PARTIES_PER_TASK: Final = 32
 """Parties that take part in one task."""
 INPUTS: Final = 32

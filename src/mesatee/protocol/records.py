@@ -103,12 +103,24 @@ class HandOverOutcome(Outcome):
     peer: WorkerFacts
 
 
+class SharesOutcome(Outcome):
+    """The service's keys were sealed into shares: the recovery statement (an envelope), once for each service. It is in
+    the log before anybody else has it.
+    """
+
+    kind = "shares"
+    envelope: dict[str, Any]
+
+
 class RecoveredOutcome(Outcome):
-    """Holders of shares gave the service's keys to a fresh gateway, which takes up the log."""
+    """Holders of shares gave the service's keys to a fresh gateway, which takes up the log. `shares` is the digest of
+    the recovery statement.
+    """
 
     kind = "recovered"
     successor: Hex32
     holders: Annotated[tuple[Hex32, ...], Field(min_length=2, max_length=limits.SHARE_HOLDERS)]
+    shares: Hex32
 
 
 _OUTCOMES: dict[str, type[Outcome]] = {
@@ -121,6 +133,7 @@ _OUTCOMES: dict[str, type[Outcome]] = {
         ClosedOutcome,
         ReleaseOutcome,
         HandOverOutcome,
+        SharesOutcome,
         RecoveredOutcome,
     )
 }
@@ -230,6 +243,7 @@ __all__ = [
     "RecordProof",
     "RecoveredOutcome",
     "ReleaseOutcome",
+    "SharesOutcome",
     "commitment",
     "entry",
     "of_outcome",

@@ -50,9 +50,9 @@ def hand_over(origin: str, service: str, index: int, to: str, name: str) -> Bind
     return _bind("hand-over", origin=origin, service=service, index=index, to=to, name=name)
 
 
-def share(origin: str, service: str, set_: str, holder: str, to: str) -> Binding:
-    """A holder's share of the recovery key, to the gateway that recovers, whose key has the digest `to`."""
-    return _bind("share", origin=origin, service=service, set=set_, holder=holder, to=to)
+def share(origin: str, service: str, set_: str, holder: str, request: str) -> Binding:
+    """A holder's share of the recovery key, to the gateway that recovers, for its request with this digest."""
+    return _bind("share", origin=origin, service=service, set=set_, holder=holder, request=request)
 
 
 __all__ = ["Binding", "attempt_input", "attempt_output", "hand_over", "result", "share", "upload"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from tests.support.gateway import NOW, ORIGIN, Desk, Member, SealedFile, seal
+from tests.support.gateway import NOW, ORIGIN, Desk, Member, SealedFile, make_keys, seal
 from tests.support.mutate import QUICK, mutated, noise
 
 from mesatee._core import HpkeKey, SecretKey
@@ -21,8 +21,9 @@ from mesatee.protocol.jsonstrict import canonical
 
 MINT = Mint()
 RUN, OTHER = "0a" * 32, "0b" * 32
-SEALING, TICKETS = HpkeKey.generate(), SecretKey.generate()
-KEYRING = Keyring(ORIGIN, SEALING, TICKETS)
+KEYS = make_keys()
+SEALING, TICKETS = KEYS.sealing, KEYS.tickets
+KEYRING = Keyring(KEYS)
 ALICE, BOB = Member("alice"), Member("bob")
 DESK = Desk(ORIGIN, "00" * 32, SEALING.public, lambda: "", lambda: NOW)
 
@@ -39,7 +40,6 @@ def check(item: Upload) -> None:
 
 def test_an_owners_own_wrap_is_accepted() -> None:
     check(upload())
-    assert KEYRING.public == SEALING.public
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_every_power_wants_its_own_permit() -> None:
             lambda permit: KEYRING.release_inputs(permit, RUN, {}, SEALING.public),
             lambda permit: KEYRING.release_outputs(permit, RUN, 1, {}, ALICE.id, SEALING.public),
             lambda permit: KEYRING.check_output(permit, RUN, 1, "x", item.blob, item.wrap),
-            lambda permit: KEYRING.ticket(permit, RUN, 1, NOW),
+            lambda permit: KEYRING.ticket(permit, RUN, NOW),
         ):
             with pytest.raises(Denied):
                 use(permit)
@@ -150,12 +150,12 @@ def test_a_result_opens_for_its_receiver_only() -> None:
 
 
 def ticket(expires: int = NOW + 10) -> bytes:
-    return KEYRING.ticket(MINT.permit(Action.INVOKE, RUN, 0), RUN, 2, expires)
+    return KEYRING.ticket(MINT.permit(Action.INVOKE, RUN, 0), RUN, expires)
 
 
 def test_a_ticket_comes_back() -> None:
     found = KEYRING.read_ticket(ticket(), NOW)
-    assert (found.run, found.attempt, found.expires) == (RUN, 2, NOW + 10)
+    assert (found.run, found.expires) == (RUN, NOW + 10)
     assert RUN.encode() not in ticket()
     assert len(ticket()) < limits.TICKET_BYTES
 
@@ -167,7 +167,7 @@ def test_a_ticket_expires() -> None:
 
 
 def test_a_forged_ticket_is_refused() -> None:
-    plain = canonical({"run": RUN, "attempt": 1, "expires": NOW + 10})
+    plain = canonical({"run": RUN, "expires": NOW + 10})
     good = ticket()
     for forged in (
         b"",

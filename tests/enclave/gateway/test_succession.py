@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from tests.support.gateway import ORIGIN
+from tests.support.gateway import MemoryRecords, World
 from tests.support.live import Live, measured
+from tests.support.succession import Holders, Machine, changed_code, rules, second
 
-from mesatee._core import AgeKey, HpkeKey, SigningKey
-from mesatee.attestation.tee.software import Components
-from mesatee.attestation.trust import GatewayTrust, TrustPolicy
+from mesatee._core import HpkeKey, SigningKey
 from mesatee.enclave import faults, handover
 from mesatee.enclave.gateway import succession
 from mesatee.enclave.gateway.forks import ForkProofs
-from mesatee.enclave.gateway.gateway import Gateway, GatewayConfig
-from mesatee.enclave.gateway.identity import ServiceKeys, open_service, read_statement, successor_key
-from mesatee.enclave.platform.measure import Measurement
+from mesatee.enclave.gateway.identity import ServiceKeys, hand_over_key, read_statement
+from mesatee.enclave.gateway.tenure import Received, Tenure, tenure
 from mesatee.enclave.platform.none import NoAttester
 from mesatee.enclave.platform.sealing import Sealing
 from mesatee.enclave.platform.software import SoftwareAttester
@@ -31,7 +29,9 @@ from mesatee.errors import (
     Conflict,
     Denied,
     EvidenceRefused,
+    Expired,
     Halted,
+    HostFailed,
     KeyRefused,
     LevelTooLow,
     Malformed,
@@ -39,48 +39,10 @@ from mesatee.errors import (
     Replayed,
     StateError,
 )
-from mesatee.party.recovery import give_share
-from mesatee.protocol import records, statements, wire
+from mesatee.protocol import limits, records, statements, wire
 from mesatee.protocol.digests import b64decode, b64encode
 from mesatee.protocol.model import Model
 from mesatee.protocol.recovery import RecoveryRequest, RecoveryShare, parse
-from mesatee.protocol.service import HandOver, ShareHolder, ShareRule
-
-OTHER = SigningKey.generate()
-"""The installation key of the second machine."""
-
-
-def changed_code() -> Measurement:
-    """This installation with other code."""
-    found = measured().components
-    return replace(measured(), components=Components("ee" * 32, found.interpreter, found.libraries, {}))
-
-
-def second(measurement: Measurement | None = None) -> SoftwareAttester:
-    """The attester of the second machine."""
-    return SoftwareAttester(OTHER, measurement or measured())
-
-
-def rules(mine: str = "", **changes: Any) -> HandOver:
-    """The second machine may receive the keys, with this code."""
-    attester = second()
-    trust = TrustPolicy(
-        gateway=GatewayTrust(
-            tees=("software",),
-            minimum_level=2,
-            # What the evidence may say; what may receive stands in the rule.
-            measurements=(attester.measurement, second(changed_code()).measurement),
-            installation_keys=(attester.fingerprint,),
-        )
-    )
-    fields = {
-        "min_level": 2,
-        "tees": ("software",),
-        "measurements": (attester.measurement,),
-        "allow_simulated": False,
-        "trust": trust.to_toml(),
-    }
-    return HandOver(**{**fields, **changes})
 
 
 @pytest.fixture
@@ -92,44 +54,6 @@ def live(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Live]:
         yield found
     finally:
         found.close()
-
-
-@dataclass
-class Machine:
-    """Another machine, empty."""
-
-    folder: Path
-    attester: Any
-
-    @property
-    def sealing(self) -> Sealing:
-        return Sealing(self.folder, "ab" * 32, "cd" * 32)
-
-    def receive(self, live: Live, service: str | None = None) -> ServiceKeys:
-        digest = service or live.keys.service.digest
-        return succession.receive(self.folder, self.sealing, digest, lambda to: self.ask(live, digest, to))
-
-    def ask(self, live: Live, service: str, to: bytes) -> wire.HandOverReply:
-        return handover.ask(self.attester, ("127.0.0.1", live.gateway.port), live.trust, service, to)
-
-    def open(self, live: Live) -> ServiceKeys:
-        """The keys as a later start finds them."""
-        said = statements.expect(live.keys.service.predicate, statements.ServiceStatement)
-        return open_service(
-            self.folder,
-            self.sealing,
-            ORIGIN,
-            said.platform_policy,
-            said.worker_trust,
-            0,
-            hand_over=said.hand_over,
-            share_holders=said.share_holders,
-        )
-
-    def gateway(self, live: Live, keys: ServiceKeys) -> Gateway:
-        doors = live.doors
-        forks = ForkProofs(self.folder)
-        return Gateway(GatewayConfig(), keys, self.attester, doors.records, doors.queue, doors.blobs, forks)
 
 
 @pytest.fixture
@@ -159,7 +83,8 @@ def test_a_peer_that_the_statement_names_receives_the_keys_and_continues_the_log
     assert received.log.public == live.keys.log.public
     (logged,) = outcomes(live, records.HandOverOutcome)
     assert isinstance(logged, records.HandOverOutcome)
-    assert logged.successor == received.successor
+    assert received.received is not None
+    assert logged.successor == received.received.successor
     assert logged.peer.level == 2
     assert logged.peer.measurement == second().measurement
     # The predecessor serves nobody any more, not even after a restart.
@@ -168,7 +93,7 @@ def test_a_peer_that_the_statement_names_receives_the_keys_and_continues_the_log
     live.stop()
     live_size = live.gateway.log.size
     keys = machine.open(live)
-    assert keys.successor == received.successor
+    assert keys.received == received.received
     successor = machine.gateway(live, keys)
     assert successor.monitor.ended is None
     assert successor.log.size == live_size
@@ -216,7 +141,9 @@ def test_who_lost_the_answer_gets_it_again_and_nobody_else(
 
 
 HAND_OVER = ("handover.decided", "handover.logged", "handover.wrapped")
-SUCCESSOR = ("succession.opened", "succession.sealed", "succession.adopted")
+SUCCESSOR = ("succession.opened", "succession.prepared", "succession.sealed", "succession.adopted")
+SEALED = SUCCESSOR[2:]
+"""From here on the service is on the second machine."""
 
 
 @contextlib.contextmanager
@@ -241,13 +168,16 @@ def test_a_hand_over_that_was_interrupted_is_repeated(
     with interrupted(monkeypatch, point) as passed, pytest.raises((RuntimeError, MesateeError)):
         machine.receive(live)
     assert point in passed
-    if point == "succession.adopted":
+    if point in SEALED:
         with pytest.raises(Conflict):
             machine.receive(live)
     else:
-        assert not (machine.folder / "service.json").exists()
+        # Without the keys it founds no service by mistake.
+        with pytest.raises(StateError, match="has not received"):
+            machine.open(live)
         machine.receive(live)
     assert machine.open(live).log.public == live.keys.log.public
+    assert read_statement(machine.folder / "service.json", "service") == live.keys.service
     assert len(outcomes(live, records.HandOverOutcome)) == 1
 
 
@@ -305,7 +235,7 @@ def test_a_replayed_request_is_refused(
     live: Live, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another attested gateway sends the first one's request: its evidence does not vouch for that key."""
-    captured = successor_key(machine.folder, machine.sealing).public
+    captured = hand_over_key(machine.sealing).public
     other = Machine(tmp_path / "third", second())
     claims = succession.claims_of
 
@@ -319,7 +249,7 @@ def test_a_replayed_request_is_refused(
 
 
 def test_a_replayed_answer_opens_for_nobody_else(live: Live, machine: Machine, tmp_path: Path) -> None:
-    to = successor_key(machine.folder, machine.sealing)
+    to = hand_over_key(machine.sealing)
     service = live.keys.service.digest
     reply = machine.ask(live, service, to.public)
     other = Machine(tmp_path / "third", second())
@@ -336,68 +266,49 @@ def test_a_replayed_answer_opens_for_nobody_else(live: Live, machine: Machine, t
     assert not (machine.folder / "service.json").exists()
 
 
+def test_a_predecessor_on_an_older_log_stays_stopped(live: Live, machine: Machine, tmp_path: Path) -> None:
+    """The host gives it back the storage from before the hand-over."""
+    live.member("ana")
+    live.stop()
+    shutil.copytree(tmp_path / "host", tmp_path / "before")
+    live.start()
+    machine.receive(live)
+    live.rehost(tmp_path / "before")
+    size = live.gateway.log.size
+    assert "rolled back" in str(live.gateway.monitor.ended)
+    with pytest.raises(Halted):
+        live.member("ben")
+    assert live.gateway.log.size == size
+
+
+def test_keys_leave_only_when_the_end_is_kept(
+    live: Live, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError("no space is left")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(ForkProofs, "keep", full)
+        with pytest.raises(HostFailed, match="cannot be written"):
+            machine.receive(live)
+    forks = ForkProofs(live.folder / "enclave")
+    assert forks.read() == ()
+    # It is logged, so the same one gets the keys when the folder can be written again; and the proof is one.
+    assert len(outcomes(live, records.HandOverOutcome)) == 1
+    assert machine.receive(live).log.public == live.keys.log.public
+    assert len(forks.read()) == 1
+
+
 def test_a_folder_with_a_service_receives_no_other(live: Live) -> None:
     folder = live.folder / "enclave"
     sealing = Sealing(folder, live.attester.measurement, live.attester.fingerprint)
     with pytest.raises(Conflict):
-        successor_key(folder, sealing)
+        hand_over_key(sealing)
+    with pytest.raises(Conflict):
+        succession.ask_holders(sealing, second(), "ab" * 32, 0)
 
 
 # -- shares ---------------------------------------------------------------------------------------------
-
-
-class Holders:
-    """A service shared 2 of 3, and its holders."""
-
-    def __init__(self, folder: Path, hand_over: Any = "never") -> None:
-        self.age = [AgeKey.generate() for _ in range(3)]
-        self.ids = [secrets.token_hex(32) for _ in range(3)]
-        self.rule = ShareRule(
-            k=2,
-            holders=tuple(
-                ShareHolder(key=who, age=key.recipient) for who, key in zip(self.ids, self.age, strict=True)
-            ),
-        )
-        self.folder = folder / "first"
-        self.keys = open_service(
-            self.folder,
-            Sealing(self.folder, "ab" * 32, "cd" * 32),
-            ORIGIN,
-            "permit (principal, action, resource);",
-            TrustPolicy().to_toml(),
-            0,
-            share_holders=self.rule,
-        )
-        made = succession.share_keys(self.folder, self.keys, 0)
-        assert made is not None
-        self.recovery = made
-        self.machine = Machine(folder / "second", second())
-        self.request = self.ask(self.machine)
-        attester = second()
-        self.trust = TrustPolicy(
-            gateway=GatewayTrust(
-                tees=("software",),
-                minimum_level=2,
-                measurements=(attester.measurement,),
-                installation_keys=(attester.fingerprint,),
-                service=(self.keys.service.digest,),
-            )
-        )
-
-    def ask(self, machine: Machine) -> RecoveryRequest:
-        digest = self.keys.service.digest
-        return succession.ask_holders(machine.folder, machine.sealing, machine.attester, digest)
-
-    def share(self, at: int, request: RecoveryRequest | None = None, **changes: Any) -> RecoveryShare:
-        recovery = changes.get("recovery", self.recovery)
-        asked = request or self.request
-        return give_share(recovery, asked, self.ids[at], self.age[at], self.trust, int(time.time()))
-
-    def recover(self, *shares: RecoveryShare, recovery: statements.Statement | None = None) -> ServiceKeys:
-        machine = self.machine
-        return succession.recover(
-            machine.folder, machine.sealing, self.keys.service, recovery or self.recovery, shares
-        )
 
 
 @pytest.fixture
@@ -410,9 +321,85 @@ def test_any_k_holders_recover_the_keys(holders: Holders) -> None:
     assert found.log.public == holders.keys.log.public
     assert found.sealing.public == holders.keys.sealing.public
     assert found.body.open(holders.keys.body.seal(b"x", b"y"), b"y") == b"x"
-    assert found.recovered_by == tuple(sorted((holders.ids[0], holders.ids[2])))
-    # The same set again: it is made once.
-    assert succession.share_keys(holders.folder, holders.keys, 9) == holders.recovery
+    assert found.received is not None
+    assert found.received.holders == tuple(sorted((holders.ids[0], holders.ids[2])))
+    assert found.received.shares == holders.recovery.digest
+    # It takes up the log, which says so, and goes on with it at the next start.
+    for _ in range(2):
+        world = World(found, holders.store)
+        (logged,) = [
+            world.record(at).outcome() for at, kind in enumerate(world.outcomes()) if kind == "recovered"
+        ]
+        world.close()
+    assert logged == records.RecoveredOutcome(**found.received.model_dump())
+    # Whose machine was not lost after all decides nothing any more.
+    assert holders.tenure_of(holders.keys) is Tenure.PASSED
+
+
+def test_a_set_of_shares_is_in_the_log_before_it_exists(holders: Holders) -> None:
+    assert holders.shared == ["epoch", "shares"]
+    world = World(holders.keys, MemoryRecords())
+    try:
+        # As long as the entry is not durable, nobody has the set.
+        world.store.gate.clear()
+        made = world.spawn(world.monitor.shares())
+        assert not made.done()
+        world.store.gate.set()
+        found = world.join_task(made)
+        assert found is not None
+        assert world.state.shares == found.digest
+        assert world.outcomes() == ["epoch", "shares"]
+    finally:
+        world.close()
+
+
+def test_a_service_has_one_set_of_shares_however_often_it_starts(holders: Holders) -> None:
+    for number in (1, 2):
+        again, kinds = holders.shares()
+        assert again == holders.recovery
+        assert kinds == ["epoch", "shares", *["epoch"] * number]
+    # Nothing of it concerns anybody but the holders.
+    world = World(holders.keys, holders.store)
+    assert world.state.audience(world.record(1)) == frozenset(holders.ids)
+    world.close()
+
+
+def test_a_set_of_shares_that_the_log_does_not_name_takes_up_nothing(holders: Holders) -> None:
+    """A set that was made on a log which the host has thrown away."""
+    other, _ = holders.shares(MemoryRecords())
+    assert other.digest != holders.recovery.digest
+    found = holders.recover(
+        holders.share(0, recovery=other), holders.share(1, recovery=other), recovery=other
+    )
+    size = len(holders.store.stored)
+    for _ in range(2):
+        with pytest.raises(Denied, match="does not name the set"):
+            World(found, holders.store)
+    assert len(holders.store.stored) == size
+
+
+def test_a_file_of_holders_takes_over_nothing(live: Live, machine: Machine) -> None:
+    """Somebody else than the keys' giver says how they were received: a file beside them, or the log."""
+    machine.receive(live)
+    live.stop()
+    (machine.folder / "recovered-by.txt").write_text("\n".join(["aa" * 32, "bb" * 32]))
+    keys = machine.open(live)
+    assert keys.received is not None
+    assert keys.received.holders == ()
+    for received, message in (
+        # A log from before the hand-over, and every claim that the host could want to make.
+        (keys.received, None),
+        (Received(successor=keys.received.successor, holders=("aa" * 32, "bb" * 32)), "no share holders"),
+    ):
+        store = MemoryRecords()
+        if message is None:
+            world = World(replace(keys, received=None), store)
+            world.close()
+            assert tenure(world.state, received) is Tenure.PASSED
+        else:
+            with pytest.raises(Denied, match=message):
+                World(replace(keys, received=received), store)
+            assert not store.stored
 
 
 @pytest.mark.parametrize("point", SUCCESSOR)
@@ -423,11 +410,11 @@ def test_a_recovery_that_was_interrupted_is_repeated(
     with interrupted(monkeypatch, point) as passed, pytest.raises(RuntimeError):
         holders.recover(*shares)
     assert point in passed
-    if point == "succession.adopted":
+    if point in SEALED:
         with pytest.raises(Conflict):
             holders.recover(*shares)
     else:
-        assert not (folder / "service.json").exists()
+        assert not holders.machine.sealing.has("service")
         holders.recover(*shares)
     # A set that was not kept would be replaced by another at the next start.
     assert read_statement(folder / "recovery.json", "recovery") == holders.recovery
@@ -436,13 +423,19 @@ def test_a_recovery_that_was_interrupted_is_repeated(
 def test_what_must_be_there_before_the_service_is(holders: Holders) -> None:
     def prepare(keys: ServiceKeys) -> None:
         assert keys.service == holders.keys.service
-        assert not (holders.machine.folder / "service.json").exists()
+        assert not holders.machine.sealing.has("service")
         raise OSError("the disk is full")
 
     machine, shares = holders.machine, (holders.share(0), holders.share(1))
     with pytest.raises(OSError):
         succession.recover(
-            machine.folder, machine.sealing, holders.keys.service, holders.recovery, shares, prepare
+            machine.folder,
+            machine.sealing,
+            holders.keys.service,
+            holders.recovery,
+            shares,
+            int(time.time()),
+            prepare,
         )
     assert holders.recover(*shares).log.public == holders.keys.log.public
 
@@ -459,9 +452,7 @@ def test_the_same_share_twice_is_refused_by_name(holders: Holders) -> None:
 
 
 def test_a_share_of_another_set_is_stale(holders: Holders, tmp_path: Path) -> None:
-    (holders.folder / "recovery.json").unlink()
-    again = succession.share_keys(holders.folder, holders.keys, 1)
-    assert again is not None
+    again, _ = holders.shares(MemoryRecords())
     assert again.digest != holders.recovery.digest
     old = holders.share(0)
     with pytest.raises(Replayed, match="stale"):
@@ -487,16 +478,72 @@ def test_a_holder_cannot_stand_in_for_another(holders: Holders) -> None:
     for who in (holders.ids[1], "ff" * 32):
         with pytest.raises(KeyRefused, match=who[:16]):
             holders.recover(share.model_copy(update={"holder": who}), holders.share(2))
+    holders.age[0] = holders.age[1]
     with pytest.raises(KeyRefused):
-        give_share(
-            holders.recovery, holders.request, holders.ids[0], holders.age[1], holders.trust, int(time.time())
-        )
+        holders.share(0)
 
 
 def test_a_share_for_another_gateway_does_not_open(holders: Holders, tmp_path: Path) -> None:
     other = holders.ask(Machine(tmp_path / "third", second()))
+    share = holders.share(0, other)
+    with pytest.raises(Replayed, match="another request"):
+        holders.recover(share, holders.share(1))
     with pytest.raises(KeyRefused, match="does not open"):
-        holders.recover(holders.share(0, other), holders.share(1))
+        holders.recover(share.model_copy(update={"request": holders.request.digest}), holders.share(1))
+
+
+def test_a_share_counts_for_its_request_alone(holders: Holders) -> None:
+    """A recovery is called off, and another one begins on the same machine."""
+    early = holders.share(0)
+    again = holders.ask(holders.machine)
+    assert again.key != holders.request.key
+    with pytest.raises(Replayed, match=holders.ids[0][:16]):
+        holders.recover(early, holders.share(1, again))
+    # Not even if the share says that it is for the new one, or if the request is made to look like it.
+    for said in (
+        early.model_copy(update={"request": again.digest}),
+        holders.share(0, again.model_copy(update={"expires": again.expires - 1})),
+    ):
+        with pytest.raises((Replayed, KeyRefused)):
+            holders.recover(said, holders.share(1, again))
+    assert holders.recover(holders.share(0, again), holders.share(1, again)).received
+
+
+def test_a_request_expires(holders: Holders) -> None:
+    request = holders.request
+    made = request.expires - limits.RECOVERY_SECONDS
+    given = [holders.share(at, now=request.expires - 1) for at in (0, 1)]
+    for now in (request.expires, request.expires + 86_400 * 366):
+        with pytest.raises(Expired):
+            holders.share(0, now=now)
+        with pytest.raises(Expired):
+            holders.recover(*given, now=now)
+    # None ends later than a request may.
+    latest = request.model_copy(update={"expires": request.expires + limits.CLOCK_SKEW_SECONDS})
+    holders.share(0, latest, now=made)
+    with pytest.raises(Expired):
+        holders.share(0, latest.model_copy(update={"expires": latest.expires + 1}), now=made)
+    assert holders.recover(*given, now=request.expires - 1).received
+
+
+def test_nobody_recovers_who_has_not_asked_or_has_asked_for_something_else(
+    holders: Holders, tmp_path: Path
+) -> None:
+    shares = [holders.share(0), holders.share(1)]
+    holders.machine = Machine(tmp_path / "third", second())
+    with pytest.raises(StateError, match="not asked"):
+        holders.recover(*shares)
+    succession.ask_holders(holders.machine.sealing, second(), "ab" * 32, int(time.time()))
+    with pytest.raises(Replayed, match="another service"):
+        holders.recover(*shares)
+    # A hand-over that was begun is not forgotten for a recovery: its answer may be on the way.
+    holders.machine = Machine(tmp_path / "fourth", second())
+    key = hand_over_key(holders.machine.sealing).public
+    with pytest.raises(Conflict, match="hand-over"):
+        holders.ask(holders.machine)
+    with pytest.raises(StateError, match="not asked"):
+        holders.recover(*shares)
+    assert hand_over_key(holders.machine.sealing).public == key
 
 
 def test_holders_give_nothing_to_a_gateway_that_they_do_not_trust(holders: Holders, tmp_path: Path) -> None:
@@ -510,16 +557,20 @@ def test_holders_give_nothing_to_a_gateway_that_they_do_not_trust(holders: Holde
         holders.share(0, holders.request.model_copy(update={"service": "ab" * 32}))
 
 
-def test_shares_of_a_service_without_holders_are_refused(holders: Holders, tmp_path: Path) -> None:
+def test_shares_of_a_service_without_holders_are_refused(holders: Holders) -> None:
     """Somebody who has the log key's signature on a set still needs the service statement's rule."""
     said = statements.expect(holders.keys.service.predicate, statements.ServiceStatement)
     off = statements.sign(said.model_copy(update={"share_holders": ()}), holders.keys.log)
     found = statements.expect(holders.recovery.predicate, statements.RecoveryStatement)
     moved = statements.sign(found.model_copy(update={"service": off.digest}), holders.keys.log)
     with pytest.raises(Denied, match="no share holders"):
-        succession.recover(holders.machine.folder, holders.machine.sealing, off, moved, ())
-    keys = replace(holders.keys, service=off)
-    assert succession.share_keys(tmp_path, keys, 0) is None
+        succession.recover(holders.machine.folder, holders.machine.sealing, off, moved, (), 0)
+    with pytest.raises(Denied, match="no share holders"):
+        holders.share(0, service=off, recovery=moved)
+    world = World()
+    assert world.run(world.monitor.shares()) is None
+    assert world.outcomes() == ["epoch"]
+    world.close()
 
 
 def test_a_set_signed_by_another_is_refused(holders: Holders) -> None:

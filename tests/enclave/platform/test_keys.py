@@ -82,14 +82,16 @@ def test_hardware_that_is_not_there(tmp_path: Path) -> None:
 
 def test_keys_sealed_under_a_tpm(swtpm: SwTpm, tmp_path: Path) -> None:
     log = _core.SigningKey.generate()
-    Sealing(tmp_path, ONE, HERE, TpmKey(swtpm.address)).seal_signing_key("log", log)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.sealed", TPM_KEY]
+    Sealing(tmp_path, ONE, HERE, TpmKey(swtpm.address)).seal("keys", {"log": log}, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["keys.sealed", TPM_KEY]
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
     # After a restart of the machine with the same boot.
     swtpm.restart()
-    assert Sealing(tmp_path, ONE, HERE, TpmKey(swtpm.address)).unseal_signing_key("log").public == log.public
+    assert (
+        Sealing(tmp_path, ONE, HERE, TpmKey(swtpm.address)).unseal("keys").signing("log").public == log.public
+    )
     with pytest.raises(KeyRefused):
-        Sealing(tmp_path, TWO, HERE, TpmKey(swtpm.address)).unseal_signing_key("log")
+        Sealing(tmp_path, TWO, HERE, TpmKey(swtpm.address)).unseal("keys").signing("log")
     # Another boot: nothing is opened at all.
     with Tpm(connect(swtpm.address)) as tpm:
         tpm.pcr_extend(9, b"another kernel".ljust(32))
@@ -124,13 +126,13 @@ def test_keys_are_sealed_to_what_evidence_pins(swtpm: SwTpm, tmp_path: Path, reg
 
 
 def test_the_folder_on_another_machine(swtpm: SwTpm, certified: SwTpm, tmp_path: Path) -> None:
-    Sealing(tmp_path, ONE, HERE, TpmKey(swtpm.address)).seal_signing_key("log", _core.SigningKey.generate())
+    Sealing(tmp_path, ONE, HERE, TpmKey(swtpm.address)).seal("keys", {"log": _core.SigningKey.generate()}, {})
     with pytest.raises(KeyRefused):
         Sealing(tmp_path, ONE, HERE, TpmKey(certified.address))
     # Without the TPM's file a new key is made, which opens nothing that was sealed.
     (tmp_path / TPM_KEY).unlink()
     with pytest.raises(Corrupt):
-        Sealing(tmp_path, ONE, HERE, TpmKey(swtpm.address)).unseal_signing_key("log")
+        Sealing(tmp_path, ONE, HERE, TpmKey(swtpm.address)).unseal("keys").signing("log")
 
 
 def test_each_altered_byte_of_the_tpms_file_is_refused(swtpm: SwTpm, tmp_path: Path) -> None:
@@ -147,11 +149,11 @@ def test_each_altered_byte_of_the_tpms_file_is_refused(swtpm: SwTpm, tmp_path: P
 
 def test_providers_do_not_mix(swtpm: SwTpm, tmp_path: Path) -> None:
     key = _core.SigningKey.generate()
-    Sealing(tmp_path, ONE, HERE).seal_signing_key("log", key)
+    Sealing(tmp_path, ONE, HERE).seal("keys", {"log": key}, {})
     for provider in (TpmKey(swtpm.address), snp(), sgx()):
         with pytest.raises(Corrupt):
-            Sealing(tmp_path, ONE, HERE, provider).unseal_signing_key("log")
-    assert Sealing(tmp_path, ONE, HERE, FileKey()).unseal_signing_key("log").public == key.public
+            Sealing(tmp_path, ONE, HERE, provider).unseal("keys").signing("log")
+    assert Sealing(tmp_path, ONE, HERE, FileKey()).unseal("keys").signing("log").public == key.public
     assert (tmp_path / PLATFORM_KEY).exists()
 
 
@@ -159,10 +161,10 @@ def test_reseal_from_a_file_to_hardware(swtpm: SwTpm, tmp_path: Path) -> None:
     """How an installation moves up a level."""
     key = _core.SigningKey.generate()
     before = Sealing(tmp_path / "before", ONE, HERE)
-    before.seal_signing_key("log", key)
+    before.seal("keys", {"log": key}, {})
     after = Sealing(tmp_path / "after", ONE, HERE, TpmKey(swtpm.address))
-    before.reseal("log", after)
-    assert after.unseal_signing_key("log").public == key.public
+    before.reseal("keys", after)
+    assert after.unseal("keys").signing("log").public == key.public
 
 
 def test_an_adopted_buffer_is_wiped() -> None:

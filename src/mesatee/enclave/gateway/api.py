@@ -30,8 +30,8 @@ from ...protocol.digests import b64decode, is_hex, sha256
 from ...protocol.jsonstrict import canonical, encode, parse_object
 from ...protocol.model import validate
 from . import openapi, transfers
+from .decided import LOGGED
 from .keyring import attempt_key
-from .monitor import LOGGED
 from .peer import Peer
 from .views import Views
 

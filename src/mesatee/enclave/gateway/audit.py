@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from ..._core import SecretKey
 from ...errors import LogCorrupt, MesateeError, NotFound
-from ...protocol import records
+from ...protocol import records, statements
 from ...protocol.doors import Blobs
+from . import tenure
+from .identity import ServiceKeys
 from .log import Log, SnapshotRef
 from .state import ENDED, State
 
@@ -37,6 +38,7 @@ class Audited:
 class _Replay:
     """The replay of a whole log, and what no single record shows."""
 
+    service: statements.Statement
     snapshot: SnapshotRef | None = None
     dumped: bytes = b""
     state: State = field(default_factory=State)
@@ -53,6 +55,7 @@ class _Replay:
                 if grant.fence != outcome.fence:
                     raise LogCorrupt(f"log entry {index} holds the receipt of an attempt that did not count")
                 self.receipts[outcome.run] = index
+        tenure.check(self.service, self.state, index, record)
         self.state.apply(index, record)
         self.kinds[record.kind] += 1
         if self.snapshot is not None and self.state.size == self.snapshot.size:
@@ -62,13 +65,13 @@ class _Replay:
             self.dumped = b""
 
 
-def audit(log: Log, blobs: Blobs, snapshot_key: SecretKey) -> Audited:
+def audit(log: Log, blobs: Blobs, keys: ServiceKeys) -> Audited:
     """Check a stored log as a whole. `log` is a fresh one that nobody appends to; it is loaded here.
 
     1. What `Log.load` checks: the signed head, every entry under its root, every body under its entry.
     2. The snapshot that the head names opens, bound to the root at its size.
     3. Every record from the first on can follow those before it: epochs count up, receipts are of the attempt that
-       counts, no run ends twice.
+       counts, no run ends twice, the service's keys pass only as its statement says.
     4. The snapshot is the state at its size.
     5. Every run that has ended has a receipt or was closed, and no other has a receipt.
     6. Every blob that the log names is there, with its digest: datasets, code, outputs, certificates of workers.
@@ -77,12 +80,12 @@ def audit(log: Log, blobs: Blobs, snapshot_key: SecretKey) -> Audited:
 
     Raises `LogCorrupt`, which names what is wrong.
     """
-    replay = _Replay()
+    replay = _Replay(keys.service)
 
     def restore(ref: SnapshotRef, root: bytes) -> None:
         try:
             sealed = b"".join(blobs.get(ref.blob))
-            replay.dumped = snapshot_key.open(sealed, SNAPSHOT + root)
+            replay.dumped = keys.snapshot.open(sealed, SNAPSHOT + root)
             State.restore(replay.dumped)
         except NotFound:
             raise LogCorrupt(f"the host has lost the snapshot of {ref.size} entries, {ref.blob}") from None

@@ -5,6 +5,9 @@ speaks for itself, so it is kept as it is: nobody without the log's key can make
 all of them. With the log that was signed the gateway serves again; no log extends proofs of two different ones. Who
 owns the folder can delete the file, as a host can lose anything: then the next statement of a party that remembers is
 the proof again.
+
+The checkpoint that ends the part of a gateway that handed its keys over is kept the same way: with a log from before
+that, it stops too.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from ...protocol.model import Model, validate
 FORKS_FILE: Final = "forks.json"
 """The name of the file in the folder of the service's keys."""
 PROOFS: Final = 64
-"""Proofs kept, oldest first: one is enough to stop, so what comes after these adds nothing."""
+"""Proofs kept, oldest first. When there are so many the newest takes the last place: it may be the end of this
+gateway's own part of the log, after which nothing comes."""
 FORKS_BYTES: Final = PROOFS * 2 * limits.CHECKPOINT_BYTES
 
 
@@ -59,11 +63,11 @@ class ForkProofs:
     def keep(self, proof: str) -> None:
         """Add a proof, durably. Raises `OSError` when the folder cannot be written."""
         kept = self.read()
-        if proof in kept or len(kept) >= PROOFS:
+        if proof in kept:
             return
         temporary = self._path.with_suffix(".new")
         with temporary.open("wb") as file:
-            file.write(canonical({"proofs": [*kept, proof]}))
+            file.write(canonical({"proofs": [*kept[: PROOFS - 1], proof]}))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self._path)

@@ -9,7 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from ..._core import (
@@ -43,7 +43,7 @@ from ...protocol.doors import Blobs, Queue, Records
 from ...protocol.recovery import SUCCESSOR
 from .. import faults
 from ..platform.base import Attester
-from . import api
+from . import api, tenure
 from .audit import SNAPSHOT
 from .forks import ForkProofs
 from .identity import ServiceKeys
@@ -109,12 +109,12 @@ class Gateway:
         self._countersign: SigningKey = keys.log
         service = statements.expect(keys.service.predicate, statements.ServiceStatement)
         self._worker_trust = TrustPolicy.from_toml(service.worker_trust)
-        self._successor_trust = trust_of_successors(service, keys.service.digest)
+        self._successor_trust = tenure.trust_of_successors(service, keys.service.digest)
         self._appraisals = AppraisalCache()
         self.log = Log(service.origin, store, keys.body, keys.log)
         self.downloads = Downloads()
         self.papers = Papers(self.log, blobs, keys.service)
-        self._keyring = Keyring(service.origin, keys.sealing, keys.tickets, keys)
+        self._keyring = Keyring(keys)
         self._ticketed: dict[tuple[str, int], float] = {}
         self._broken: HostFailed | None = None
         self._snapshot_at = 0
@@ -123,6 +123,8 @@ class Gateway:
         self._changed = asyncio.Condition()
         self._stopping = asyncio.Event()
         self.port = 0
+        self.shares: statements.Statement | None = None
+        """The sealed shares, once the log has them; None for a service without, and while nobody is served."""
         self._channel_key = SigningKey.generate()
         claims = Claims.of_key(spki(self._channel_key.public), "gateway", service=keys.service.digest)
         self._extension = attester.evidence(claims)
@@ -157,6 +159,7 @@ class Gateway:
                 raise LogCorrupt("the snapshot covers another size than the head says")
 
         def apply(index: int, record: records.LogRecord) -> None:
+            tenure.check(self._keys.service, state, index, record)
             state.apply(index, record)
 
         try:
@@ -176,8 +179,7 @@ class Gateway:
             time.monotonic,
             self._keep_proof,
             self.config.lease_seconds,
-            self._keys.successor,
-            self._keys.recovered_by,
+            self._keys.received,
         )
         self._compare_kept(monitor)
         return monitor
@@ -199,8 +201,8 @@ class Gateway:
         try:
             self._forks.keep(note)
         except (OSError, LogCorrupt) as error:
-            # This process stops all the same; what is lost is only that the next one knows it at once.
-            LOGGER.error(json.dumps({"event": "fork_not_kept", "reason": str(error)}))
+            LOGGER.error(json.dumps({"event": "proof_not_kept", "reason": str(error)}))
+            raise HostFailed("the folder of the service's keys cannot be written") from None
 
     async def run(self, ready: Callable[[int], None] | None = None) -> None:
         """Serve until stopped. `ready` gets the port."""
@@ -249,6 +251,7 @@ class Gateway:
         await self.monitor.begin_epoch(
             self._attester.measurement or "none", self._attester.level, self._channel_key.public.hex()
         )
+        self.shares = await self.monitor.shares()
 
     def stop(self) -> None:
         """Ask `run` to end. Call it on the loop's thread."""
@@ -583,14 +586,6 @@ class Gateway:
             await asyncio.to_thread(self.blobs.discard, blob)
             self._spent.remove(blob)
             self._stored.discard(blob)
-
-
-def trust_of_successors(said: statements.ServiceStatement, service: str) -> TrustPolicy:
-    """By what a peer gateway is judged: the statement's own policy, and evidence that names this very service."""
-    if said.hand_over == "never":
-        return TrustPolicy()
-    gateway = TrustPolicy.from_toml(said.hand_over.trust).gateway
-    return TrustPolicy(gateway=replace(gateway, service=(service,)))
 
 
 def snapshot_distance(size: int) -> int:

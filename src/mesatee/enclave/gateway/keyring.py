@@ -5,18 +5,18 @@ Private keys and file keys are handles of the Rust core; what passes here is cip
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
 
-from pydantic import Field
-
-from ..._core import FileKey, HpkeKey, SecretKey, SigningKey
-from ...errors import Denied, Expired, KeyRefused, Malformed, MesateeError, Replayed
-from ...protocol import limits, wraps
+from ..._core import FileKey, HpkeKey, SecretKey, SigningKey, split_key
+from ...errors import Expired, KeyRefused, Malformed, MesateeError, Replayed
+from ...protocol import limits, statements, wraps
 from ...protocol.digests import HPKE_PUBLIC_BYTES, WRAP_BYTES, Hex32, b64decode, b64encode, sha256
 from ...protocol.jsonstrict import canonical, parse_object
 from ...protocol.model import Model, Time, validate
+from ...protocol.recovery import key_context
+from ...protocol.service import SealedShare, ShareRule
 from .identity import HANDED, ServiceKeys
 from .permit import Action, Permit
 
@@ -27,7 +27,6 @@ class Ticket(Model):
     """What a queue ticket says to the gateway, and to nobody else."""
 
     run: Hex32
-    attempt: Annotated[int, Field(ge=1)]
     expires: Time
 
 
@@ -41,21 +40,13 @@ class Upload:
 
 
 class Keyring:
-    """The sealing key (every wrap to this service) and the ticket key."""
+    """Everything that the service's keys can do for somebody else."""
 
-    def __init__(
-        self, origin: str, sealing: HpkeKey, tickets: SecretKey, whole: ServiceKeys | None = None
-    ) -> None:
-        """`whole` is what a hand-over gives away; without it there is none."""
-        self._origin = origin
-        self._whole = whole
-        self._sealing = sealing
-        self._tickets = tickets
-
-    @property
-    def public(self) -> bytes:
-        """The public sealing key, 1216 bytes."""
-        return self._sealing.public
+    def __init__(self, keys: ServiceKeys) -> None:
+        self._origin = keys.said.origin
+        self._keys = keys
+        self._sealing = keys.sealing
+        self._tickets = keys.tickets
 
     def check_upload(self, permit: Permit, upload: Upload) -> None:
         """Show that the wrap was made by somebody who knows the file key, for this owner and blob.
@@ -100,10 +91,10 @@ class Keyring:
         permit.use(Action.REGISTER, blob)
         self._unwrap(wrap, wraps.attempt_output(self._origin, run, fence, name, blob))
 
-    def ticket(self, permit: Permit, run: str, attempt: int, expires: int) -> bytes:
+    def ticket(self, permit: Permit, run: str, expires: int) -> bytes:
         """An opaque ticket for the queue."""
         permit.use(Action.INVOKE, run)
-        return self._tickets.seal(canonical({"run": run, "attempt": attempt, "expires": expires}), _TICKET)
+        return self._tickets.seal(canonical({"run": run, "expires": expires}), _TICKET)
 
     def read_ticket(self, sealed: bytes, now: int) -> Ticket:
         """Open a ticket that came back through an untrusted queue. Raises `Replayed` or `Expired`."""
@@ -124,14 +115,42 @@ class Keyring:
         """All keys of the service, by name, each wrapped to the successor's key; the permit's index binds them."""
         successor = sha256(to)
         permit.use(Action.HAND_OVER, successor)
-        if self._whole is None:
-            raise Denied("this gateway has no keys to hand over")
-        service, wrapped = self._whole.service.digest, {}
+        service, wrapped = self._keys.service.digest, {}
         for name in HANDED:
-            key: SigningKey | HpkeKey | SecretKey = getattr(self._whole, name)
+            key: SigningKey | HpkeKey | SecretKey = getattr(self._keys, name)
             binding = wraps.hand_over(self._origin, service, permit.index, successor, name)
             wrapped[name] = b64encode(key.wrap_to(to, binding.info, binding.aad))
         return wrapped
+
+    def share_keys(self, permit: Permit, rule: ShareRule, at: int) -> statements.Statement:
+        """All keys of the service under a recovery key, and that key in sealed shares for the holders of `rule`.
+
+        The recovery key exists for this call only.
+        """
+        service = self._keys.service.digest
+        permit.use(Action.SHARE, service)
+        by, name = SecretKey.generate(), os.urandom(32)
+        made = split_key(by, rule.k, [holder.age for holder in rule.holders], name)
+        recovery = statements.RecoveryStatement(
+            origin=self._origin,
+            service=service,
+            time=at,
+            set=name.hex(),
+            k=rule.k,
+            shares=tuple(
+                SealedShare(
+                    holder=holder.key, index=index, commitment=commitment.hex(), sealed=b64encode(sealed)
+                )
+                for holder, (index, commitment, sealed) in zip(rule.holders, made, strict=True)
+            ),
+            keys={
+                one: b64encode(
+                    getattr(self._keys, one).export_sealed(by, key_context(service, name.hex(), one))
+                )
+                for one in HANDED
+            },
+        )
+        return statements.sign(recovery, self._keys.log)
 
     def _open_upload(self, upload: Upload) -> FileKey:
         return self._unwrap(upload.wrap, wraps.upload(self._origin, upload.owner, upload.blob))

@@ -13,11 +13,11 @@ Denials are logged too, before the caller is told.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Literal
 
 from ...errors import (
@@ -33,46 +33,28 @@ from ...errors import (
     Recovering,
     Replayed,
     StateError,
-    TrustError,
     Unavailable,
 )
 from ...protocol import checkpoint as cp
 from ...protocol import envelope as dsse
 from ...protocol import limits, records, statements
 from ...protocol.digests import b64decode, sha256
+from ...protocol.service import ShareRule
 from ...protocol.statements import WorkerFacts
 from .. import faults
-from . import policies, policy, rules
+from . import policies, policy, rules, tenure
+from .decided import Accepted, Granted
 from .keyring import Keyring, Upload
 from .log import Log
 from .peer import Peer
 from .permit import Action, Mint
 from .state import ENDED, Grant, Held, Run, State
+from .tenure import Received, Tenure
 
 LEASE_SECONDS = 30
 """How long a worker holds a run without renewing, if the service's launcher says nothing else."""
 TICKET_SECONDS = 600
 """Life of a queue ticket; the sweep makes a new one for a run that still waits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A statement that is durably in the log."""
-
-    digest: str
-    index: int
-    already: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Granted:
-    """The second permit's effect: a run's keys, wrapped to one attempt."""
-
-    run: Run
-    task: Held[statements.TaskStatement]
-    function: Held[statements.FunctionStatement]
-    grant: Grant
-    wraps: dict[str, str]
 
 
 class Monitor:
@@ -88,9 +70,9 @@ class Monitor:
         steady: Callable[[], float],
         keep_proof: Callable[[str], None],
         lease_seconds: int = LEASE_SECONDS,
-        successor: str | None = None,
-        recovered_by: tuple[str, ...] = (),
+        received: Received | None = None,
     ) -> None:
+        """`keep_proof` keeps a checkpoint that every later log has to extend, durably, or raises `HostFailed`."""
         self._log = log
         self._keep_proof = keep_proof
         self._keyring = keyring
@@ -98,11 +80,8 @@ class Monitor:
         self._clock = clock
         self._steady = steady
         self._lease_seconds = lease_seconds
-        said = statements.expect(service.predicate, statements.ServiceStatement)
-        self._platform_policy = said.platform_policy
-        self._hand_over = said.hand_over
-        self._successor = successor
-        self._recovered_by = recovered_by
+        self._said = statements.expect(service.predicate, statements.ServiceStatement)
+        self._received = received
         self._leases: dict[int, float] = {}
         self._newest: Future[int] | None = None
         self._stranger_denied_at, self._stranger_denials = -math.inf, 0
@@ -132,14 +111,9 @@ class Monitor:
     @property
     def ended(self) -> str | None:
         """Why this gateway decides nothing: a fork was detected, or another one holds the keys."""
-        if self.halted or self.state.holder == self._successor or self._takes_up:
-            return self.halted
-        return "the service's keys were handed over, and another gateway continues its log"
-
-    @property
-    def _takes_up(self) -> bool:
-        """Whether the keys came from share holders, and the log does not say so yet."""
-        return bool(self._recovered_by) and self._successor not in self.state.successors
+        if self.halted is None and tenure.tenure(self.state, self._received) is Tenure.PASSED:
+            return "the service's keys were handed over, and another gateway continues its log"
+        return self.halted
 
     def _append(self, record: records.LogRecord) -> asyncio.Future[int]:
         self.serving()
@@ -181,18 +155,26 @@ class Monitor:
         return index
 
     async def begin_epoch(self, measurement: str, level: int, channel_key: str) -> None:
-        """Take up the log: until owners have shown themselves, no key and no result leaves."""
-        if self._takes_up and self._successor:
-            holders = tuple(sorted(self._recovered_by))
-            await self._log_outcome(records.RecoveredOutcome(successor=self._successor, holders=holders))
-        outcome = records.EpochOutcome(
+        """Take up the log: until owners have shown themselves, no key and no result leaves.
+
+        Raises `Denied` if the keys came from share holders otherwise than service statement and log allow.
+        """
+        if self._received and tenure.tenure(self.state, self._received) is Tenure.TAKES_UP:
+            try:
+                outcome = tenure.recovered(self._said, self.state, self._received)
+            except Denied as error:
+                # Nobody is served on a log that is not this gateway's to take up.
+                self.halted = error.message
+                raise
+            await self._log_outcome(outcome)
+        begun = records.EpochOutcome(
             number=self.state.epoch + 1,
             nonce=os.urandom(32).hex(),
             measurement=measurement,
             level=level,
             channel_key=channel_key,
         )
-        await self._log_outcome(outcome)
+        await self._log_outcome(begun)
         faults.point("epoch.logged")
 
     async def denied(self, peer: Peer, action: str, subject: str, error: MesateeError) -> None:
@@ -267,7 +249,9 @@ class Monitor:
             f"a party holds a signed checkpoint of {seen.size} entries (epoch {seen.epoch}) that this log of "
             f"{self._log.next_index} entries does not extend: it was rolled back or forked"
         )
-        self._keep_proof(note)
+        # This process stops in any case; what may be lost is only that the next one knows it at once.
+        with contextlib.suppress(HostFailed):
+            self._keep_proof(note)
         raise ForkDetected(self.halted)
 
     async def _again(self, statement: statements.Statement, index: int) -> Accepted:
@@ -319,7 +303,7 @@ class Monitor:
         )
 
     def _may_register(self, what: str, signer: str, now: int) -> None:
-        policies.platform(self._platform_policy, "register", what, signer, now)
+        policies.platform(self._said.platform_policy, "register", what, signer, now)
 
     def _may(
         self,
@@ -334,14 +318,14 @@ class Monitor:
             self.state, held, action, facts, now, run or len(self.state.runs_of(held.digest)) + 1
         )
         counted = rules.approvals(self.state, held, policies.automatic(asked), now)
-        return counted, policies.decide(asked, self._platform_policy)
+        return counted, policies.decide(asked, self._said.platform_policy)
 
     # -- the first permit: invoke -----------------------------------------------------------------
 
     def invoke(self, run: Run, now: int) -> bytes:
         """A ticket for a run that is in the log and still waits."""
         permit = self._mint.permit(Action.INVOKE, run.digest, run.index)
-        return self._keyring.ticket(permit, run.digest, len(run.grants) + 1, now + TICKET_SECONDS)
+        return self._keyring.ticket(permit, run.digest, now + TICKET_SECONDS)
 
     def waiting(self) -> list[Run]:
         """Runs that a worker may take: queued, or running with a lease that nobody renewed."""
@@ -532,7 +516,7 @@ class Monitor:
         asked = policies.Question(
             self.state, held, policies.RELEASE_RESULT, run.grant.worker, now, self._run_number(run)
         )
-        policies.decide(asked, self._platform_policy)
+        policies.decide(asked, self._said.platform_policy)
 
     async def release(self, signer: str, predicate: statements.CollectStatement) -> dict[str, str]:
         """Output keys of a run for one of its receivers, whose collect statement is in the log."""
@@ -556,20 +540,24 @@ class Monitor:
         faults.point("release.wrapped")
         return wrapped
 
-    # -- hand-over --------------------------------------------------------------------------------
+    # -- hand-over and shares ---------------------------------------------------------------------
 
     async def hand_over(self, peer: Peer, to: bytes) -> tuple[int, dict[str, str]]:
         """Give the service's keys, and with them the next epoch, to a peer gateway; the log index and the wraps.
 
         1. The service statement accepts the peer, whose evidence vouches for the key `to`.
         2. It is logged. From then on this gateway serves nobody, so there are never two that decide.
-        3. When the entry is durable, the keys are wrapped to `to`. Who has lost this answer, and proves again that
-           `to` is its key, gets it once more; anybody else is told that the keys are gone.
+        3. When the entry is durable, its checkpoint is kept beside the keys: on a log from before the hand-over this
+           gateway stops, as on every log that is rolled back.
+        4. Then the keys are wrapped to `to`. Who has lost this answer, and proves again that `to` is its key, gets it
+           once more; anybody else is told that the keys are gone.
+
+        Raises `HostFailed` if the checkpoint cannot be kept; the same request may come again.
         """
         if self.halted:
             raise Halted(f"the gateway has stopped: {self.halted}")
         facts, successor = peer.facts("gateway", self.service.digest), sha256(to)
-        rules.successor(self._hand_over, facts, peer.successor, successor)
+        rules.successor(self._said.hand_over, facts, peer.successor, successor)
         if self.ended and self.state.holder == successor:
             index = self.state.handed_at
             await self._durable(index)
@@ -580,17 +568,36 @@ class Monitor:
             faults.point("handover.decided")
             index = await self._before_effect(records.HandOverOutcome(successor=successor, peer=facts))
             faults.point("handover.logged")
+        # Nothing follows that entry, so its time makes the same checkpoint each time.
+        self._keep_proof(self._log.checkpoint(self.state.time).note)
         permit = self._mint.permit(Action.HAND_OVER, successor, index)
         wrapped = self._keyring.hand_over(permit, to)
         faults.point("handover.wrapped")
         return index, wrapped
+
+    async def shares(self) -> statements.Statement | None:
+        """The service's keys in shares for the holders that its statement names, or None if it names none.
+
+        They are made once for each service, and are in the log before anybody has them: afterwards they come from
+        there. Raises `HostFailed`.
+        """
+        self.serving()
+        rule = self._said.share_holders
+        if not isinstance(rule, ShareRule):
+            return None
+        if self.state.shares is None:
+            now = self.now()
+            permit = self._mint.permit(Action.SHARE, self.service.digest, self._log.next_index)
+            made = self._keyring.share_keys(permit, rule, now)
+            await self._before_effect(records.SharesOutcome(envelope=made.envelope.as_dict()))
+            return made
+        await self._durable(self.state.shared_at)
+        found = self._log.prove(self.state.shared_at).read()
+        return statements.verify(dsse.from_dict(found.body["envelope"]), "recovery")
 
 
 CODE = "code of the function"
 """The name under which a private function's key is released: no input can have it, for it has spaces."""
 
 
-LOGGED = (Denied, TrustError, StateError, Malformed)
-"""Refusals that become log entries; the rest says that the service could not decide."""
-
-__all__ = ["CODE", "LEASE_SECONDS", "LOGGED", "Accepted", "Granted", "Monitor"]
+__all__ = ["CODE", "LEASE_SECONDS", "Accepted", "Granted", "Monitor"]

@@ -22,6 +22,7 @@ class Action(enum.Enum):
     RELEASE_RESULT = "release_result"
     READ = "read"
     HAND_OVER = "hand_over"
+    SHARE = "share"
 
 
 @final

@@ -119,6 +119,9 @@ class State:
     # Who received the keys, in log order: the last one alone may go on. Empty for the gateway that founded the service.
     successors: list[str] = field(default_factory=list)
     handed_at: int = -1
+    # The recovery statement whose shares give the keys, and the entry that holds it: there is one at most.
+    shares: str | None = None
+    shared_at: int = -1
 
     # -- questions --------------------------------------------------------------------------------
 
@@ -227,6 +230,10 @@ class State:
                 | records.ReleaseOutcome()
             ):
                 return self.concerned(self.task(self.run(outcome.run).task))
+            case records.SharesOutcome():
+                made = statements.read(dsse.from_dict(outcome.envelope), "recovery")
+                found = statements.expect(made, statements.RecoveryStatement)
+                return frozenset(share.holder for share in found.shares)
         return frozenset()
 
     # -- replay -----------------------------------------------------------------------------------
@@ -336,6 +343,10 @@ class State:
                     raise LogCorrupt(f"log entry {index} hands the keys to a gateway that had them")
                 self.successors.append(outcome.successor)
                 self.handed_at = index
+            case records.SharesOutcome():
+                if self.shares is not None:
+                    raise LogCorrupt(f"log entry {index} shares the keys once more")
+                self.shares, self.shared_at = dsse.from_dict(outcome.envelope).digest, index
             case records.GrantOutcome():
                 run = self.run(outcome.run)
                 if run.status in ENDED:

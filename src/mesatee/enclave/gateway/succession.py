@@ -1,61 +1,36 @@
 """How a service's keys come to another gateway: from its predecessor, or from the holders of shares.
 
-Both only as the service statement says, and both end in `identity.adopt`: sealed to the machine that received them. The
-predecessor's part is the monitor's (`Monitor.hand_over`); here are the receiver's, and the making of the shares.
+Both only as the service statement says, and both end in `identity.adopt`: sealed to the machine that received them.
+Here is the receiver's part. The predecessor's, and the making of the shares, are the monitor's.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..._core import (
-    HpkeKey,
-    SecretKey,
-    Share,
-    SigningKey,
-    combine_shares,
-    spki,
-    split_key,
-)
+from ..._core import HpkeKey, SecretKey, Share, SigningKey, combine_shares, spki
 from ...attestation.evidence import Claims
-from ...errors import (
-    Conflict,
-    Denied,
-    KeyRefused,
-    Malformed,
-    MesateeError,
-    NotFound,
-    Replayed,
-)
+from ...errors import Conflict, Denied, Expired, KeyRefused, Malformed, MesateeError, Replayed
 from ...protocol import envelope as dsse
 from ...protocol import limits, statements, wire, wraps
 from ...protocol.digests import KEY_WRAP_BYTES, b64decode, b64encode, sha256
-from ...protocol.jsonstrict import canonical
-from ...protocol.recovery import SUCCESSOR, RecoveryRequest, RecoveryShare
-from ...protocol.service import SealedShare, ShareRule
+from ...protocol.recovery import SUCCESSOR, RecoveryRequest, RecoveryShare, check_set, key_context
 from ..platform.base import Attester
 from ..platform.sealing import Sealing
 from .identity import (
     HANDED,
-    RECOVERY_FILE,
+    Asked,
     Prepare,
     ServiceKeys,
     adopt,
-    read_statement,
-    successor_key,
-    write_recovery,
+    await_shares,
+    awaited_shares,
+    hand_over_key,
 )
-
-TIMEOUT_SECONDS = 30.0
-"""For the one request of a hand-over."""
-CERTIFICATE_SECONDS = 3_600
-"""Life of the receiver's channel certificate."""
-_CONTEXT = b"mesatee recovery v1"
-
+from .tenure import Received
 
 # -- hand-over ------------------------------------------------------------------------------------------
 
@@ -74,7 +49,7 @@ def receive(
     `Conflict` if a service is in `folder`, `KeyRefused` or `Malformed` for an answer that is not meant for us, and what
     `ask` raises.
     """
-    to = successor_key(folder, sealing)
+    to = hand_over_key(sealing)
     successor = sha256(to.public)
     reply = ask(to.public)
     statement = statements.verify(dsse.from_dict(reply.service), "service")
@@ -95,7 +70,7 @@ def receive(
         tickets=to.unwrap_secret_key(*parts("tickets")),
         snapshot=to.unwrap_secret_key(*parts("snapshot")),
         service=statement,
-        successor=successor,
+        received=Received(successor=successor),
     )
     adopt(folder, sealing, keys, prepare=prepare)
     return keys
@@ -107,79 +82,24 @@ def claims_of(key: SigningKey, service: str, to: bytes) -> Claims:
     return replace(plain, extra={SUCCESSOR: hashlib.sha256(to).digest()})
 
 
-# -- shares ---------------------------------------------------------------------------------------------
-
-
-def share_keys(folder: Path, keys: ServiceKeys, at: int) -> statements.Statement | None:
-    """Make the sealed shares of a service whose statement asks for them, unless `folder` has them; None if it does not.
-
-    The recovery key exists for this call only. Raises what verifying the file raises, or `Conflict` for another's.
-    """
-    said = statements.expect(keys.service.predicate, statements.ServiceStatement)
-    if not isinstance(said.share_holders, ShareRule):
-        return None
-    try:
-        found = read_statement(folder / RECOVERY_FILE, "recovery")
-    except NotFound:
-        pass
-    else:
-        _check_set(found, keys.service)
-        return found
-    rule, by = said.share_holders, SecretKey.generate()
-    name = os.urandom(32)
-    made = split_key(by, rule.k, [holder.age for holder in rule.holders], name)
-    recovery = statements.RecoveryStatement(
-        origin=said.origin,
-        service=keys.service.digest,
-        time=at,
-        set=name.hex(),
-        k=rule.k,
-        shares=tuple(
-            SealedShare(holder=holder.key, index=index, commitment=commitment.hex(), sealed=b64encode(sealed))
-            for holder, (index, commitment, sealed) in zip(rule.holders, made, strict=True)
-        ),
-        keys={
-            one: b64encode(
-                getattr(keys, one).export_sealed(by, _context(keys.service.digest, name.hex(), one))
-            )
-            for one in HANDED
-        },
-    )
-    statement = statements.sign(recovery, keys.log)
-    write_recovery(folder, statement)
-    return statement
-
-
-def _context(service: str, set_: str, name: str) -> bytes:
-    return _CONTEXT + canonical({"service": service, "set": set_, "key": name})
-
-
-def _check_set(recovery: statements.Statement, service: statements.Statement) -> statements.RecoveryStatement:
-    """The set belongs to the service and has the holders that its statement names. Raises `KeyRefused` or `Denied`."""
-    said = statements.expect(service.predicate, statements.ServiceStatement)
-    found = statements.expect(recovery.predicate, statements.RecoveryStatement)
-    if recovery.signer != said.log_key or found.service != service.digest or found.origin != said.origin:
-        raise KeyRefused("these shares are of another service")
-    rule = said.share_holders
-    if not isinstance(rule, ShareRule):
-        raise Denied("this service has no share holders: its service statement says so")
-    if found.k != rule.k or [share.holder for share in found.shares] != [one.key for one in rule.holders]:
-        raise KeyRefused("these shares have other holders than the service statement names")
-    return found
-
-
 # -- recovery -------------------------------------------------------------------------------------------
 
 
-def ask_holders(folder: Path, sealing: Sealing, attester: Attester, service: str) -> RecoveryRequest:
-    """What a fresh gateway shows the holders. Raises `Conflict` if a service is in `folder`."""
-    to, key = successor_key(folder, sealing), SigningKey.generate()
-    return RecoveryRequest(
+def ask_holders(sealing: Sealing, attester: Attester, service: str, at: int) -> RecoveryRequest:
+    """What a fresh gateway shows the holders, made at `at` (Unix seconds). An earlier request counts no more.
+
+    Raises `Conflict` if a service is in the folder, or was to be handed over to it.
+    """
+    to, key = HpkeKey.generate(), SigningKey.generate()
+    request = RecoveryRequest(
         service=service,
         spki=b64encode(spki(key.public)),
         evidence=b64encode(attester.evidence(claims_of(key, service, to.public))),
         key=b64encode(to.public),
+        expires=at + limits.RECOVERY_SECONDS,
     )
+    await_shares(sealing, to, Asked(request=request.digest, service=service, expires=request.expires))
+    return request
 
 
 def recover(
@@ -188,48 +108,61 @@ def recover(
     service: statements.Statement,
     recovery: statements.Statement,
     given: Sequence[RecoveryShare],
+    at: int,
     prepare: Prepare = lambda keys: None,
 ) -> ServiceKeys:
-    """Combine shares into the service's keys and seal them here.
+    """Combine shares into the service's keys and seal them here, at `at` (Unix seconds).
 
     1. The set is the service's own, with the holders and the `k` that its statement names.
-    2. Each share is of this set, by one of its holders, wrapped to this gateway by its holder, given once, and what the
-       set committed to.
-    3. There are `k` of them.
-    4. The keys that they open are those of the service statement.
+    2. This gateway asked for them, for this service, and its request has not expired.
+    3. Each share is of this set, by one of its holders, wrapped to this gateway by its holder for that request, given
+       once, and what the set committed to.
+    4. There are `k` of them.
+    5. The keys that they open are those of the service statement.
 
     `prepare` is called before the service counts.
 
-    Raises `KeyRefused` (another's share, or not the one committed to), `Replayed` (a share of another set), `Conflict`
-    (given twice), `Denied` (too few, or no shares allowed); each names the holder.
+    Raises `KeyRefused` (another's share, or not the one committed to), `Replayed` (a share of another set or for
+    another request), `Conflict` (given twice), `Expired`, `Denied` (too few, or no shares allowed); each names the
+    holder; `StateError` if nobody was asked.
     """
     # 1.
-    found = _check_set(recovery, service)
+    found = check_set(recovery, service)
     # 2.
-    to = successor_key(folder, sealing)
+    to, asked = awaited_shares(sealing)
+    if asked.service != service.digest:
+        raise Replayed("the request of this gateway was for another service")
+    if at >= asked.expires:
+        raise Expired("the request has expired", hint="ask the holders anew: `mesatee recover ask`")
+    # 3.
     shares: dict[str, Share] = {}
     for one in given:
         if one.holder in shares:
             raise Conflict(f"the share of {one.holder[:16]} was given twice")
-        shares[one.holder] = _open_share(found, one, to)
-    # 3.
+        shares[one.holder] = _open_share(found, one, to, asked.request)
+    # 4.
     if len(shares) < found.k:
         raise Denied(f"{found.k} shares are needed, {len(shares)} were given")
     by = combine_shares(found.k, list(shares.values()))
-    # 4.
-    keys = _imported(found, service, by, sha256(to.public), tuple(sorted(shares)))
+    # 5.
+    received = Received(successor=sha256(to.public), holders=tuple(sorted(shares)), shares=recovery.digest)
+    keys = _imported(found, service, by, received)
     adopt(folder, sealing, keys, recovery=recovery, prepare=prepare)
     return keys
 
 
-def _open_share(found: statements.RecoveryStatement, one: RecoveryShare, to: HpkeKey) -> Share:
+def _open_share(found: statements.RecoveryStatement, one: RecoveryShare, to: HpkeKey, request: str) -> Share:
     who = one.holder[:16]
     expected = next((share for share in found.shares if share.holder == one.holder), None)
     if expected is None:
         raise KeyRefused(f"{who} is no holder of these shares")
     if one.service != found.service or one.set != found.set:
         raise Replayed(f"the share of {who} is stale: it is of another set")
-    binding = wraps.share(found.origin, found.service, found.set, one.holder, sha256(to.public))
+    if one.request != request:
+        raise Replayed(
+            f"the share of {who} was given for another request", hint="show that holder the newest request"
+        )
+    binding = wraps.share(found.origin, found.service, found.set, one.holder, request)
     try:
         share = Share.unwrap(to, b64decode(one.wrap, max_bytes=2_048), binding.info, binding.aad)
     except MesateeError as error:
@@ -242,17 +175,13 @@ def _open_share(found: statements.RecoveryStatement, one: RecoveryShare, to: Hpk
 
 
 def _imported(
-    found: statements.RecoveryStatement,
-    service: statements.Statement,
-    by: SecretKey,
-    successor: str,
-    holders: tuple[str, ...],
+    found: statements.RecoveryStatement, service: statements.Statement, by: SecretKey, received: Received
 ) -> ServiceKeys:
     def sealed(name: str) -> tuple[bytes, SecretKey, bytes]:
         if name not in found.keys:
             raise Malformed(f"the set does not hold the {name} key")
         data = b64decode(found.keys[name], max_bytes=limits.SHARE_CHARS)
-        return data, by, _context(found.service, found.set, name)
+        return data, by, key_context(found.service, found.set, name)
 
     return ServiceKeys(
         log=SigningKey.import_sealed(*sealed("log")),
@@ -261,9 +190,8 @@ def _imported(
         tickets=SecretKey.import_sealed(*sealed("tickets")),
         snapshot=SecretKey.import_sealed(*sealed("snapshot")),
         service=service,
-        successor=successor,
-        recovered_by=holders,
+        received=received,
     )
 
 
-__all__ = ["ask_holders", "claims_of", "receive", "recover", "share_keys"]
+__all__ = ["ask_holders", "claims_of", "receive", "recover"]

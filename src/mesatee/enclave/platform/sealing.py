@@ -1,41 +1,84 @@
 """The gateway's long-lived keys at rest, sealed under this machine's platform key.
 
 What it protects at level 2: a copy of the folder without ``platform.key`` (a backup, another machine's disk)
-is useless, a sealed key cannot be renamed into another's place, altered or carried to another installation,
-and a process with other code does not open it by mistake. What it does not: the platform key is a file of
-mode 0600 on the same machine. Its operator, or malware of the same user, can read it and name any
+is useless, a sealed key cannot be put into another's place or another file, altered or carried to another
+installation, and a process with other code does not open it by mistake. What it does not: the platform key is a
+file of mode 0600 on the same machine. Its operator, or malware of the same user, can read it and name any
 measurement, because no hardware compares the context with what really runs. From level 3 on the platform key
 comes from hardware (`keys`), and what that compares binds: a TPM the boot, SNP and SGX the code itself.
 
-File format: one line ``mesatee sealed key v1 KIND MEASUREMENT`` and the bytes of `SecretKey.seal`, whose
-additional data is the canonical JSON of all that the key is bound to. The line only serves the error message.
+Keys that belong together are one file, together with facts that are no secret and that every one of them is bound to.
+File format: one line ``mesatee sealed keys v2 MEASUREMENT``, then canonical JSON: the facts, and by name each key's
+kind and the bytes of `SecretKey.seal`, whose additional data is the canonical JSON of all that the key is bound to.
+The line only serves the error message.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from mesatee import _core
 from mesatee.attestation.evidence import unhex
 from mesatee.enclave.platform.keys import PLATFORM_KEY, FileKey, PlatformKey, write
 from mesatee.errors import KeyRefused, Malformed, NotFound, TooLarge
 from mesatee.protocol import limits
+from mesatee.protocol.digests import b64decode, b64encode, sha256
+from mesatee.protocol.jsonstrict import canonical, parse_object
+from mesatee.protocol.model import Model, validate
 
-SEALED_KEY_BYTES: Final = 4 * limits.KIB
-"""One sealed key file, in bytes: the largest key is 32 bytes of seed with some 130 bytes around it."""
-_MAGIC: Final = "mesatee sealed key v1"
+SEALED_KEYS_BYTES: Final = limits.STATEMENT_BYTES + 16 * limits.KIB
+"""One file of sealed keys, in bytes: a statement among its facts, and a few keys of some 130 bytes each."""
+_SEALED_KEY_BYTES: Final = 1_024
+_MAGIC: Final = "mesatee sealed keys v2"
 _NAME: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
 
+Key = _core.SigningKey | _core.HpkeKey | _core.SecretKey
+K = TypeVar("K", _core.SigningKey, _core.HpkeKey, _core.SecretKey)
+_KINDS: Final[Mapping[str, type[Key]]] = {
+    "signing": _core.SigningKey,
+    "hpke": _core.HpkeKey,
+    "secret": _core.SecretKey,
+}
 
-class _Sealable(Protocol):
-    def export_sealed(self, by: _core.SecretKey, context: bytes) -> bytes: ...
+
+class _SealedKey(Model):
+    kind: Literal["signing", "hpke", "secret"]
+    sealed: str
 
 
-_Key = TypeVar("_Key")
+class _File(Model):
+    facts: dict[str, Any]
+    keys: dict[str, _SealedKey]
+
+
+@dataclass(frozen=True, slots=True)
+class Unsealed:
+    """Keys that were sealed together, by name, and the facts that they are bound to."""
+
+    keys: Mapping[str, Key]
+    facts: Mapping[str, Any]
+
+    def signing(self, name: str) -> _core.SigningKey:
+        """Raises `KeyRefused` if there is no Ed25519 key of this name."""
+        return self._get(name, _core.SigningKey)
+
+    def hpke(self, name: str) -> _core.HpkeKey:
+        """Raises `KeyRefused` if there is no HPKE key of this name."""
+        return self._get(name, _core.HpkeKey)
+
+    def secret(self, name: str) -> _core.SecretKey:
+        """Raises `KeyRefused` if there is no symmetric key of this name."""
+        return self._get(name, _core.SecretKey)
+
+    def _get(self, name: str, kind: type[K]) -> K:
+        found = self.keys.get(name)
+        if not isinstance(found, kind):
+            raise KeyRefused(f"there is no {kind.__name__} {name!r} among these sealed keys")
+        return found
 
 
 class Sealing:
@@ -60,98 +103,94 @@ class Sealing:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._by = (platform_key or FileKey()).open(self._folder)
 
+    def names(self) -> tuple[str, ...]:
+        """The names of all files of sealed keys in the folder, of whatever version."""
+        return tuple(sorted(path.stem for path in self._folder.glob("*.sealed")))
+
     def has(self, name: str) -> bool:
-        """Whether a sealed key of this name is there."""
+        """Whether a file of sealed keys of this name is there."""
         return self._path(name).exists()
 
-    def seal_signing_key(self, name: str, key: _core.SigningKey) -> None:
-        """Write an Ed25519 key, replacing one of the same name, all or nothing."""
-        self._seal("signing", name, key)
+    def seal(self, name: str, keys: Mapping[str, Key], facts: Mapping[str, Any]) -> None:
+        """Write keys with the facts that they are bound to, replacing a file of the same name, all or nothing.
 
-    def seal_hpke_key(self, name: str, key: _core.HpkeKey) -> None:
-        """Write an HPKE key, replacing one of the same name, all or nothing."""
-        self._seal("hpke", name, key)
-
-    def seal_secret_key(self, name: str, key: _core.SecretKey) -> None:
-        """Write a symmetric key that is not derived here, replacing one of the same name, all or nothing."""
-        self._seal("secret", name, key)
-
-    def unseal_signing_key(self, name: str) -> _core.SigningKey:
-        """Raises `NotFound`, `KeyRefused` (another measurement or machine), `SealedDataCorrupt` or
-        `Malformed`.
+        Raises `TooLarge` for what `unseal` would not read.
         """
-        return self._unseal("signing", name, _core.SigningKey.import_sealed)
+        bound = sha256(canonical(dict(facts)))
+        sealed = {}
+        for key_name, key in keys.items():
+            kind = next(kind for kind, of in _KINDS.items() if isinstance(key, of))
+            data = key.export_sealed(self._by, self._context(name, kind, key_name, bound))
+            sealed[key_name] = {"kind": kind, "sealed": b64encode(data)}
+        raw = f"{_MAGIC} {self._measurement}\n".encode() + canonical({"facts": dict(facts), "keys": sealed})
+        if len(raw) > SEALED_KEYS_BYTES:
+            raise TooLarge(f"sealed keys {name!r} have more than {SEALED_KEYS_BYTES} bytes")
+        write(self._path(name), raw)
 
-    def unseal_hpke_key(self, name: str) -> _core.HpkeKey:
-        """Raises as `unseal_signing_key`."""
-        return self._unseal("hpke", name, _core.HpkeKey.import_sealed)
+    def unseal(self, name: str) -> Unsealed:
+        """All keys of a file. Raises `NotFound`, `KeyRefused` (another measurement or machine), `SealedDataCorrupt`,
+        `Malformed` or `TooLarge`.
+        """
+        measurement, found = _read(self._path(name))
+        if measurement != self._measurement:
+            raise KeyRefused(
+                f"keys {name!r} are sealed to measurement {measurement}; this process has {self._measurement}",
+                hint="the code, interpreter or libraries changed: start the former version, or reseal them",
+            )
+        bound = sha256(canonical(found.facts))
+        keys = {}
+        for key_name, one in found.keys.items():
+            data = b64decode(one.sealed, max_bytes=_SEALED_KEY_BYTES)
+            context = self._context(name, one.kind, key_name, bound)
+            keys[key_name] = _KINDS[one.kind].import_sealed(data, self._by, context)
+        return Unsealed(keys, found.facts)
 
-    def unseal_secret_key(self, name: str) -> _core.SecretKey:
-        """Raises as `unseal_signing_key`."""
-        return self._unseal("secret", name, _core.SecretKey.import_sealed)
-
-    def secret(self, label: str) -> _core.SecretKey:
-        """A symmetric key for one purpose, e.g. sealing log bodies; the same again for the same binding."""
-        return self._by.derive(self._context("secret", label).decode())
+    def remove(self, name: str) -> None:
+        """Forget sealed keys, if they are there."""
+        self._path(name).unlink(missing_ok=True)
 
     def reseal(self, name: str, target: Sealing) -> None:
-        """Hand a key over to another measurement, e.g. after an update that the owners approved."""
-        kind, _, _ = _read(self._path(name))
-        if kind == "signing":
-            target.seal_signing_key(name, self.unseal_signing_key(name))
-        elif kind == "secret":
-            target.seal_secret_key(name, self.unseal_secret_key(name))
-        else:
-            target.seal_hpke_key(name, self.unseal_hpke_key(name))
+        """Hand keys over to another measurement, e.g. after an update that the owners approved."""
+        found = self.unseal(name)
+        target.seal(name, found.keys, found.facts)
 
     def _path(self, name: str) -> Path:
         if not 1 <= len(name) <= limits.NAME_CHARS or not set(name) <= _NAME:
-            raise Malformed("a sealed key's name is not of lower-case letters, digits and hyphens")
+            raise Malformed("a name of sealed keys is not of lower-case letters, digits and hyphens")
         return self._folder / f"{name}.sealed"
 
-    def _context(self, kind: str, name: str) -> bytes:
-        bound = {
-            "format": _MAGIC,
-            "installation": self._installation,
-            "kind": kind,
-            "measurement": self._measurement,
-            "name": name,
-        }
-        return json.dumps(bound, sort_keys=True, separators=(",", ":")).encode()
-
-    def _seal(self, kind: str, name: str, key: _Sealable) -> None:
-        sealed = key.export_sealed(self._by, self._context(kind, name))
-        write(self._path(name), f"{_MAGIC} {kind} {self._measurement}\n".encode() + sealed)
-
-    def _unseal(self, kind: str, name: str, load: Callable[[bytes, _core.SecretKey, bytes], _Key]) -> _Key:
-        found, measurement, sealed = _read(self._path(name))
-        if found != kind:
-            raise KeyRefused(f"sealed key {name!r} is of kind {found}, not {kind}")
-        if measurement != self._measurement:
-            raise KeyRefused(
-                f"key {name!r} is sealed to measurement {measurement}; this process has {self._measurement}",
-                hint="the code, interpreter or libraries changed: start the former version, or reseal it",
-            )
-        return load(sealed, self._by, self._context(kind, name))
+    def _context(self, name: str, kind: str, key: str, facts: str) -> bytes:
+        return canonical(
+            {
+                "facts": facts,
+                "format": _MAGIC,
+                "installation": self._installation,
+                "key": key,
+                "kind": kind,
+                "measurement": self._measurement,
+                "name": name,
+            }
+        )
 
 
-def _read(path: Path) -> tuple[str, str, bytes]:
-    """Kind, measurement and sealed bytes."""
+def _read(path: Path) -> tuple[str, _File]:
+    """Measurement and contents, nothing of it verified yet."""
     try:
         with path.open("rb") as file:
-            raw = file.read(SEALED_KEY_BYTES + 1)
+            raw = file.read(SEALED_KEYS_BYTES + 1)
     except FileNotFoundError:
-        raise NotFound(f"there is no sealed key {path.stem!r}") from None
-    if len(raw) > SEALED_KEY_BYTES:
-        raise TooLarge(f"sealed key {path.stem!r} has more than {SEALED_KEY_BYTES} bytes")
-    line, newline, sealed = raw.partition(b"\n")
-    words = line.decode("ascii", "replace").removeprefix(_MAGIC + " ").split(" ")
-    if not newline or not line.startswith(_MAGIC.encode() + b" ") or len(words) != 2:
-        raise Malformed(f"sealed key {path.stem!r} does not begin with its format line")
-    if words[0] not in ("signing", "hpke", "secret"):
-        raise Malformed(f"sealed key {path.stem!r} is of an unknown kind")
-    unhex(words[1])
-    return words[0], words[1], sealed
+        raise NotFound(f"there are no sealed keys {path.stem!r}") from None
+    if len(raw) > SEALED_KEYS_BYTES:
+        raise TooLarge(f"sealed keys {path.stem!r} have more than {SEALED_KEYS_BYTES} bytes")
+    line, newline, rest = raw.partition(b"\n")
+    measurement = line.decode("ascii", "replace").removeprefix(_MAGIC + " ")
+    if not newline or not line.startswith(_MAGIC.encode() + b" "):
+        raise Malformed(
+            f"sealed keys {path.stem!r} do not begin with the line of this format",
+            hint="they may be of an older version: found a new service in another folder",
+        )
+    unhex(measurement)
+    return measurement, validate(_File, parse_object(rest, limit=SEALED_KEYS_BYTES), "sealed keys")
 
 
-__all__ = ["PLATFORM_KEY", "SEALED_KEY_BYTES", "Sealing"]
+__all__ = ["PLATFORM_KEY", "SEALED_KEYS_BYTES", "Key", "Sealing", "Unsealed"]

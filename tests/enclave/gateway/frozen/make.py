@@ -9,10 +9,10 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from tests.enclave.gateway.test_succession import Holders
 from tests.support.gateway import ORIGIN
+from tests.support.succession import Holders
 
-from mesatee.enclave.gateway.identity import HANDED
+from mesatee.enclave.gateway.identity import HANDED, awaited_shares
 from mesatee.protocol import wire, wraps
 from mesatee.protocol.digests import b64encode, sha256
 from mesatee.protocol.jsonstrict import canonical
@@ -25,7 +25,7 @@ def main() -> None:
     """Write every file beside this one."""
     with tempfile.TemporaryDirectory() as folder:
         made = Holders(Path(folder))
-        to = made.machine.sealing.unseal_hpke_key("successor-key")
+        to, _ = awaited_shares(made.machine.sealing)
         service, successor = made.keys.service, sha256(to.public)
         wrapped = {}
         for name in HANDED:

@@ -86,7 +86,7 @@ def test_silent_connections_leave_room_for_others(live: Live) -> None:
 
 def test_refusals_of_strangers_are_counted_not_logged_each(live: Live, alice: LiveMember) -> None:
     monitor = live.gateway.monitor
-    live.on_loop(lambda: setattr(monitor, "_stranger_denied_at", -1e9))
+    live.on_loop(lambda: setattr(monitor._strangers, "_logged_at", -1e9))
     size = live.gateway.log.size
     stranger = live.client(SigningKey.generate())
     for _ in range(7):
@@ -96,7 +96,7 @@ def test_refusals_of_strangers_are_counted_not_logged_each(live: Live, alice: Li
     with pytest.raises(MesateeError):
         alice.client.call("POST", "/v1/statements", content=b"{}")
     assert live.gateway.log.size == size + 2
-    live.on_loop(lambda: setattr(monitor, "_stranger_denied_at", -1e9))
+    live.on_loop(lambda: setattr(monitor._strangers, "_logged_at", -1e9))
     stranger.send("POST", "/v1/statements", content=b"{}")
     outcome = live.gateway.log.prove(size + 2).read().outcome()
     assert isinstance(outcome, records.DeniedOutcome)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from ...errors import Denied, Malformed, StateError, TrustError
-from ...protocol import statements
+from ...protocol import limits, statements
 from .state import Grant, Held, Run
 
 LOGGED = (Denied, TrustError, StateError, Malformed)
@@ -32,4 +33,19 @@ class Granted:
     wraps: dict[str, str]
 
 
-__all__ = ["LOGGED", "Accepted", "Granted"]
+class Strangers:
+    """Refusals of peers that are not registered: one in a while enters the log, with the number of the others."""
+
+    def __init__(self) -> None:
+        self._logged_at, self._others = -math.inf, 0
+
+    def admit(self, now: float) -> int | None:
+        """How many were refused since the last one that entered the log; None if this one does not enter it."""
+        if now < self._logged_at + limits.STRANGER_DENIAL_SECONDS:
+            self._others += 1
+            return None
+        others, self._others, self._logged_at = self._others, 0, now
+        return others
+
+
+__all__ = ["LOGGED", "Accepted", "Granted", "Strangers"]

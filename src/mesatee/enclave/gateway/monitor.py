@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -43,7 +42,7 @@ from ...protocol.service import ShareRule
 from ...protocol.statements import WorkerFacts
 from .. import faults
 from . import policies, policy, rules, tenure
-from .decided import Accepted, Granted
+from .decided import Accepted, Granted, Strangers
 from .keyring import Keyring, Upload
 from .log import Log
 from .peer import Peer
@@ -84,7 +83,7 @@ class Monitor:
         self._received = received
         self._leases: dict[int, float] = {}
         self._newest: Future[int] | None = None
-        self._stranger_denied_at, self._stranger_denials = -math.inf, 0
+        self._strangers = Strangers()
         self.service = service
         self.state = state
         self.halted: str | None = None
@@ -181,13 +180,10 @@ class Monitor:
         """Log a refusal. The caller then raises `error`."""
         if self.ended or isinstance(error, (Unavailable, Halted)):
             return
-        others = 0
-        if peer.role == "party" and peer.key not in self.state.parties:
-            if self._steady() < self._stranger_denied_at + limits.STRANGER_DENIAL_SECONDS:
-                self._stranger_denials += 1
-                return
-            others, self._stranger_denials = self._stranger_denials, 0
-            self._stranger_denied_at = self._steady()
+        stranger = peer.role == "party" and peer.key not in self.state.parties
+        others = self._strangers.admit(self._steady()) if stranger else 0
+        if others is None:
+            return
         outcome = records.DeniedOutcome(
             by=peer.key, action=action[:64], subject=subject[:64], code=error.code, others=others
         )

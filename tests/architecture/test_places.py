@@ -30,6 +30,7 @@ PURE_STANDARD = {
     "enum",
     "functools",
     "hashlib",
+    "itertools",
     "json",
     "math",
     "operator",

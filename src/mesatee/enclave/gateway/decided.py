@@ -12,6 +12,10 @@ LOGGED = (Denied, TrustError, StateError, Malformed)
 """Refusals that become log entries; the rest says that the service could not decide."""
 
 
+CODE = "code of the function"
+"""The name under which a private function's key is released: no input can have it, for it has spaces."""
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """A statement that is durably in the log."""
@@ -32,4 +36,4 @@ class Granted:
     wraps: dict[str, str]
 
 
-__all__ = ["LOGGED", "Accepted", "Granted"]
+__all__ = ["CODE", "LOGGED", "Accepted", "Granted"]

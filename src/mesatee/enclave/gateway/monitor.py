@@ -43,7 +43,7 @@ from ...protocol.service import ShareRule
 from ...protocol.statements import WorkerFacts
 from .. import faults
 from . import policies, policy, rules, tenure
-from .decided import Accepted, Granted
+from .decided import CODE, Accepted, Granted
 from .keyring import Keyring, Upload
 from .log import Log
 from .peer import Peer
@@ -596,8 +596,4 @@ class Monitor:
         return statements.verify(dsse.from_dict(found.body["envelope"]), "recovery")
 
 
-CODE = "code of the function"
-"""The name under which a private function's key is released: no input can have it, for it has spaces."""
-
-
-__all__ = ["CODE", "LEASE_SECONDS", "Accepted", "Granted", "Monitor"]
+__all__ = ["LEASE_SECONDS", "Accepted", "Granted", "Monitor"]

@@ -462,6 +462,7 @@ def run(
     port: int,
     platform_policy: Path | None,
     succession: Path | None = None,
+    with_worker: bool = True,
     as_json: bool,
 ) -> None:
     """`mesatee up`: start, say where, and stay until Ctrl-C or SIGTERM."""
@@ -487,6 +488,7 @@ def run(
         port=port,
         platform_policy=text,
         succession=rules,
+        with_worker=with_worker,
         say=say,
     )
     try:

@@ -227,9 +227,11 @@ class Pair:
     def digest(self) -> str:
         return str(self.service.process("gateway").facts["service"])
 
-    def receive(self, digest: str = "", fault: str = "") -> dict[str, Any]:
-        """Ask for the keys, as the second machine."""
+    def receive(self, digest: str = "", fault: str = "", *, no_worker: bool = True) -> dict[str, Any]:
+        """Ask for the keys, as the second machine, whose worker the service does not accept."""
         words = ("recover", "receive", self.service.url, "--service", digest or self.digest)
+        if no_worker:
+            words = (*words, "--no-worker")
         return mesatee(self.second, *words, trust=self.first / "trust.toml", fault=fault)
 
 
@@ -303,9 +305,9 @@ def lost(folder: Path) -> Lost:
     return Lost(old, new, digest, holders, public, tuple(shares))
 
 
-def facts(home: Path) -> dict[str, Any]:
+def facts(home: Path, *, with_worker: bool = False) -> dict[str, Any]:
     """What a gateway in this folder says when it is ready."""
-    service = up.start(home, with_worker=False)
+    service = up.start(home, with_worker=with_worker)
     found: dict[str, Any] = service.process("gateway").facts
     service.stop()
     return found

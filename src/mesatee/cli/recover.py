@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from .._core import protect_process
+from ..attestation.endorsements import NOTHING
+from ..attestation.trust import ANY, RoleTrust, TrustPolicy
 from ..enclave import handover
 from ..enclave.gateway import succession
 from ..enclave.gateway.identity import ServiceKeys, read_statement
@@ -16,10 +18,10 @@ from ..enclave.platform.base import Attester
 from ..enclave.platform.measure import environment_digest, measure
 from ..enclave.platform.sealing import Sealing
 from ..enclave.platform.software import SoftwareAttester, installation_key
-from ..errors import Malformed
+from ..errors import Denied, Malformed
 from ..party import config, files
 from ..party.recovery import give_share
-from ..protocol import limits
+from ..protocol import limits, statements
 from ..protocol.digests import is_hex
 from ..protocol.recovery import RecoveryRequest, RecoveryShare, parse
 from ..protocol.service import SuccessionRules
@@ -28,6 +30,10 @@ from .common import AsJson, emit, facts, moment, settings, short, verb
 from .processes import ENVIRONMENT
 from .up import Founded
 
+NO_WORKER = (
+    "No task can run on this machine, but results can be collected (`mesatee up --no-worker`). For tasks, begin "
+    "in an empty folder into which you put `service/installation.key` of the former machine"
+)
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 Statement = Annotated[Path, typer.Argument(help="The service statement: `service.json` of the service.")]
 Shares = Annotated[Path, typer.Argument(help="The sealed shares: `recovery.json` of the service.")]
@@ -56,7 +62,23 @@ def _founded(folder: Path, keys: ServiceKeys) -> None:
     files.write(folder / "founded.json", found.model_dump_json().encode())
 
 
-def _done(keys: ServiceKeys, as_json: bool) -> None:
+def _runs(folder: Path, rules: RoleTrust) -> bool:
+    """Whether these rules for workers name the worker of this machine: its installation key and its code."""
+    mine = attesters.trust(attesters.SOFTWARE, folder, (ENVIRONMENT,), "", NOTHING)
+    code = rules.measurements == ANY or set(mine.measurements) <= set(rules.measurements)
+    return code and set(mine.installation_keys) <= set(rules.installation_keys)
+
+
+def _rules(said: statements.ServiceStatement) -> RoleTrust:
+    return TrustPolicy.from_toml(said.worker_trust).worker
+
+
+def _worker_row(runs: bool) -> tuple[str, str]:
+    return ("worker", "runs here" if runs else f"REFUSED here by the service statement. {NO_WORKER}")
+
+
+def _done(folder: Path, keys: ServiceKeys, as_json: bool) -> None:
+    runs = _runs(folder, _rules(keys.said))
     received = keys.received
     holders = received.holders if received else ()
     value = {
@@ -64,12 +86,17 @@ def _done(keys: ServiceKeys, as_json: bool) -> None:
         "log_key": keys.log.public.hex(),
         "successor": received.successor if received else None,
         "recovered_by": list(holders),
+        "worker": runs,
     }
     rows = [
         ("service statement", keys.service.digest),
         ("log key", keys.log.public.hex()),
         ("holders", ", ".join(map(short, holders)) or "the former gateway"),
-        ("next", "put the service's storage in place and start it: `mesatee up`"),
+        _worker_row(runs),
+        (
+            "next",
+            f"put the service's storage in place, and start it: `mesatee up{'' if runs else ' --no-worker'}`",
+        ),
     ]
     emit(as_json, value, lambda console: facts(console, rows))
 
@@ -84,12 +111,19 @@ def ask(
 ) -> None:
     """On the new machine: make a request for the holders, with this machine's evidence. Earlier ones count no more."""
     protect_process()
-    _, mine, sealing = _machine(settings(context).home)
-    digest = read_statement(service, "service").digest
+    folder, mine, sealing = _machine(settings(context).home)
+    statement = read_statement(service, "service")
+    digest = statement.digest
+    runs = _runs(folder, _rules(statements.expect(statement.predicate, statements.ServiceStatement)))
     request = succession.ask_holders(sealing, mine, digest, int(time.time()))
     files.write(out, request.to_bytes(), exclusive=True)
-    value = {"service": digest, "request": str(out), "expires": request.expires}
-    rows = [("service statement", digest), ("request", out), ("expires", moment(request.expires))]
+    value = {"service": digest, "request": str(out), "expires": request.expires, "worker": runs}
+    rows = [
+        ("service statement", digest),
+        ("request", out),
+        ("expires", moment(request.expires)),
+        _worker_row(runs),
+    ]
     emit(as_json, value, lambda console: facts(console, rows))
 
 
@@ -152,7 +186,7 @@ def finish(
         int(time.time()),
         lambda keys: _founded(folder, keys),
     )
-    _done(keys, as_json)
+    _done(folder, keys, as_json)
 
 
 @app.command("receive")
@@ -161,6 +195,10 @@ def receive(
     context: typer.Context,
     url: Annotated[str, typer.Argument(help="https://HOST:PORT of the gateway that hands over.")],
     service: Annotated[str, typer.Option(help="Digest of its service statement.")],
+    no_worker: Annotated[
+        bool,
+        typer.Option("--no-worker", help="Receive them though the service refuses this machine's worker."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """On the new machine: receive the keys of a gateway that runs, which then serves nobody any more."""
@@ -170,6 +208,11 @@ def receive(
     chosen = settings(context)
     trust, where = chosen.trust(), config.endpoint(url)
     folder, mine, sealing = _machine(chosen.home)
+    # The service's own rules come with its keys, and then there is no way back: the trust file says the same before.
+    if not no_worker and not _runs(folder, trust.worker):
+        raise Denied(
+            "the trust file does not accept this machine's worker", hint=f"{NO_WORKER}; or say `--no-worker`"
+        )
     keys = succession.receive(
         folder / "enclave",
         sealing,
@@ -177,7 +220,7 @@ def receive(
         lambda to: handover.ask(mine, (where.host, where.port), trust, service, to),
         lambda keys: _founded(folder, keys),
     )
-    _done(keys, as_json)
+    _done(folder, keys, as_json)
 
 
 __all__ = ["app"]

@@ -44,6 +44,10 @@ def up(
         Path | None,
         typer.Option(help="A JSON file: who may receive the service's keys, and who holds shares [nobody]."),
     ] = None,
+    no_worker: Annotated[
+        bool,
+        typer.Option("--no-worker", help="Run no tasks: for a machine whose worker the service refuses."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Start a service on this machine: gateway, worker and storage. Stop it with Ctrl-C."""
@@ -55,6 +59,7 @@ def up(
         port=port,
         platform_policy=platform_policy,
         succession=succession,
+        with_worker=not no_worker,
         as_json=as_json,
     )
 

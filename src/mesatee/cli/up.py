@@ -478,6 +478,7 @@ def run(
     port: int,
     platform_policy: Path | None,
     succession: Path | None = None,
+    with_worker: bool = True,
     as_json: bool,
 ) -> None:
     """`mesatee up`: start, say where, and stay until Ctrl-C or SIGTERM."""
@@ -503,6 +504,7 @@ def run(
         port=port,
         platform_policy=text,
         succession=rules,
+        with_worker=with_worker,
         say=say,
     )
     try:

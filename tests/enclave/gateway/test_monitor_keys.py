@@ -21,8 +21,9 @@ from tests.support.gateway import (
 )
 
 from mesatee._core import HpkeKey
+from mesatee.enclave.gateway.decided import CODE
 from mesatee.enclave.gateway.keyring import attempt_key
-from mesatee.enclave.gateway.monitor import CODE, LEASE_SECONDS, TICKET_SECONDS
+from mesatee.enclave.gateway.monitor import LEASE_SECONDS, TICKET_SECONDS
 from mesatee.errors import (
     Conflict,
     EvidenceRefused,

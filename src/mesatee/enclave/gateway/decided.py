@@ -13,6 +13,10 @@ LOGGED = (Denied, TrustError, StateError, Malformed)
 """Refusals that become log entries; the rest says that the service could not decide."""
 
 
+CODE = "code of the function"
+"""The name under which a private function's key is released: no input can have it, for it has spaces."""
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """A statement that is durably in the log."""
@@ -48,4 +52,4 @@ class Strangers:
         return others
 
 
-__all__ = ["LOGGED", "Accepted", "Granted", "Strangers"]
+__all__ = ["CODE", "LOGGED", "Accepted", "Granted", "Strangers"]

@@ -45,11 +45,12 @@ from .. import faults
 from ..platform.base import Attester
 from . import api, tenure
 from .audit import SNAPSHOT
+from .decided import CODE, Granted
 from .forks import ForkProofs
 from .identity import ServiceKeys
 from .keyring import Keyring
 from .log import Log, SnapshotRef
-from .monitor import CODE, LEASE_SECONDS, Granted, Monitor
+from .monitor import LEASE_SECONDS, Monitor
 from .papers import Papers
 from .peer import Peer
 from .state import State

@@ -42,7 +42,7 @@ from ...protocol.service import ShareRule
 from ...protocol.statements import WorkerFacts
 from .. import faults
 from . import policies, policy, rules, tenure
-from .decided import Accepted, Granted, Strangers
+from .decided import CODE, Accepted, Granted, Strangers
 from .keyring import Keyring, Upload
 from .log import Log
 from .peer import Peer
@@ -592,8 +592,4 @@ class Monitor:
         return statements.verify(dsse.from_dict(found.body["envelope"]), "recovery")
 
 
-CODE = "code of the function"
-"""The name under which a private function's key is released: no input can have it, for it has spaces."""
-
-
-__all__ = ["CODE", "LEASE_SECONDS", "Accepted", "Granted", "Monitor"]
+__all__ = ["LEASE_SECONDS", "Accepted", "Granted", "Monitor"]

@@ -119,10 +119,11 @@ class LifeCycle(RuleBasedStateMachine):
         if chosen is None:
             return
         self.world.post(self.member(name), WithdrawalStatement, task=self.case.task, id=chosen)
-        self.withdrawn.add(chosen)
+        # One no takes back every yes that was said before it.
+        self.withdrawn.update(self.given[name])
         self.fresh.add(name)
         for run in self.model.values():
-            if run.status == "running" and chosen in run.counted.values():
+            if run.status == "running" and run.counted[name] in self.withdrawn:
                 run.status = "cancelled"
 
     @rule(target=runs)

@@ -398,5 +398,4 @@ __all__ = [
     "AsyncAttestedTransport",
     "AttestedTransport",
     "Endpoint",
-    "reach",
 ]

@@ -66,7 +66,8 @@ class Choice:
 
 def usable(candidate: Candidate) -> bool:
     """Whether it is present, and evidence of its class is judged by a verifier of this version."""
-    return candidate.present and (candidate.tee in CHECKS or candidate.tee in ev.COMPOSITES)
+    judged = candidate.tee in ev.PLATFORM_TEES and candidate.tee in CHECKS
+    return candidate.present and (judged or candidate.tee in ev.COMPOSITES)
 
 
 def best(found: Iterable[Candidate]) -> Candidate | None:

@@ -141,7 +141,7 @@ def measure(quick: bool, say: Say) -> tuple[Row, ...]:
     reason = missing("wasm")
     if reason is not None:
         raise Unavailable(reason)
-    executor.warm_up()
+    executor.prepared()
     say("round trips")
     rows = [
         compare(

@@ -20,7 +20,7 @@ from typing import Final
 
 from mesatee import _core, function
 from mesatee.enclave.sandbox import engine
-from mesatee.enclave.sandbox.executors import EXECUTORS, execute, flush, mesapy, wasm
+from mesatee.enclave.sandbox.executors import EXECUTORS, execute, flush, mesapy
 from mesatee.enclave.sandbox.executors.python import FILE, MODULE
 from mesatee.enclave.sandbox.protocol import (
     COMPILES,
@@ -178,8 +178,8 @@ def warm_up() -> None:
     last_line(None, _WARM.outputs)
     sys.modules.pop(MODULE, None)
     linecache.cache.pop(FILE, None)
+    # Not wasm: its library leaves a page that is writable and executable, and no other child may have one.
     mesapy.warm_up()
-    wasm.warm_up()
 
 
 def _take(jobs: int) -> _Task | None:

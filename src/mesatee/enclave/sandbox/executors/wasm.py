@@ -18,7 +18,6 @@ from mesatee.enclave.sandbox.executors import wasi
 from mesatee.enclave.sandbox.executors.calling import Failed, FileCall, explain
 from mesatee.enclave.sandbox.protocol import COMPILED_OUTPUT, Job
 from mesatee.errors import InputError
-from mesatee.extras import missing
 from mesatee.protocol import wasm
 from mesatee.protocol.jsonstrict import canonical
 from mesatee.protocol.signature import Port, Signature
@@ -29,12 +28,6 @@ if TYPE_CHECKING:
 _SEED_LABEL: Final = b"mesatee wasm seed v1\0"
 _PAGE_BYTES: Final = 65_536
 _COMPILING: Final = Signature("compile", (), None, (), (Port(COMPILED_OUTPUT, "bytes"),), "fields")
-_WARM: Final = """
-(module
-  (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
-  (memory (export "memory") 1)
-  (func (export "_start") (drop (call $random (i32.const 0) (i32.const 8)))))
-"""
 
 
 class Engine:
@@ -149,20 +142,6 @@ def prepared() -> Engine:
     return _ENGINES[0]
 
 
-_WARM_CODE: Final[list[bytes]] = []
-
-
-def warm_up() -> None:
-    """Make the engine, and run a module of our own in the way of any other. Nothing without wasmtime."""
-    if missing("wasm"):
-        return
-    found = prepared()
-    if not _WARM_CODE:
-        _WARM_CODE.append(found.compile(bytes(found.wasmtime.wat2wasm(_WARM))))
-    found.run(_WARM_CODE[0], "_start", _PAGE_BYTES, lambda memory: wasi.Wasi(memory, {}, {}, b"", b""))
-    found.world = None
-
-
 def load_compiler(job: Job) -> FileCall:
     """The job that compiles: its code is the module, its only output the compiled code."""
 
@@ -218,4 +197,4 @@ def load(job: Job) -> FileCall:
     return FileCall(run, contract.signature, contract.optional)
 
 
-__all__ = ["Ended", "Engine", "Memory", "load", "load_compiler", "prepared", "warm_up"]
+__all__ = ["Ended", "Engine", "Memory", "load", "load_compiler", "prepared"]

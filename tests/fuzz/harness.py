@@ -12,8 +12,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import atheris
@@ -22,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 with atheris.instrument_imports(include=["mesatee"], enable_loader_override=False):
     from tests.fuzz import attestation
+    from tests.support.memfd import memory
 
     from mesatee import _core
     from mesatee.attestation import evidence
@@ -58,17 +58,6 @@ MODELS: tuple[type[Model], ...] = (
     records.RecordProof,
     records.LogRecord,
 )
-
-
-@contextmanager
-def memory(content: bytes = b"") -> Iterator[int]:
-    fd = os.memfd_create("fuzz")
-    try:
-        os.write(fd, content)
-        os.lseek(fd, 0, os.SEEK_SET)
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def author() -> statements.Author:

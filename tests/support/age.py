@@ -5,14 +5,13 @@ import hmac
 import os
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pyrage
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from tests.support.memfd import memory
 
 from mesatee import _core
 
@@ -29,17 +28,6 @@ def load(identity: str) -> _core.AgeKey:
 
 
 OURS = load(str(THEIRS))
-
-
-@contextmanager
-def memory(content: bytes = b"") -> Iterator[int]:
-    fd = os.memfd_create("test")
-    try:
-        os.write(fd, content)
-        os.lseek(fd, 0, os.SEEK_SET)
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def everything(fd: int) -> bytes:

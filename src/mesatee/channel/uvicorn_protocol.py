@@ -125,7 +125,7 @@ class _Protocol(H11Protocol):
             # Bytes came and yet no request has begun: its headers are incomplete.
             self._arm("head", HEAD_SECONDS, self.transport.close)
 
-    def eof_received(self) -> bool:  # type: ignore[override]
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks for it; uvicorn never keeps a connection open
         """The client sends no more: it still gets the answers to what it sent whole, then the connection closes."""
         self._ended = True
         if not self._answering():

@@ -139,7 +139,7 @@ def _doubts(table: Table, format: TableFormat, keys: Sequence[str]) -> Iterator[
     for key in keys:
         try:
             doubled = table.num_rows - len(table[key].unique())
-        except pa.ArrowNotImplementedError:
+        except pa.ArrowException:
             # A column of lists, say: nobody joins by it.
             continue
         if doubled:

@@ -513,11 +513,11 @@ def test_a_request_expires(holders: Holders) -> None:
     request = holders.request
     made = request.expires - limits.RECOVERY_SECONDS
     given = [holders.share(at, now=request.expires - 1) for at in (0, 1)]
-    for now in (request.expires, request.expires + 86_400 * 366):
+    for late in (request.expires, request.expires + 86_400 * 366):
         with pytest.raises(Expired):
-            holders.share(0, now=now)
+            holders.share(0, now=late)
         with pytest.raises(Expired):
-            holders.recover(*given, now=now)
+            holders.recover(*given, now=late)
     # None ends later than a request may.
     latest = request.model_copy(update={"expires": request.expires + limits.CLOCK_SKEW_SECONDS})
     holders.share(0, latest, now=made)

@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from mesatee.enclave.sandbox import engine
@@ -51,7 +52,8 @@ class Engine:
 
     def _function(self, name: str, answers: bool) -> Callable[..., int | None]:
         def called(*arguments: int) -> int | None:
-            assert self.world is not None  # noqa: S101  # set before any instance is made
+            if self.world is None:
+                raise RuntimeError("a module called before it had a run")
             answer = self.world.call(name, arguments)
             return answer if answers else None
 
@@ -70,8 +72,8 @@ class Engine:
         store.set_limits(
             memory_size=memory_bytes, table_elements=engine.TABLE_ELEMENTS, instances=1, tables=64, memories=1
         )
-        memory = Memory(store)
-        self.world = world(memory)
+        memory = Memory(store, self.wasmtime.WasmtimeError)
+        self.world = made = world(memory)
         try:
             instance = self.linker.instantiate(store, module)
             exports = instance.exports(store)
@@ -80,32 +82,33 @@ class Engine:
                 memory.memory = found
             start = exports.get(entry)
             if not isinstance(start, self.wasmtime.Func):
-                return Ended(f"the module exports no function {entry}", False)
+                return Ended(made, f"the module exports no function {entry}", False)
             start(store)
         except wasi.Exited as ended:
             if ended.code == 0:
-                return Ended(None, False)
-            return Ended(f"the module exited with {ended.code}", memory.full())
+                return Ended(made, None, False)
+            return Ended(made, f"the module exited with {ended.code}", memory.full())
         except (self.wasmtime.WasmtimeError, self.wasmtime.Trap) as error:
             text = str(error)
-            return Ended(text, memory.full() or ("limit" in text and memory.memory is None))
-        return Ended(None, False)
+            return Ended(made, text, memory.full() or ("limit" in text and memory.memory is None))
+        return Ended(made, None, False)
 
 
+@dataclass(frozen=True, slots=True)
 class Ended:
-    """How a call ended: what went wrong, or None; and whether the memory was used up by then."""
+    """How a call ended: what the module did outside; what went wrong, or None; whether its memory was used up."""
 
-    __slots__ = ("full", "wrong")
-
-    def __init__(self, wrong: str | None, full: bool) -> None:
-        self.wrong, self.full = wrong, full
+    world: wasi.Wasi
+    wrong: str | None
+    full: bool
 
 
 class Memory:
     """The module's memory as it is now; it moves and grows only while the module runs."""
 
-    def __init__(self, store: wasmtime.Store) -> None:
-        self._store = store
+    def __init__(self, store: wasmtime.Store, failed: type[Exception]) -> None:
+        """`failed` is what the library raises for a memory that may not grow."""
+        self._store, self._failed = store, failed
         self.memory: wasmtime.Memory | None = None
         self._seen = (0, 0)
         self._view = memoryview(b"")
@@ -127,7 +130,7 @@ class Memory:
             return False
         try:
             self.memory.grow(self._store, 1)
-        except Exception:  # noqa: BLE001  # wasmtime has one class for all that fails
+        except self._failed:
             return True
         return False
 
@@ -179,8 +182,7 @@ def load(job: Job) -> FileCall:
             job.limits.memory_bytes,
             lambda memory: wasi.Wasi(memory, inputs, outputs, encoded, seed),
         )
-        world = prepared().world
-        assert world is not None  # noqa: S101  # `run` has made it
+        world = ended.world
         if ended.wrong is not None:
             explain(ended.wrong)
             if world.too_large:

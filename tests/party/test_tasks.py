@@ -80,7 +80,15 @@ class Shelf:
 
     def view(self, status: Any = "finished", failure: Any = None) -> wire.TaskView:
         run = wire.RunView(
-            digest=self.run, status=status, index=5, time=0, attempts=1, failure=failure, ended=6, worker=None
+            digest=self.run,
+            status=status,
+            index=5,
+            time=0,
+            attempts=1,
+            failure=failure,
+            ended=6,
+            inputs={},
+            worker=None,
         )
         return wire.TaskView(
             digest=self.vector.task.digest,
@@ -92,6 +100,8 @@ class Shelf:
             statement=self.vector.task.envelope.as_dict(),
             approvals=(),
             runs=(run,),
+            inputs={},
+            triggers=(),
             log_size=9,
         )
 

@@ -151,9 +151,9 @@ class FunctionStatement(Common):
     variadic: bool
     arguments: Annotated[tuple[Argument, ...], Field(max_length=limits.COLUMNS)]
     outputs: Annotated[tuple[Port, ...], Field(min_length=1, max_length=limits.INPUTS)]
-    callers: Annotated[tuple[Hex32, ...], Field(max_length=limits.CALLERS)] | None = None
+    callers: Annotated[tuple[Hex32, ...], Field(max_length=limits.CALLERS)] | None
     """Parties whose tasks may name it, beside its owner's; None for everybody's."""
-    quota: Annotated[int, Field(ge=1, le=limits.RUNS)] | None = None
+    quota: Annotated[int, Field(ge=1, le=limits.RUNS)] | None
     """Runs that each of them has, over all of its tasks; None for any number."""
 
     @model_validator(mode="after")

@@ -62,6 +62,7 @@ INPUTS: Final = 32
 ARGUMENTS_BYTES: Final = 16 * KIB
 """A task's arguments as JSON, in bytes."""
 RUNS: Final = 1_000_000
+"""Runs that one task may allow."""
 CALLERS: Final = 256
 """Parties that a function may name as its callers."""
 PIPELINE_DEPTH: Final = 16
@@ -72,7 +73,6 @@ INLINE_BYTES: Final = 1 * MIB
 """Sealed outputs of a run up to this size in all come with the answer to an invoke, in bytes."""
 TRIGGERS_EACH: Final = 64
 """Triggers of one party that are in force at once."""
-"""Runs that one task may allow."""
 CODE_BYTES: Final = 1 * MIB
 """A function's code, in bytes."""
 CONTRACT_BYTES: Final = 64 * KIB

@@ -69,7 +69,7 @@ class Keyring:
         Raises `KeyRefused`.
         """
         permit.use(Action.REGISTER, upload.blob)
-        self._open(upload)
+        self._open_sealed(upload)
 
     def release_inputs(
         self, permit: Permit, run: str, sealed: Mapping[str, Sealed], attempt_key: bytes
@@ -79,7 +79,7 @@ class Keyring:
         released = {}
         for name, item in sealed.items():
             binding = wraps.attempt_input(self._origin, run, permit.index, name, item.blob)
-            released[name] = b64encode(self._open(item).wrap(attempt_key, binding.info, binding.aad))
+            released[name] = b64encode(self._open_sealed(item).wrap(attempt_key, binding.info, binding.aad))
         return released
 
     def release_outputs(
@@ -167,7 +167,7 @@ class Keyring:
         )
         return statements.sign(recovery, self._keys.log)
 
-    def _open(self, sealed: Sealed) -> FileKey:
+    def _open_sealed(self, sealed: Sealed) -> FileKey:
         if isinstance(sealed, Upload):
             binding = wraps.upload(self._origin, sealed.owner, sealed.blob)
         else:

@@ -33,6 +33,7 @@ FAILURES: Final[Mapping[str, str]] = MappingProxyType(
         "cancelled": "the author or an owner stopped it, or an approval was withdrawn",
         "crashed": "the child ended without a proper report",
         "function_raised": "the function, or the top level of its module, raised an exception",
+        "input_missing": "another task's output was never made, or no dataset of the name is in use",
         "input_corrupt": "the stored ciphertext or code is not what its digest says, or does not open",
         "out_of_cpu": "over the processor time that the task allows",
         "out_of_memory": "over the memory that the task allows",

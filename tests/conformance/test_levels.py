@@ -12,7 +12,7 @@ from tests.support.cases import CASES, Case
 
 from mesatee.cli import up
 from mesatee.cli.demo import stage
-from mesatee.party import data, functions, tasks
+from mesatee.party import data, functions, results, tasks
 from mesatee.protocol.statements import RunLimits
 
 pytestmark = pytest.mark.e2e
@@ -74,6 +74,6 @@ def test_the_whole_path(case: Case, executor: str, people: stage.Stage, tmp_path
     tasks.run(scientist, scientist.task(posted.digest))
     ended = tasks.watch(scientist, posted.digest, seconds=120)
     assert ended.failure == case.failure
-    result = tasks.result(scientist, scientist.task(posted.digest), tmp_path / "result")
+    result = results.take(scientist, scientist.task(posted.digest), tmp_path / "result")
     if case.result is not None:
         assert result.outputs["result"].read_bytes() == case.result

@@ -16,7 +16,7 @@ import pytest
 from mesatee.cli import up
 from mesatee.cli.demo import refusals, stage
 from mesatee.errors import NotFound, Unavailable
-from mesatee.party import Session, data, functions, tasks
+from mesatee.party import Session, data, functions, results, tasks
 from mesatee.protocol import records, wire
 from mesatee.protocol.statements import RunLimits
 
@@ -146,10 +146,10 @@ class Lab:
         tasks.run(self.scientist, view)
         return tasks.watch(self.scientist, view.digest, seconds=seconds)
 
-    def result(self, view: wire.TaskView) -> tasks.Result:
+    def result(self, view: wire.TaskView) -> results.Result:
         """What the scientist gets."""
         target = self.folder / f"r{secrets.token_hex(4)}"
-        return tasks.result(self.scientist, self.scientist.task(view.digest), target)
+        return results.take(self.scientist, self.scientist.task(view.digest), target)
 
 
 @pytest.fixture

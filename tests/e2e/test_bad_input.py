@@ -308,6 +308,8 @@ def test_path_tricks_in_names_on_the_wire(owner: Session, raw: Client, name: str
         "code": code,
         "inputs": (),
         "variadic": False,
+        "callers": None,
+        "quota": None,
         "arguments": (),
         "outputs": (statements.Port(name="result"),),
     }

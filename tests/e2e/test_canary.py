@@ -20,7 +20,7 @@ from tests.support.live import Client
 from mesatee.cli import up
 from mesatee.cli.demo import stage
 from mesatee.errors import Denied, MesateeError, StateError, TaskFailed
-from mesatee.party import tasks
+from mesatee.party import results, tasks
 from mesatee.party.config import endpoint
 from mesatee.protocol import limits, statements
 from mesatee.protocol.statements import RunLimits
@@ -186,7 +186,7 @@ def test_nobody_is_told_more_than_the_code(leaked: tuple[Lab, str, Any]) -> None
     lab, canary, found = leaked
     for digest, failure in found.values():
         with pytest.raises(TaskFailed) as failed:
-            tasks.result(lab.scientist, lab.scientist.task(digest), lab.folder / "none")
+            results.take(lab.scientist, lab.scientist.task(digest), lab.folder / "none")
         assert failed.value.failure == failure
         run = lab.scientist.task(digest).runs[0].digest
         for session, expected in ((lab.scientist, StateError), (lab.owner, Denied)):
@@ -225,7 +225,7 @@ def test_diagnostics_go_to_their_receivers_alone(lab: Lab) -> None:
     with pytest.raises(MesateeError) as caught:
         lab.scientist.post(statements.CollectStatement, run=lab.scientist.task(view.digest).runs[0].digest)
     assert canary not in str(caught.value.as_dict())
-    got = tasks.result(lab.owner, lab.owner.task(view.digest), lab.folder / "said")
+    got = results.take(lab.owner, lab.owner.task(view.digest), lab.folder / "said")
     assert set(got.outputs) == {"diagnostics"}
     text = got.outputs["diagnostics"].read_text()
     assert text.count(canary) >= 5

@@ -20,7 +20,7 @@ from mesatee.errors import (
     QuotaExceeded,
     TaskFailed,
 )
-from mesatee.party import data, functions, tasks
+from mesatee.party import data, functions, results, tasks
 from mesatee.protocol import limits
 from mesatee.protocol.statements import RunLimits
 
@@ -61,7 +61,7 @@ def test_everybody_gets_a_code_and_nothing_else(lab: Lab, service: up.Service, n
     shown = lab.owner.task(view.digest).model_dump_json()
     assert SECRET not in shown
     with pytest.raises(MesateeError) as caught:
-        tasks.result(lab.owner, lab.owner.task(view.digest), lab.folder / "owner")
+        results.take(lab.owner, lab.owner.task(view.digest), lab.folder / "owner")
     assert SECRET not in str(caught.value)
     logs = service.home / "service" / "log"
     assert all(SECRET.encode() not in path.read_bytes() for path in logs.iterdir())
@@ -267,6 +267,6 @@ def test_a_result_folder_is_never_overwritten(lab: Lab) -> None:
     target.mkdir()
     (target / "mine").write_text("x")
     with pytest.raises(Conflict):
-        tasks.result(lab.scientist, lab.scientist.task(view.digest), target)
+        results.take(lab.scientist, lab.scientist.task(view.digest), target)
     assert [item.name for item in target.iterdir()] == ["mine"]
     assert json.loads(lab.result(view).outputs["result"].read_text()) == {"rows": 1}

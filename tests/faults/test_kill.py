@@ -60,7 +60,8 @@ SLOW = (
     *("ticket.leased", "keys.received", "inputs.opened", "outputs.stored"),
     *("receipt.signed", "receipt.accepted", "ticket.done"),
 )
-ELSEWHERE = ("epoch.logged", "snapshot.stored", "closed.logged")
+TRIGGERED = ("trigger.decided", "trigger.logged")
+ELSEWHERE = ("epoch.logged", "snapshot.stored", "closed.logged", *TRIGGERED)
 """Points that this scenario does not pass; tests of their own are below."""
 SUCCESSION = {name for name in faults.POINTS if name.startswith(("handover.", "succession."))}
 """Those of a service that passes to another machine are in test_succession.py."""
@@ -88,10 +89,11 @@ def mounts() -> list[str]:
 
 
 @pytest.fixture
-def nothing_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """After the test no process of it is alive, whoever died above it, and nothing lies in the temporary folder.
 
-    This process adopts the orphans of what it starts, so that none can hide.
+    This process adopts the orphans of what it starts, so that none can hide. `tmp_path` comes first: pytest makes the
+    folder of all of them in the temporary folder of the moment.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
@@ -364,6 +366,33 @@ def test_a_run_whose_workers_all_die_ends_once_without_a_receipt(tmp_path: Path)
         assert (view.status, view.failure, view.attempts) == ("failed", "worker_lost", limits.ATTEMPTS)
         assert sorted(restarted(service)) == ["gateway", "worker"]
     check_stored(town, receipts=0, released=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", TRIGGERED)
+def test_a_trigger_fires_once_for_each_time_that_it_is_due(tmp_path: Path, point: str) -> None:
+    home = tmp_path / "home"
+    with ExitStack() as stack:
+        options = {"environ": {faults.VARIABLE: point}, "lease_seconds": LEASE_SECONDS}
+        service = stack.enter_context(up.running(home, **options))
+        town = Town(home, stack)
+        town.enter(*PEOPLE)
+        task = town.prepare(runs=9)
+        scientist = town["scientist"]
+        tasks.trigger(scientist, scientist.task(task), limits.TRIGGER_SECONDS)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (runs := scientist.task(task).runs):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        tasks.stop_triggers(scientist, scientist.task(task))
+        assert town.ended("scientist", task, runs[0].digest).status == "finished"
+        collect(town, task, runs[0].digest)
+        for run in scientist.task(task).runs:
+            town.ended("scientist", task, run.digest)
+        assert restarted(service) == ["gateway"]
+    found = stored(home)
+    (trigger,) = found.state.triggers.values()
+    assert found.kinds["fired"] == trigger.number == len(found.state.runs) == found.kinds["receipt"]
 
 
 # -- starting, stopping, and the launcher -------------------------------------------------------------

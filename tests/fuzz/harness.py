@@ -170,6 +170,8 @@ def _statements() -> list[bytes]:
             code=None,
             inputs=(port,),
             variadic=False,
+            callers=None,
+            quota=None,
             arguments=(),
             outputs=(port,),
         ),

@@ -129,6 +129,8 @@ class Vector(World):
             code=statements.CodeRef(sha256="ab" * 32, size=10, wrap=None),
             inputs=(statements.Port(name="left"), statements.Port(name="right")),
             variadic=False,
+            callers=None,
+            quota=None,
             arguments=(),
             outputs=(statements.Port(name="result"),),
         )
@@ -277,6 +279,7 @@ class Vector(World):
             "task": self.task.envelope.as_dict(),
             "function": self.function.envelope.as_dict(),
             "datasets": {item.digest: item.envelope.as_dict() for item in (self.left, self.right)},
+            "sources": {},
             "approvals": {item.digest: item.envelope.as_dict() for item in self.approvals.values()},
             "parties": {
                 item.id: self.introduction(item).envelope.as_dict() for item in self.parties.values()

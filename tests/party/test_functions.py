@@ -142,6 +142,8 @@ def test_shown_code_is_the_code_of_the_digest(fake: Any, alice: Identity, monkey
             variadic=False,
             arguments=(),
             outputs=(statements.Port(name="result"),),
+            callers=None,
+            quota=None,
         ).statement
         view = wire.FunctionView(
             digest=made.digest,
@@ -157,7 +159,11 @@ def test_shown_code_is_the_code_of_the_digest(fake: Any, alice: Identity, monkey
             variadic=False,
             arguments=(),
             outputs=(),
+            callers=None,
+            quota=None,
             retired=False,
+            suspended=False,
+            version=1,
         )
         monkeypatch.setattr(session, "statement", lambda index, kind, digest: made)
         fake.answers[f"/v1/blobs/{sha256(SOURCE)}"] = lambda: (200, SOURCE)

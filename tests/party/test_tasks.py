@@ -22,7 +22,7 @@ from mesatee.errors import (
     TaskFailed,
     TooLarge,
 )
-from mesatee.party import Identity, tasks
+from mesatee.party import Identity, results, tasks
 from mesatee.party.service import check_service
 from mesatee.party.session import Posted
 from mesatee.protocol import statements, wire, wraps
@@ -32,7 +32,7 @@ RESULT = b"id\n2\n"
 
 
 class Shelf:
-    """What `tasks.result` needs of a session: one released run and the blobs."""
+    """What `results.take` needs of a session: one released run and the blobs."""
 
     def __init__(self, vector: Any, who: Identity) -> None:
         self.vector, self.identity, self.trust = vector, who, vector.trust
@@ -80,7 +80,15 @@ class Shelf:
 
     def view(self, status: Any = "finished", failure: Any = None) -> wire.TaskView:
         run = wire.RunView(
-            digest=self.run, status=status, index=5, time=0, attempts=1, failure=failure, ended=6, worker=None
+            digest=self.run,
+            status=status,
+            index=5,
+            time=0,
+            attempts=1,
+            failure=failure,
+            ended=6,
+            inputs={},
+            worker=None,
         )
         return wire.TaskView(
             digest=self.vector.task.digest,
@@ -92,11 +100,13 @@ class Shelf:
             statement=self.vector.task.envelope.as_dict(),
             approvals=(),
             runs=(run,),
+            inputs={},
+            triggers=(),
             log_size=9,
         )
 
-    def result(self, target: Path, **changes: Any) -> tasks.Result:
-        return tasks.result(self, self.view(**changes), target)  # type: ignore[arg-type]
+    def result(self, target: Path, **changes: Any) -> results.Result:
+        return results.take(self, self.view(**changes), target)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -117,19 +127,19 @@ def test_a_result_comes_home_with_its_receipt(shelf: Shelf, tmp_path: Path) -> N
 
 def test_outputs_are_compared_with_what_was_written(shelf: Shelf, tmp_path: Path) -> None:
     found = shelf.result(tmp_path / "out")
-    assert tasks.compare(found.receipt_file) == ["result.csv"]
+    assert results.compare(found.receipt_file) == ["result.csv"]
     found.outputs["result"].write_bytes(RESULT + b"9")
     with pytest.raises(DigestMismatch, match=r"result\.csv was altered"):
-        tasks.compare(found.receipt_file)
+        results.compare(found.receipt_file)
     found.outputs["result"].unlink()
-    assert tasks.compare(found.receipt_file) == []
-    sums = found.folder / tasks.SUMS_FILE
+    assert results.compare(found.receipt_file) == []
+    sums = found.folder / results.SUMS_FILE
     for damaged in ("x", "0" * 64 + "  ../receipt.json\n", "0" * 64 + "  .x\n"):
         sums.write_text(damaged)
         with pytest.raises(Malformed):
-            tasks.compare(found.receipt_file)
+            results.compare(found.receipt_file)
     sums.unlink()
-    assert tasks.compare(found.receipt_file) is None
+    assert results.compare(found.receipt_file) is None
 
 
 LIES = (

@@ -23,9 +23,9 @@ NOW = 1_800_000_000
 def test_a_valid_bundle_says_everything(vector: Any) -> None:
     found = verify_bundle(vector.bundle(), vector.trust, NOW)
     assert (found.level, found.tee, found.simulated, found.failure) == (2, "software", False, None)
-    assert [(item.name, item.owner) for item in found.inputs] == [
-        ("left", vector.parties["alice"].id),
-        ("right", vector.parties["bob"].id),
+    assert [(item.name, item.owners) for item in found.inputs] == [
+        ("left", (vector.parties["alice"].id,)),
+        ("right", (vector.parties["bob"].id,)),
     ]
     how = {item.party: item.how for item in found.approvals}
     assert {item.party: item.name for item in found.approvals} == {

@@ -25,7 +25,10 @@ FACTS = statements.WorkerFacts(
 EACH = [
     records.EpochOutcome(number=1, nonce=A, measurement="none", level=1, channel_key=B),
     records.DeniedOutcome(by=A, action="submit", subject="", code="denied"),
-    records.GrantOutcome(run=A, attempt=1, lease=30, worker=FACTS, approvals={A: B}, policies={"a": B}),
+    records.GrantOutcome(
+        run=A, attempt=1, lease=30, worker=FACTS, approvals={A: B}, policies={"a": B}, inputs={"x": A}
+    ),
+    records.FiredOutcome(trigger=A, number=1, run=B, code=None),
     records.ReceiptOutcome(run=A, fence=3, failure=None, wraps={}, envelope={}),
     records.ClosedOutcome(run=A, failure="worker_lost"),
     records.ReleaseOutcome(run=A, to=B, outputs=("result",)),

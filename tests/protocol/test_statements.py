@@ -15,7 +15,7 @@ from tests.support.mutate import QUICK, mutated, noise
 from mesatee._core import AgeKey, HpkeKey, SigningKey
 from mesatee.errors import KeyRefused, Malformed, MesateeError, SignatureInvalid, TooLarge, UnsupportedVersion
 from mesatee.protocol import checkpoint as cp
-from mesatee.protocol import digests, limits, statements
+from mesatee.protocol import digests, limits, sources, statements
 from mesatee.protocol import envelope as dsse
 from mesatee.protocol.digests import b64encode, sha256
 from mesatee.protocol.jsonstrict import canonical, parse
@@ -65,6 +65,8 @@ def function(**changes: Any) -> statements.FunctionStatement:
         "variadic": False,
         "arguments": (statements.Argument(name="x", type="float", required=False, default=[1, 2.5, None]),),
         "outputs": (statements.Port(name="result"),),
+        "callers": (A,),
+        "quota": 3,
     }
     return statements.FunctionStatement(**common(**{**fields, **changes}))
 
@@ -74,7 +76,11 @@ def task(**changes: Any) -> statements.TaskStatement:
         "name": "t",
         "function": A,
         "environment": B,
-        "inputs": {"a": C},
+        "inputs": {
+            "a": C,
+            "b": sources.NewestDataset(owner=A, dataset="rows"),
+            "c": sources.OutputOf(task=B, output="result"),
+        },
         "arguments": {"x": 1.5, "y": {"z": [True, None, "ü"]}},
         "outputs": {"result": (keys(),)},
         "accept": statements.Accept(min_level=1, tees=("none",), workers=("none",), allow_simulated=False),
@@ -152,6 +158,8 @@ EACH: dict[str, Callable[[], statements.Predicate]] = {
     "cancel": lambda: statements.CancelStatement(**common(), run=A),
     "collect": lambda: statements.CollectStatement(**common(), run=A),
     "retire": lambda: statements.RetireStatement(**common(), target=A),
+    "suspend": lambda: statements.SuspendStatement(**common(), target=A, suspended=False),
+    "trigger": lambda: statements.TriggerStatement(**common(), task=A, every=60, expires=TIME + 5),
     "presence": lambda: statements.PresenceStatement(**common()),
     "service": service,
     "receipt": receipt,
@@ -202,9 +210,12 @@ def test_another_type_in_any_field_is_refused(kind: str) -> None:
         for wrong in (True, 1.5, -1, [], {"x": 1}, "\n", "0" * 5000):
             if type(wrong) is type(value) and isinstance(value, list | dict):
                 continue
-            if name in ("witnesses", "share_holders", "layers", "columns", "inputs") and wrong == []:
+            if (
+                name in ("witnesses", "share_holders", "layers", "columns", "inputs", "callers")
+                and wrong == []
+            ):
                 continue
-            if name in ("private", "variadic") and wrong is True:
+            if name in ("private", "variadic", "suspended") and wrong is True:
                 continue
             if name in FREE_TEXT and isinstance(wrong, str):
                 continue

@@ -142,6 +142,8 @@ def function_fields(**changes: Any) -> dict[str, Any]:
         "code": None,
         "inputs": (statements.Port(name="left"), statements.Port(name="right")),
         "variadic": False,
+        "callers": None,
+        "quota": None,
         "arguments": (
             statements.Argument(name="key", type="str", required=True),
             statements.Argument(name="scale", type="float", required=False, default=1.5),
@@ -272,7 +274,7 @@ def granted_facts(granted: Granted) -> dict[str, Any]:
         "function": granted.function.digest,
         "environment": task.environment,
         "fence": granted.grant.fence,
-        "inputs": dict(task.inputs),
+        "inputs": dict(granted.grant.inputs),
         "approvals": dict(granted.grant.approvals),
         "policies": dict(granted.grant.policies),
         "worker": granted.grant.worker,

@@ -376,7 +376,7 @@ class Flow:
             name: getattr(grant, name)
             for name in ("run", "task", "function", "environment", "fence", "approvals", "policies", "worker")
         }
-        facts["inputs"] = grant.datasets
+        facts["inputs"] = grant.sources
         certificate, gateway = self.worker.seen()
         facts["appraisals"] = statements.Appraisals(
             worker=grant.appraisal,

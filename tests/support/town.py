@@ -18,7 +18,7 @@ from mesatee.enclave.platform.software import SoftwareAttester, installation_key
 from mesatee.errors import Halted, Recovering, Unavailable
 from mesatee.host.blobs.local import LocalBlobs
 from mesatee.host.records.sqlite import SqliteRecords
-from mesatee.party import Identity, Session, data, functions, read_service_file, read_trust, tasks
+from mesatee.party import Identity, Session, data, functions, read_service_file, read_trust, results, tasks
 from mesatee.party.session import Posted
 from mesatee.protocol import statements, wire
 from mesatee.protocol.jsonstrict import parse_object
@@ -207,11 +207,11 @@ class Town:
             self.present()
             time.sleep(0.1)
 
-    def result(self, receiver: str, task: str, run: str) -> tasks.Result:
+    def result(self, receiver: str, task: str, run: str) -> results.Result:
         """Fetch, open and verify."""
         session = self[receiver]
         target = self.home / f"out-{receiver}-{secrets.token_hex(4)}"
-        return tasks.result(session, session.task(task), target, run)
+        return results.take(session, session.task(task), target, run)
 
 
 def children(pid: int) -> list[int]:

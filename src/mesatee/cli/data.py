@@ -116,6 +116,10 @@ def put(
     approve_automatically: Annotated[
         bool, typer.Option(help="Policy: tasks with the functions named need no signature of yours.")
     ] = False,
+    new_version: Annotated[
+        bool,
+        typer.Option("--new-version", help="It is the newer version of your dataset of this name."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Seal a file if need be, upload the ciphertext, and register it as a dataset.
@@ -140,7 +144,7 @@ def put(
                         identity, file, target, format=table_format(format), keys=key or (), progress=told
                     )
             with progress("uploading", made.size) as told:
-                posted = data.put(session, made, name, policy=text, progress=told)
+                posted = data.put(session, made, name, policy=text, new_version=new_version, progress=told)
     value = {"digest": posted.digest, "index": posted.index, "name": name, "policy": text, **_sealed(made)}
     value["file"] = str(file)
 
@@ -247,6 +251,13 @@ def show(
     emit(as_json, value, lambda console: _show(console, view, uses, names))
 
 
+def in_use(view: wire.DatasetView | wire.FunctionView) -> str:
+    """Whether its owner has taken it out of use, in words."""
+    if view.retired:
+        return "no, retired"
+    return "no, disabled for now" if view.suspended else "yes"
+
+
 def _show(console: Console, view: wire.DatasetView, uses: list[data.Use], names: dict[str, str]) -> None:
     rows: list[tuple[str, object]] = [
         ("name", view.name),
@@ -256,7 +267,8 @@ def _show(console: Console, view: wire.DatasetView, uses: list[data.Use], names:
         ("rows", _count(view.rows)),
         ("ciphertext", f"{size(view.size)}, sha256 {view.blob}"),
         ("log entry", view.index),
-        ("in use", "no, retired" if view.retired else "yes"),
+        ("version", view.version),
+        ("in use", in_use(view)),
     ]
     facts(console, rows)
     line(console, "")
@@ -291,6 +303,38 @@ def rm(
     )
 
 
+@app.command("disable")
+@verb
+def disable(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Argument(help="Name or digest of your dataset.")],
+    as_json: AsJson = False,
+) -> None:
+    """Take your dataset out of use for a while: until you enable it no task names it, and no run begins or gets
+    keys. What runs already runs on.
+    """
+    _suspend(context, dataset, True, as_json)
+
+
+@app.command("enable")
+@verb
+def enable(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Argument(help="Name or digest of your dataset.")],
+    as_json: AsJson = False,
+) -> None:
+    """Bring your dataset back into use."""
+    _suspend(context, dataset, False, as_json)
+
+
+def _suspend(context: typer.Context, dataset: str, suspended: bool, as_json: bool) -> None:
+    with settings(context).session() as session:
+        posted = data.suspend(session, dataset, suspended=suspended)
+    value = {"digest": posted.digest, "index": posted.index, "suspended": suspended}
+    state = "out of use for now" if suspended else "in use again"
+    emit(as_json, value, lambda console: line(console, f"{dataset} is {state}, log entry {posted.index}"))
+
+
 @app.command("open")
 @verb
 def open_(
@@ -309,4 +353,4 @@ def open_(
     emit(as_json, value, lambda console: line(console, f"{out}: {size(count)}"))
 
 
-__all__ = ["app", "table_format"]
+__all__ = ["app", "in_use", "table_format"]

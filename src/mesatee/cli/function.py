@@ -10,12 +10,12 @@ from rich.console import Console
 
 from ..errors import Malformed
 from ..party import functions
-from ..protocol import wasm
+from ..protocol import limits, wasm
 from ..protocol.executors import Executor
 from ..protocol.model import TableFormat
 from ..protocol.statements import FunctionStatement
 from .common import AsJson, emit, line, pairs, settings, short, table, verb
-from .data import table_format
+from .data import in_use, table_format
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -53,6 +53,18 @@ def put(
         list[str] | None,
         typer.Option("--format", help="OUTPUT=csv|parquet|arrow|json|bytes; may be repeated."),
     ] = None,
+    caller: Annotated[
+        list[str] | None,
+        typer.Option(help="A party whose tasks may name it [everybody's]; may be repeated."),
+    ] = None,
+    quota: Annotated[
+        int | None,
+        typer.Option(min=1, max=limits.RUNS, help="Runs that each other party has of it [any number]."),
+    ] = None,
+    new_version: Annotated[
+        bool,
+        typer.Option("--new-version", help="It is the newer version of your function of this name."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Register a function: its inputs, arguments and outputs are read from its annotations or, for a module,
@@ -67,9 +79,10 @@ def put(
         found = table_format(text)
         if found is not None:
             chosen[port] = found
+    rules = functions.CallRules(tuple(caller) if caller else None, quota, new_version)
     with settings(context).session() as session:
         if source in functions.BUILTINS and not Path(source).exists():
-            posted = functions.put_builtin(session, source, name)
+            posted = functions.put_builtin(session, source, name, rules=rules)
         else:
             posted = functions.put(
                 session,
@@ -81,6 +94,7 @@ def put(
                 contract_file=contract,
                 outputs=output or (),
                 formats=chosen,
+                rules=rules,
             )
         view = functions.find(session, posted.digest)
     value = {"index": posted.index, **view.model_dump(mode="json")}
@@ -93,7 +107,18 @@ def put(
 
 def _said(said: FunctionStatement) -> dict[str, Any]:
     dumped = said.model_dump(mode="json")
-    names = ("name", "executor", "entry", "private", "inputs", "variadic", "arguments", "outputs")
+    names = (
+        "name",
+        "executor",
+        "entry",
+        "private",
+        "inputs",
+        "variadic",
+        "arguments",
+        "outputs",
+        "callers",
+        "quota",
+    )
     return {**{key: dumped[key] for key in names}, "code": said.code.sha256 if said.code else None}
 
 
@@ -126,10 +151,12 @@ def list_(
             short(item.digest),
             item.executor,
             "private" if item.private else "public",
+            item.version,
+            in_use(item),
         )
         for item in found
     ]
-    columns = ("name", "owner", "digest", "executor", "code")
+    columns = ("name", "owner", "digest", "executor", "code", "version", "in use")
     emit(
         as_json,
         value,
@@ -198,6 +225,38 @@ def rm(
         value,
         lambda console: line(console, f"{function} is out of use since log entry {posted.index}"),
     )
+
+
+@app.command("disable")
+@verb
+def disable(
+    context: typer.Context,
+    function: Annotated[str, typer.Argument(help="Name or digest of your function.")],
+    as_json: AsJson = False,
+) -> None:
+    """Take your function out of use for a while: until you enable it no task names it, and no run begins or gets
+    keys. What runs already runs on.
+    """
+    _suspend(context, function, True, as_json)
+
+
+@app.command("enable")
+@verb
+def enable(
+    context: typer.Context,
+    function: Annotated[str, typer.Argument(help="Name or digest of your function.")],
+    as_json: AsJson = False,
+) -> None:
+    """Bring your function back into use."""
+    _suspend(context, function, False, as_json)
+
+
+def _suspend(context: typer.Context, function: str, suspended: bool, as_json: bool) -> None:
+    with settings(context).session() as session:
+        posted = functions.suspend(session, function, suspended=suspended)
+    value = {"digest": posted.digest, "index": posted.index, "suspended": suspended}
+    state = "out of use for now" if suspended else "in use again"
+    emit(as_json, value, lambda console: line(console, f"{function} is {state}, log entry {posted.index}"))
 
 
 __all__ = ["app", "describe", "show_function"]

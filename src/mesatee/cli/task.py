@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from ..errors import InputError, Malformed, MesateeError
-from ..party import config, functions, tasks
+from ..party import config, functions, results, tasks
 from ..party.session import Session
 from ..protocol import limits, statements, wire
 from ..protocol.jsonstrict import parse
@@ -51,7 +51,10 @@ def new(
     ],
     input: Annotated[
         list[str] | None,
-        typer.Option("--input", help="INPUT=DATASET or INPUT=OWNER/DATASET; may be repeated."),
+        typer.Option(
+            "--input",
+            help="INPUT=[OWNER/]DATASET, INPUT=newest:[OWNER/]DATASET or INPUT=output:TASK/OUTPUT; may be repeated.",
+        ),
     ] = None,
     arg: Annotated[
         list[str] | None, typer.Option("--arg", help="ARGUMENT=VALUE, as JSON or text; repeatable.")
@@ -287,19 +290,80 @@ def run(
     context: typer.Context,
     task: Task,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has ended.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Wait, and take your outputs home into this new folder."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run your task once. Everybody asked must have approved."""
+    found: results.Result | None = None
     with settings(context).session() as session:
         view = tasks.find(session, task, own=True)
-        posted = tasks.run(session, view)
-        ended = _follow(session, view.digest, posted.digest, None, quiet=as_json) if wait else None
+        if out is not None:
+            # In most cases one exchange brings the result; a long run is followed to its end.
+            posted, _, found = results.invoke(session, view, out)
+        else:
+            posted = tasks.run(session, view)
+        ended = None
+        if wait or out is not None:
+            ended = _follow(session, view.digest, posted.digest, None, quiet=as_json)
+        if out is not None and found is None and ended is not None and ended.status == "finished":
+            found = results.take(session, session.task(view.digest), out, posted.digest)
     value: dict[str, Any] = {"digest": posted.digest, "index": posted.index, "task": view.digest}
     if ended is not None:
         value["run"] = ended.model_dump(mode="json")
-    emit(as_json, value, lambda console: line(console, f"run {posted.digest}, log entry {posted.index}"))
+    if found is not None:
+        value["outputs"] = {name: str(path) for name, path in found.outputs.items()}
+        value["receipt_file"] = str(found.receipt_file)
+
+    def human(console: Console) -> None:
+        line(console, f"run {posted.digest}, log entry {posted.index}")
+        if found is not None:
+            _show_outputs(console, found)
+
+    emit(as_json, value, human)
     if ended is not None and ended.status != "finished":
         raise typer.Exit(1)
+
+
+@app.command("trigger")
+@verb
+def trigger(
+    context: typer.Context,
+    task: Task,
+    every: Annotated[
+        int | None,
+        typer.Option(
+            min=limits.TRIGGER_SECONDS,
+            max=limits.APPROVAL_SECONDS,
+            help="Run it each so many seconds [whenever an input is newer].",
+        ),
+    ] = None,
+    days: Annotated[
+        float | None, typer.Option(help="For this many days [as long as the task lives].")
+    ] = None,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop all triggers of the task.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Have the service run your task by itself: on a schedule, or whenever one of its inputs is newer.
+
+    Each run counts as one of the task's runs, and needs the same approvals as one that you begin.
+    """
+    with settings(context).session() as session:
+        view = tasks.find(session, task, own=True)
+        made = tasks.stop_triggers(session, view) if stop else [tasks.trigger(session, view, every, days)]
+    value = {"triggers": [{"digest": item.digest, "index": item.index} for item in made], "stopped": stop}
+    text = (
+        f"{len(made)} trigger(s) stopped" if stop else f"trigger {made[0].digest}, log entry {made[0].index}"
+    )
+    emit(as_json, value, lambda console: line(console, text))
+
+
+def _show_outputs(console: Console, found: results.Result) -> None:
+    for name, path in found.outputs.items():
+        line(console, f"{name}: {path} ({size(path.stat().st_size)})")
+    line(console, f"receipt: {found.receipt_file} (check it again by `mesatee verify`)")
 
 
 @app.command("watch")
@@ -352,7 +416,7 @@ def result(
 ) -> None:
     """Take your outputs of a run home: verify the receipt, download, open."""
     with settings(context).session() as session, progress("downloading", None) as told:
-        found = tasks.result(session, tasks.find(session, task), out, run, told)
+        found = results.take(session, tasks.find(session, task), out, run, told)
         names = {item.id: item.keys.name for item in session.parties()}
     value = {
         "folder": str(found.folder),
@@ -362,9 +426,7 @@ def result(
     }
 
     def human(console: Console) -> None:
-        for name, path in found.outputs.items():
-            line(console, f"{name}: {path} ({size(path.stat().st_size)})")
-        line(console, f"receipt: {found.receipt_file} (check it again by `mesatee verify`)")
+        _show_outputs(console, found)
         taskview.show_receipt(console, found.receipt, names)
 
     emit(as_json, value, human)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 
@@ -12,8 +12,11 @@ from ..attestation.appraisal import LEVELS
 from ..party import tasks
 from ..party.verify import VerifiedReceipt
 from ..protocol import statements, wire
+from ..protocol.sources import NewestDataset, OutputOf
 from .common import facts, line, moment, short, size, table
 from .function import show_function
+
+WHICH: Final[Mapping[type, str]] = {str: "dataset ", NewestDataset: "newest ", OutputOf: "output "}
 
 
 def as_dict(found: tasks.Review) -> dict[str, Any]:
@@ -35,10 +38,13 @@ def as_dict(found: tasks.Review) -> dict[str, Any]:
         "inputs": [
             {
                 "input": item.port,
+                "source": item.source
+                if isinstance(item.source, str)
+                else item.source.model_dump(mode="json"),
+                "title": item.title,
                 "digest": item.digest,
-                "owner": item.owner,
-                "owner_name": item.owner_name,
-                "statement": item.said.model_dump(mode="json"),
+                "owners": dict(item.owners),
+                "statement": item.said.model_dump(mode="json") if item.said else None,
             }
             for item in found.inputs
         ],
@@ -71,14 +77,14 @@ def show_review(console: Console, found: tasks.Review, me: str) -> None:
     rows = [
         (
             item.port,
-            item.said.name,
-            item.owner_name + (" (YOU)" if item.owner == me else ""),
-            item.said.format,
-            short(item.digest),
+            WHICH[type(item.source)] + item.title,
+            ", ".join(name + (" (YOU)" if who == me else "") for who, name in item.owners.items()) or "?",
+            item.said.format if item.said else "-",
+            short(item.digest) if item.digest else "not there yet",
         )
         for item in found.inputs
     ]
-    table(console, ("reads", "dataset", "of", "format", "digest"), rows, "It reads no data.")
+    table(console, ("reads", "what", "of", "format", "digest"), rows, "It reads no data.")
     line(console, "")
     receivers = [
         (name, ", ".join(f"{keys.name} ({short(keys.signing)})" for keys in keyed))
@@ -91,6 +97,11 @@ def show_review(console: Console, found: tasks.Review, me: str) -> None:
     show_approvals(console, found.view)
     for run in found.view.runs:
         show_run(console, run)
+    for trigger in found.view.triggers:
+        when = f"each {trigger.every} s" if trigger.every else "whenever an input is newer"
+        line(
+            console, f"runs by itself {when}: {trigger.state.replace('_', ' ')}, {trigger.fired} times so far"
+        )
 
 
 def show_conditions(console: Console, said: statements.TaskStatement) -> None:
@@ -136,7 +147,7 @@ def show_receipt(console: Console, receipt: VerifiedReceipt, names: Mapping[str,
         ("arguments", json.dumps(dict(receipt.arguments), sort_keys=True)),
     ]
     rows += [
-        (f"input {item.name}", f"{item.dataset_name} of {who(item.owner)} ({item.dataset})")
+        (f"input {item.name}", f"{item.title} of {', '.join(map(who, item.owners))} ({item.digest})")
         for item in receipt.inputs
     ]
     for given in receipt.approvals:

@@ -14,7 +14,7 @@ from ..attestation.appraisal import LEVELS, Answer, Appraisal
 from ..attestation.verify import appraise, examine
 from ..channel.client import reach
 from ..errors import Malformed, MesateeError
-from ..party import config, files, tasks
+from ..party import config, files, results
 from ..party.identity import CERTIFICATE_SECONDS
 from ..party.verify import verify_bundle
 from ..protocol import limits, wire
@@ -142,11 +142,11 @@ def verify(
     except Malformed as error:
         raise Malformed(
             f"{receipt} is not a receipt: {error.message}",
-            hint=f"give it the {tasks.RECEIPT_FILE} that `mesatee task result` wrote",
+            hint=f"give it the {results.RECEIPT_FILE} that `mesatee task result` wrote",
         ) from None
     found = verify_bundle(bundle, trust, int(time.time()), chosen.endorsements()())
 
-    compared = tasks.compare(receipt)
+    compared = results.compare(receipt)
 
     def human(console: Console) -> None:
         line(console, "The receipt is valid.", "bold green")

@@ -36,6 +36,8 @@ POINTS: Final[Mapping[str, str]] = MappingProxyType(
         "denial.logged": "gateway: a refusal is in the log; the caller was not told",
         "ticket.made": "gateway: a run is in the log; the queue has no ticket for it",
         "ticket.queued": "gateway: the ticket is in the queue; the run's author was not told",
+        "trigger.decided": "gateway: a trigger is due and its run may begin; the log does not say so",
+        "trigger.logged": "gateway: the trigger's run is in the log; the queue has no ticket for it",
         "grant.decided": "gateway: a worker may have the keys of a run; the log does not say so",
         "grant.logged": "gateway: the grant is in the log; no key is wrapped",
         "grant.wrapped": "gateway: the keys are wrapped to the attempt; the worker has not got them",

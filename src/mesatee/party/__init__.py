@@ -11,7 +11,7 @@
 (2, ['id', 'age'])
 """
 
-from . import data, functions, tasks
+from . import data, functions, results, tasks
 from .config import ServiceFile, default_home, read_service_file, read_trust, write_service_file
 from .identity import Identity
 from .session import AsyncSession, Party, Posted, Session
@@ -30,6 +30,7 @@ __all__ = [
     "functions",
     "read_service_file",
     "read_trust",
+    "results",
     "tasks",
     "verify_bundle",
     "write_service_file",

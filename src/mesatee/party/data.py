@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 from .. import _core
 from ..errors import Conflict, DigestMismatch, InputError, Malformed, NotFound, TooLarge
 from ..protocol import envelope as dsse
-from ..protocol import limits, statements, wire, wraps
+from ..protocol import limits, records, statements, wire, wraps
 from ..protocol.digests import b64decode, b64encode
 from ..protocol.model import TableFormat
 from ..protocol.policy_text import DEFAULT_DATASET_POLICY
@@ -269,19 +269,18 @@ def put(
     name: str,
     *,
     policy: str = DEFAULT_DATASET_POLICY,
+    new_version: bool = False,
     progress: Progress | None = None,
 ) -> Posted:
     """Upload a sealed file and register it as a dataset.
 
     The file key goes to the service's sealing key alone, bound to owner, ciphertext and log; the session has
-    verified whose that is. Raises `Conflict` if the owner has a dataset of this name in use.
+    verified whose that is. A `new_version` is what tasks read from now on that name the newest dataset of this name.
+    Raises `Conflict` if the owner has a dataset of this name in use otherwise, and `NotFound` if there is none to have
+    a new version of.
     """
     names.check_name(name, "a dataset")
-    for view in session.datasets():
-        if view.owner == session.identity.id and view.name == name and not view.retired:
-            raise Conflict(
-                f"you have a dataset {name} already", hint=f"choose another name, or `mesatee data rm {name}`"
-            )
+    names.check_version(session.datasets(), session.identity.id, name, "dataset", new_version)
     with sealed.path.open("rb") as file:
         session.upload(sealed.digest, file, sealed.size, progress)
     return session.post(
@@ -318,6 +317,12 @@ def retire(session: Session, wanted: str) -> Posted:
     )
 
 
+def suspend(session: Session, wanted: str, *, suspended: bool) -> Posted:
+    """Take one's own dataset out of use for a while, or back."""
+    target = find(session, wanted, own=True, in_use=True).digest
+    return session.post(statements.SuspendStatement, target=target, suspended=suspended)
+
+
 def download(
     session: Session,
     blob: str,
@@ -326,9 +331,11 @@ def download(
     target: Path,
     *,
     replace: bool = False,
+    here: bytes | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Fetch a sealed file, check its digest, and open it into `target`; returns the plaintext's size.
+    """Fetch a sealed file, unless it is `here` already, check its digest, and open it into `target`; returns the
+    plaintext's size.
 
     `target` appears whole or not at all. Raises `DigestMismatch`, `SealedDataCorrupt` or `Conflict`.
     """
@@ -343,7 +350,11 @@ def download(
             digest.update(piece)
             sealed.write(piece)
 
-        done = session.download(blob, write, size, progress)
+        if here is None:
+            done = session.download(blob, write, size, progress)
+        else:
+            write(here)
+            done = len(here)
         if digest.hexdigest() != blob or done != size:
             raise DigestMismatch("the stored bytes are not those that the digest names")
         sealed.flush()
@@ -388,20 +399,15 @@ def uses(session: Session, dataset: str) -> list[Use]:
         said = task.predicate
         if task.digest != view.digest or not isinstance(said, statements.TaskStatement):
             raise DigestMismatch("a task's statement is not the one that its digest names")
-        if dataset not in said.inputs.values():
-            continue
         for run in view.runs:
+            if dataset not in (*said.inputs.values(), *run.inputs.values()):
+                continue
             record = session.record(run.index)
-            signed = statements.verify(record.statement(), "run")
-            if signed.digest != run.digest or not isinstance(signed.predicate, statements.RunStatement):
-                raise DigestMismatch("a run's statement is not the one that its digest names")
-            if signed.predicate.task != task.digest:
-                raise DigestMismatch("a run is of another task than the gateway says")
             found.append(
                 Use(
                     task.digest,
                     said.name,
-                    signed.signer,
+                    _began(record, run.digest, task),
                     run.digest,
                     record.time,
                     run.index,
@@ -410,6 +416,21 @@ def uses(session: Session, dataset: str) -> list[Use]:
                 )
             )
     return sorted(found, key=lambda item: item.index)
+
+
+def _began(record: records.LogRecord, run: str, task: statements.Statement) -> str:
+    """Who began a run: the signer of its statement, or, by a trigger, the task's author. Raises `DigestMismatch`."""
+    if record.kind == records.FiredOutcome.kind:
+        fired = record.outcome()
+        if isinstance(fired, records.FiredOutcome) and fired.run == run:
+            return task.signer
+        raise DigestMismatch("the log entry of a run is of another one")
+    signed = statements.verify(record.statement(), "run")
+    if signed.digest != run or not isinstance(signed.predicate, statements.RunStatement):
+        raise DigestMismatch("a run's statement is not the one that its digest names")
+    if signed.predicate.task != task.digest:
+        raise DigestMismatch("a run is of another task than the gateway says")
+    return signed.signer
 
 
 __all__ = [
@@ -426,6 +447,7 @@ __all__ = [
     "retire",
     "seal",
     "sealed_file",
+    "suspend",
     "uses",
     "wrap_for_service",
 ]

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import BinaryIO, Final, Literal, cast
 
 from .. import _core
-from ..errors import Conflict, DigestMismatch, Malformed, NotFound
+from ..errors import DigestMismatch, Malformed, NotFound
 from ..protocol import limits, mesapy, signature, statements, wasm, wire
 from ..protocol.digests import sha256
 from ..protocol.model import TableFormat
@@ -153,6 +153,20 @@ def only_function(source: bytes) -> str:
     return found[0]
 
 
+@dataclass(frozen=True, slots=True)
+class CallRules:
+    """Who may name a function in tasks (names of parties; None: everybody), how many runs each of them has (None: any
+    number), and whether it is the newer version of one that its owner has registered under its name.
+    """
+
+    callers: tuple[str, ...] | None = None
+    quota: int | None = None
+    new_version: bool = False
+
+
+OPEN: Final = CallRules()
+
+
 def put(
     session: Session,
     path: Path,
@@ -164,12 +178,13 @@ def put(
     contract_file: Path | None = None,
     outputs: Sequence[str] = (),
     formats: Mapping[str, TableFormat] | None = None,
+    rules: CallRules = OPEN,
 ) -> Posted:
     """Register a Python file or a WebAssembly module. Public code is stored as it is; private code is sealed
     and opens only in attested workers.
 
     Raises `Malformed`, `TooLarge`, `NotFound`, `Unavailable` if the executor's package is not here, or
-    `Conflict` if a function of this name is in use.
+    `Conflict` if a function of this name is in use and `rules` call it no newer version.
     """
     source = files.read(path, limits.CODE_BYTES, "function file")
     if executor is None:
@@ -191,16 +206,18 @@ def put(
         python: Literal["python", "mesapy"] = "mesapy" if executor == "mesapy" else "python"
         said = contract(source, entry, outputs=outputs, formats=formats, executor=python)
         default = said.entry
-    name = _free_name(session, default if name is None else name)
+    name = _checked_name(session, default if name is None else name, rules)
     if private:
         code = _put_private(session, source)
     else:
         code = statements.CodeRef(sha256=sha256(source), size=len(source), wrap=None)
         _upload(session, code.sha256, source)
-    return _post(session, name, said, private, code)
+    return _post(session, name, said, private, code, rules)
 
 
-def put_builtin(session: Session, builtin: str, name: str | None = None) -> Posted:
+def put_builtin(
+    session: Session, builtin: str, name: str | None = None, *, rules: CallRules = OPEN
+) -> Posted:
     """Register a function that every worker has, so that tasks can name it.
 
     Raises `NotFound` or `Conflict`.
@@ -209,16 +226,13 @@ def put_builtin(session: Session, builtin: str, name: str | None = None) -> Post
         raise NotFound(
             f"there is no builtin {builtin[:64]!r}", hint=f"there are {', '.join(sorted(BUILTINS))}"
         )
-    return _post(
-        session, _free_name(session, builtin if name is None else name), BUILTINS[builtin], False, None
-    )
+    name = _checked_name(session, builtin if name is None else name, rules)
+    return _post(session, name, BUILTINS[builtin], False, None, rules)
 
 
-def _free_name(session: Session, name: str) -> str:
+def _checked_name(session: Session, name: str, rules: CallRules) -> str:
     names.check_name(name, "a function")
-    for view in session.functions():
-        if view.owner == session.identity.id and view.name == name and not view.retired:
-            raise Conflict(f"you have a function {name} already", hint="choose another name by --name")
+    names.check_version(session.functions(), session.identity.id, name, "function", rules.new_version)
     return name
 
 
@@ -244,8 +258,14 @@ def _memory(content: bytes) -> BinaryIO:
 
 
 def _post(
-    session: Session, name: str, said: Contract, private: bool, code: statements.CodeRef | None
+    session: Session,
+    name: str,
+    said: Contract,
+    private: bool,
+    code: statements.CodeRef | None,
+    rules: CallRules,
 ) -> Posted:
+    callers = None if rules.callers is None else tuple(session.party(item).id for item in rules.callers)
     return session.post(
         statements.FunctionStatement,
         name=name,
@@ -257,6 +277,8 @@ def _post(
         variadic=said.variadic,
         arguments=said.arguments,
         outputs=said.outputs,
+        callers=callers,
+        quota=rules.quota,
     )
 
 
@@ -273,6 +295,12 @@ def retire(session: Session, wanted: str) -> Posted:
     return session.post(
         statements.RetireStatement, target=find(session, wanted, own=True, in_use=True).digest
     )
+
+
+def suspend(session: Session, wanted: str, *, suspended: bool) -> Posted:
+    """Take one's own function out of use for a while, or back."""
+    target = find(session, wanted, own=True, in_use=True).digest
+    return session.post(statements.SuspendStatement, target=target, suspended=suspended)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,6 +344,8 @@ def _code(session: Session, owner: str, said: statements.FunctionStatement) -> b
 
 __all__ = [
     "BUILTINS",
+    "OPEN",
+    "CallRules",
     "Contract",
     "Shown",
     "contract",
@@ -326,4 +356,5 @@ __all__ = [
     "put_builtin",
     "retire",
     "show",
+    "suspend",
 ]

@@ -72,9 +72,9 @@ class Http:
         """A whole answer of at most `limits.RESPONSE_BYTES`."""
         return _twice(lambda: self._exchange("GET", path, params=params, wait=wait))
 
-    def post(self, path: str, body: bytes, *, again: bool) -> dict[str, Any]:
+    def post(self, path: str, body: bytes, *, again: bool, wait: float = 0.0) -> dict[str, Any]:
         """Post JSON. With `again` the same bytes are sent once more if the connection breaks."""
-        return _object(_twice(lambda: self._exchange("POST", path, content=body), again=again))
+        return _object(_twice(lambda: self._exchange("POST", path, content=body, wait=wait), again=again))
 
     def _exchange(
         self,

@@ -41,7 +41,8 @@ def find(
     """The one item with this name, digest or unique prefix of a digest of at least six hex digits.
 
     An exact digest counts before a name, and a name before a prefix. With `owner`, which gives an owner's id and name,
-    ``OWNER/NAME`` names it too. Raises `NotFound`, or `Conflict` listing what the name could mean.
+    ``OWNER/NAME`` names it too, and of several by one owner, which are versions in the order of the log, the newest is
+    meant. Raises `NotFound`, or `Conflict` listing what the name could mean.
     """
     items = list(items)
     asked = wanted
@@ -54,7 +55,7 @@ def find(
 
     for matches in (
         [item for item in items if digest(item) == wanted],
-        [item for item in items if name(item) == wanted],
+        _newest([item for item in items if name(item) == wanted], owner),
         [item for item in items if digest(item).startswith(wanted)] if _PREFIX.match(wanted) else [],
     ):
         if len(matches) == 1:
@@ -72,6 +73,24 @@ def find(
     raise NotFound(
         f"there is no {what} {asked[:129]!r}", hint=f"known: {known}" if known else f"you see no {what} yet"
     )
+
+
+def check_version(
+    items: Iterable[wire.DatasetView | wire.FunctionView], me: str, name: str, what: str, new_version: bool
+) -> None:
+    """A name is free, or what it names is to have a newer version. Raises `Conflict` or `NotFound`."""
+    taken = any(item.owner == me and item.name == name and not item.retired for item in items)
+    if taken and not new_version:
+        raise Conflict(
+            f"you have a {what} {name} already",
+            hint="choose another name, or give --new-version if this is the newer one",
+        )
+    if new_version and not taken:
+        raise NotFound(f"you have no {what} {name} in use", hint="leave --new-version out for the first one")
+
+
+def _newest(items: list[T], owner: Callable[[T], tuple[str, str]] | None) -> list[T]:
+    return items if owner is None else list({owner(item)[0]: item for item in items}.values())
 
 
 def find_owned(items: Iterable[V], wanted: str, what: str, *, only: str | None = None) -> V:
@@ -108,4 +127,4 @@ def _name(item: wire.DatasetView | wire.FunctionView | wire.TaskView) -> str:
     return item.name
 
 
-__all__ = ["PREFIX_CHARS", "SHOWN_CHOICES", "check_name", "find", "find_owned"]
+__all__ = ["PREFIX_CHARS", "SHOWN_CHOICES", "check_name", "check_version", "find", "find_owned"]

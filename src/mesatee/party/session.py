@@ -36,6 +36,7 @@ from ..errors import (
 from ..protocol import checkpoint as cp
 from ..protocol import envelope as dsse
 from ..protocol import statements, wire
+from ..protocol.jsonstrict import encode
 from ..protocol.model import Model, validate
 from ..protocol.records import LogRecord, RecordProof
 from . import names
@@ -297,12 +298,31 @@ class Session:
         with self._lock:
             answer = self._http.post(f"{wire.API}/statements", envelope.to_bytes(), again=again)
             reply = validate(wire.Posted, answer, "answer")
-            if reply.digest != envelope.digest:
-                raise Malformed("the gateway answered for another statement")
-            covered = self._observe(reply.checkpoint)
-            if reply.index >= covered.size:
-                raise LogCorrupt("the gateway answered before the statement was in the log")
+            self._check_posted(envelope, reply)
             return reply
+
+    def invoke(self, task: str, wait: int) -> tuple[Posted, wire.Invoked]:
+        """Run a task, wait up to `wait` seconds for its end, and take the result in the same answer.
+
+        The two statements are signed together; the second one names the run that the first one begins. Nothing else
+        is done by this session meanwhile. Raises as `post`.
+        """
+        with self._lock:
+            author = self._author(self.checkpoint.note)
+            run = author.write(statements.RunStatement, task=task)
+            collect = author.write(statements.CollectStatement, run=run.digest)
+            body = {"run": run.envelope.as_dict(), "collect": collect.envelope.as_dict(), "wait": wait}
+            answer = self._http.post(f"{wire.API}/invoke", encode(body), again=False, wait=wait)
+            reply = validate(wire.Invoked, answer, "answer")
+            self._check_posted(run.envelope, reply.posted)
+            return Posted(run, reply.posted.digest, reply.posted.index, reply.result), reply
+
+    def _check_posted(self, envelope: dsse.Envelope, reply: wire.Posted) -> None:
+        if reply.digest != envelope.digest:
+            raise Malformed("the gateway answered for another statement")
+        covered = self._observe(reply.checkpoint)
+        if reply.index >= covered.size:
+            raise LogCorrupt("the gateway answered before the statement was in the log")
 
     # -- reading ----------------------------------------------------------------------------------
 

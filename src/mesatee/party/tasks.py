@@ -2,40 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from ..attestation.trust import TEES
 from ..errors import (
     Conflict,
     Denied,
-    DigestMismatch,
     Expired,
     KeyRefused,
     Malformed,
     NotFound,
     QuotaExceeded,
-    ReceiptInvalid,
     StateError,
-    TaskFailed,
     TimedOut,
 )
 from ..protocol import envelope as dsse
-from ..protocol import limits, statements, wire, wraps
+from ..protocol import limits, statements, wire
 from ..protocol.consent import must_approve
-from ..protocol.digests import WRAP_BYTES, b64decode, is_hex
-from ..protocol.jsonstrict import canonical
-from . import data, files, functions, names
-from .http import Progress
+from ..protocol.sources import NewestDataset, OutputOf, Source
+from . import data, functions, names
 from .session import Posted, Session
-from .verify import VerifiedReceipt, verify_bundle
 
 DAY_SECONDS: Final = 86_400
 WAIT_SECONDS: Final = 20
@@ -45,19 +35,6 @@ ENDED: Final = frozenset({"finished", "failed", "cancelled"})
 ENCRYPTED_LEVEL: Final = 4
 REACHES: Final[Mapping[str, int]] = {"none": 1, "software": 2, "tpm": 3, "azure-vtpm": 5}
 """The highest level of a TEE class; of those not here `ENCRYPTED_LEVEL`. See docs/levels.md."""
-EXTENSIONS: Final = {
-    "csv": ".csv",
-    "parquet": ".parquet",
-    "arrow": ".arrow",
-    "json": ".json",
-    "bytes": ".bin",
-}
-RECEIPT_FILE: Final = "receipt.json"
-SUMS_FILE: Final = "SHA256SUMS"
-"""Beside the receipt, as ``sha256sum -c`` reads it: what `result` wrote. Nobody has signed it."""
-SUMS_BYTES: Final = 64 * limits.KIB
-"""It names at most one file for each output."""
-AGAIN: Final = "take the result home again: `mesatee task result TASK --out FOLDER`"
 
 
 def find(session: Session, wanted: str, *, own: bool = False) -> wire.TaskView:
@@ -83,7 +60,7 @@ def new(
 ) -> Posted:
     """Propose a task.
 
-    `inputs` and `outputs` map the function's names to datasets and to names of receiving parties. The full
+    `inputs` and `outputs` map the function's names to what `source` takes, and to names of receiving parties. The full
     keys of receivers come from their own signed statements. `accept` and `environment` say where it may run.
     Raises `NotFound` or `Conflict` for names, `Malformed` for a task that nobody could run, and what the gateway
     objects to.
@@ -112,13 +89,39 @@ def new(
         name=name,
         function=code.digest,
         environment=environment,
-        inputs={port: data.find(session, wanted, in_use=True).digest for port, wanted in inputs.items()},
+        inputs={port: source(session, wanted) for port, wanted in inputs.items()},
         arguments=dict(arguments or {}),
         outputs=receivers,
         accept=accept,
         limits=run_limits or statements.RunLimits(),
         runs=runs,
         expires=session.now() + round(days * DAY_SECONDS),
+    )
+
+
+def source(session: Session, wanted: str) -> Source:
+    """An input as people write it: a dataset, ``newest:DATASET`` or ``output:TASK/OUTPUT``.
+
+    Raises `NotFound`, `Conflict` or `Malformed`.
+    """
+    kind, colon, rest = wanted.partition(":")
+    if not colon:
+        return data.find(session, wanted, in_use=True).digest
+    if kind == "newest":
+        found = data.find(session, rest, in_use=True)
+        return NewestDataset(owner=found.owner, dataset=found.name)
+    task, slash, output = rest.rpartition("/")
+    if kind == "output" and slash:
+        view = find(session, task)
+        _, said = check_statement(view)
+        if output not in said.outputs:
+            raise NotFound(
+                f"task {view.name} gives nobody an output {output[:64]!r}",
+                hint="it gives " + ", ".join(sorted(said.outputs)),
+            )
+        return OutputOf(task=view.digest, output=output)
+    raise Malformed(
+        f"{wanted[:129]!r} is no input", hint="write DATASET, newest:DATASET or output:TASK/OUTPUT"
     )
 
 
@@ -141,13 +144,18 @@ def _check_accept(accept: statements.Accept) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ReviewedInput:
-    """A dataset that the task names, verified from the log."""
+    """What the task names as an input, verified from signed statements."""
 
     port: str
-    digest: str
-    owner: str
-    owner_name: str
-    said: statements.DatasetStatement
+    source: Source
+    title: str
+    """The dataset's name, or ``TASK/OUTPUT``."""
+    owners: Mapping[str, str]
+    """Id -> name of those who own it and have to approve. Empty if that is not for this party to see."""
+    digest: str | None
+    """The dataset, or the run whose output it is, if the task ran now, as the gateway says; None if there is none."""
+    said: statements.DatasetStatement | None
+    """The dataset's statement; None for another task's output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +175,7 @@ class Review:
     def needed(self) -> dict[str, str]:
         """Party -> why it has to approve. A private function of somebody else is not counted here."""
         shown = self.function
-        owners = {item.port: item.owner for item in self.inputs}
+        owners = {item.port: tuple(item.owners) for item in self.inputs}
         return must_approve(self.said, owners, (shown.owner, shown.said) if shown else None)
 
 
@@ -193,7 +201,8 @@ def review(session: Session, view: wire.TaskView) -> Review:
     3. The function's statement has the digest that the task names and stands in the log; public code is the
     code of
        the digest in it.
-    4. Each dataset's statement has the digest that the task names and stands in the log.
+    4. Each dataset's statement has the digest, or the owner and name, that the task names, and stands in the log. Of
+       another task's output, whose it is stands in that task's signed statement.
     5. Every receiver has exactly the keys that it registered by its own signature.
 
     Raises `TrustError`s, `DigestMismatch`, `LogCorrupt` or `NotFound`.
@@ -208,9 +217,15 @@ def review(session: Session, view: wire.TaskView) -> Review:
     shown = _function(session, said.function)
     # 4. Datasets.
     views = {item.digest: item for item in session.datasets()}
-    inputs = tuple(_input(session, views, port, digest) for port, digest in sorted(said.inputs.items()))
-    # 5. Receivers.
     known = {item.id: item.keys for item in session.parties()}
+    names_of = {party: keys.name for party, keys in known.items()}
+    inputs = tuple(
+        _output(session, port, item, names_of, view.inputs.get(port))
+        if isinstance(item, OutputOf)
+        else _dataset(session, views, port, item, view.inputs.get(port))
+        for port, item in sorted(said.inputs.items())
+    )
+    # 5. Receivers.
     for name, receivers in said.outputs.items():
         for keys in receivers:
             if known.get(keys.signing) != keys:
@@ -228,15 +243,39 @@ def _function(session: Session, digest: str) -> functions.Shown | None:
     raise NotFound(f"the gateway does not show function {digest[:16]}")
 
 
-def _input(session: Session, views: Mapping[str, wire.DatasetView], port: str, digest: str) -> ReviewedInput:
-    if digest not in views:
-        raise NotFound(f"the gateway does not show dataset {digest[:16]}")
+def _dataset(
+    session: Session,
+    views: Mapping[str, wire.DatasetView],
+    port: str,
+    source: Source,
+    now: str | None,
+) -> ReviewedInput:
+    digest = source if isinstance(source, str) else now
+    if digest is None and isinstance(source, NewestDataset):
+        owner = session.party(source.owner)
+        return ReviewedInput(port, source, source.dataset, {owner.id: owner.keys.name}, None, None)
+    if digest is None or digest not in views:
+        raise NotFound(f"the gateway does not show the dataset of input {port}")
     view = views[digest]
     statement = session.statement(view.index, "dataset", digest)
     said = statement.predicate
     if not isinstance(said, statements.DatasetStatement) or statement.signer != view.owner:
         raise KeyRefused(f"dataset {digest[:16]} is by another owner than the gateway says")
-    return ReviewedInput(port, digest, view.owner, view.owner_name, said)
+    if isinstance(source, NewestDataset) and (source.owner, source.dataset) != (statement.signer, said.name):
+        raise KeyRefused(f"dataset {digest[:16]} is not of the owner and name that the task says")
+    return ReviewedInput(port, source, said.name, {view.owner: view.owner_name}, digest, said)
+
+
+def _output(
+    session: Session, port: str, source: OutputOf, names_of: Mapping[str, str], now: str | None
+) -> ReviewedInput:
+    view = next((item for item in session.tasks() if item.digest == source.task), None)
+    if view is None:
+        # A task that does not concern this party: neither does it own its outputs.
+        return ReviewedInput(port, source, f"{source.task[:12]}/{source.output}", {}, now, None)
+    _, said = check_statement(view)
+    owners = {keys.signing: names_of.get(keys.signing, "?") for keys in said.outputs.get(source.output, ())}
+    return ReviewedInput(port, source, f"{said.name}/{source.output}", owners, now, None)
 
 
 # -- agreeing and running --------------------------------------------------------------------------
@@ -299,6 +338,24 @@ def run(session: Session, view: wire.TaskView) -> Posted:
     return session.post(statements.RunStatement, task=view.digest)
 
 
+def trigger(session: Session, view: wire.TaskView, every: int | None, days: float | None = None) -> Posted:
+    """Have the gateway run a task: each `every` seconds, or, for None, whenever an input is newer. It ends with the
+    task, or after `days`.
+    """
+    _, said = check_statement(view)
+    now = session.now()
+    expires = said.expires if days is None else min(said.expires, now + round(days * DAY_SECONDS))
+    return session.post(statements.TriggerStatement, task=view.digest, every=every, expires=expires)
+
+
+def stop_triggers(session: Session, view: wire.TaskView) -> list[Posted]:
+    """Stop all triggers of a task that are in force. Raises `StateError` if there is none."""
+    found = [item for item in view.triggers if item.state == "in_force"]
+    if not found:
+        raise StateError("no trigger of this task is in force", hint="`mesatee task show` lists them")
+    return [session.post(statements.RetireStatement, target=item.digest) for item in found]
+
+
 def cancel(session: Session, view: wire.TaskView, wanted: str | None = None) -> list[Posted]:
     """Stop a run, or all that have not ended. Raises `StateError` if there is none."""
     open_runs = [item for item in view.runs if item.status not in ENDED]
@@ -351,142 +408,7 @@ def watch(
         view = session.task(task, after=view.log_size, wait=max(1, int(left)))
 
 
-# -- results ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Outputs that were opened, and the verified receipt."""
-
-    folder: Path
-    outputs: Mapping[str, Path]
-    receipt_file: Path
-    receipt: VerifiedReceipt
-
-
-def result(
-    session: Session,
-    view: wire.TaskView,
-    target: Path,
-    wanted: str | None = None,
-    progress: Progress | None = None,
-) -> Result:
-    """Fetch one's outputs of a run into the new folder `target`, with the receipt bundle beside them.
-
-    1. Ask for result release by a signed statement.
-    2. Verify the receipt bundle offline, with the session's trust policy; it is of this run and task.
-    3. The gateway released every output that the task gives to this party, and nothing else.
-    4. Fetch each ciphertext and check its digest against the receipt; unwrap its key, which is bound to log,
-    run, output,
-       blob and receiver; open it.
-    5. Only when all is well does `target` appear.
-
-    Raises `ReceiptInvalid`, `TaskFailed` for a failed run without outputs for this party, `Conflict` if
-    `target` exists.
-    """
-    chosen = choose_run(view, wanted)
-    _free(target)
-    _, said = check_statement(view)
-    mine = {
-        name
-        for name, keys in said.outputs.items()
-        if any(item.signing == session.identity.id for item in keys)
-    }
-    if chosen.status == "failed" and "diagnostics" not in mine:
-        raise TaskFailed(chosen.failure or "unknown")
-    # 1. Release.
-    posted = session.post(statements.CollectStatement, run=chosen.digest)
-    if posted.result is None:
-        raise Malformed("the gateway released no result")
-    released = posted.result
-    # 2. Receipt.
-    receipt = verify_bundle(released.bundle, session.trust, session.now(), session.endorsements())
-    if receipt.run != chosen.digest or receipt.task != view.digest:
-        raise ReceiptInvalid("the receipt is of another run")
-    if receipt.service != session.service.digest:
-        raise ReceiptInvalid("the receipt is of another service")
-    # 3. Outputs.
-    if set(released.wraps) != mine & set(receipt.outputs):
-        raise ReceiptInvalid("the gateway released other outputs than the task gives to this party")
-    # 4. and 5. Open.
-    making = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
-    files.private_folder(making)
-    try:
-        paths = {}
-        for name in sorted(released.wraps):
-            paths[name] = name + EXTENSIONS[receipt.outputs[name].format]
-            _open_output(session, receipt, name, released.wraps[name], making / paths[name], progress)
-        bundle_file = RECEIPT_FILE if RECEIPT_FILE not in paths.values() else f"bundle-{RECEIPT_FILE}"
-        files.write(making / bundle_file, canonical(released.bundle.model_dump(mode="json")))
-        sums = [f"{_digest(making / path)}  {path}\n" for path in paths.values()]
-        files.write(making / SUMS_FILE, "".join(sums).encode())
-        try:
-            making.rename(target)
-        except OSError:
-            raise Conflict(f"{target} exists already", hint="choose another folder") from None
-    except BaseException:
-        # Whatever stopped us, nothing half-done stays behind.
-        shutil.rmtree(making, ignore_errors=True)
-        raise
-    with contextlib.suppress(OSError):
-        files.sync_folder(target.parent)
-    return Result(
-        target, {name: target / path for name, path in paths.items()}, target / bundle_file, receipt
-    )
-
-
-def compare(receipt_file: Path) -> list[str] | None:
-    """The names of the outputs beside a receipt, which are still those that `result` wrote; None if it kept no sums.
-
-    A receipt names the sealed outputs, so it cannot tell an opened one from an altered one: the sums are a note of this
-    machine, and as good as its disk. Raises `DigestMismatch` for an altered output and `Malformed` for a damaged note.
-    """
-    try:
-        note = files.read(receipt_file.with_name(SUMS_FILE), SUMS_BYTES, "note of digests").decode(
-            "utf-8", "replace"
-        )
-    except NotFound:
-        return None
-    found = []
-    for text in note.splitlines():
-        digest, _, name = text.partition("  ")
-        if not is_hex(digest, 32) or not name or "/" in name or name.startswith("."):
-            raise Malformed(f"{receipt_file.with_name(SUMS_FILE)} is damaged", hint=f"remove it, or {AGAIN}")
-        path = receipt_file.with_name(name)
-        if path.exists() and _digest(path) != digest:
-            raise DigestMismatch(
-                f"the receipt is valid, but {path} was altered: it is not what `mesatee task result` wrote",
-                hint=AGAIN,
-            )
-        found += [name] if path.exists() else []
-    return found
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _free(target: Path) -> None:
-    if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
-        raise Conflict(f"{target} exists already", hint="choose another folder by --out")
-    if not target.parent.is_dir():
-        raise NotFound(f"there is no folder {target.parent}", hint="make it first")
-
-
-def _open_output(
-    session: Session, receipt: VerifiedReceipt, name: str, wrap: str, target: Path, progress: Progress | None
-) -> None:
-    facts = receipt.outputs[name]
-    binding = wraps.result(receipt.origin, receipt.run, name, facts.sha256, session.identity.id)
-    raw = b64decode(wrap, max_bytes=WRAP_BYTES)
-    key = session.identity.hpke.unwrap_file_key(raw, binding.info, binding.aad)
-    data.download(session, facts.sha256, facts.size, key, target, progress=progress)
-
-
 __all__ = [
-    "EXTENSIONS",
-    "Result",
     "Review",
     "ReviewedInput",
     "approve",
@@ -494,12 +416,13 @@ __all__ = [
     "check_approvable",
     "check_statement",
     "choose_run",
-    "compare",
     "find",
     "new",
-    "result",
     "review",
     "run",
+    "source",
+    "stop_triggers",
+    "trigger",
     "watch",
     "withdraw",
 ]

@@ -7,7 +7,7 @@ A bundle comes from anybody. The only trust in it is the trust policy that the c
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
@@ -23,6 +23,7 @@ from ..protocol import envelope as dsse
 from ..protocol import limits, records, statements, wire
 from ..protocol.consent import must_approve
 from ..protocol.digests import b64decode, sha256
+from ..protocol.sources import NewestDataset, OutputOf
 from .service import Service, check_service
 from .track import check_record
 
@@ -66,15 +67,19 @@ class GivenApproval:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedInput:
-    """A dataset that was used."""
+    """A dataset, or another task's output, that was used."""
 
     name: str
-    dataset: str
-    dataset_name: str
-    owner: str
+    kind: Literal["dataset", "output"]
+    digest: str
+    """Of the dataset's statement, or the run whose output it is."""
+    title: str
+    """The dataset's name, or ``TASK/OUTPUT``."""
+    owners: tuple[str, ...]
+    """Of a dataset one; of an output all of its receivers."""
     blob: str
-    policy: str
-    """SHA-256 of the policy's text."""
+    policy: str | None
+    """SHA-256 of the dataset's policy's text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +183,8 @@ def verify_bundle(
     7. Task: the receipt's, signed, for this service; it accepts this worker; function, inputs and environment
     agree.
     8. Function: the task's, signed.
-    9. Datasets: exactly the task's inputs, each signed by its owner, under the policy that was evaluated;
-       so is the platform's.
+    9. Inputs: each is what the task names. A dataset is signed by its owner, under the policy that was evaluated, and
+       so is the platform's; another task's output is that of a receipt which the service signed.
     10. Approvals: each party that had to approve did, by a signature over this very task that had not
     expired, or by
         a policy that approves for its owner.
@@ -190,7 +195,7 @@ def verify_bundle(
     with _step(1, "service statement"):
         service = check_service(bundle.service, trust)
     with _step(2, "receipt"):
-        envelope, receipt = _receipt(bundle, service)
+        envelope, receipt = _receipt_of(bundle.receipt, service)
     with _step(3, "checkpoint"):
         head = cp.verify(bundle.checkpoint, service.said.origin, service.log_key)
         _must(head.time <= at + limits.CLOCK_SKEW_SECONDS, "the checkpoint is from the future")
@@ -211,8 +216,8 @@ def verify_bundle(
         _task(task, receipt)
     with _step(8, "function"):
         owner, function = _signed(bundle.function, receipt.function, statements.FunctionStatement, service)
-    with _step(9, "datasets"):
-        inputs = _datasets(bundle, receipt, service)
+    with _step(9, "inputs"):
+        inputs = _inputs(bundle, receipt, service, task)
     with _step(10, "approvals"):
         approvals = _approvals(bundle, receipt, service, task, (owner, function), inputs)
     with _step(11, "outputs"):
@@ -231,7 +236,7 @@ def verify_bundle(
         private_code=function.private,
         environment=receipt.environment,
         arguments=task.arguments,
-        inputs=tuple(item for item, _ in inputs.values()),
+        inputs=tuple(inputs.values()),
         approvals=approvals,
         policies=receipt.policies,
         outputs=receipt.outputs,
@@ -257,8 +262,10 @@ def verify_bundle(
     )
 
 
-def _receipt(bundle: wire.Bundle, service: Service) -> tuple[dsse.Envelope, statements.ReceiptStatement]:
-    envelope = dsse.from_dict(bundle.receipt)
+def _receipt_of(
+    said: Mapping[str, Any], service: Service
+) -> tuple[dsse.Envelope, statements.ReceiptStatement]:
+    envelope = dsse.from_dict(dict(said))
     receipt = _of(statements.ReceiptStatement, statements.read(envelope, "receipt"))
     _must(receipt.worker.key != service.said.log_key, "worker and log have the same key")
     _must(
@@ -379,7 +386,7 @@ def _signed(envelope: Mapping[str, Any], digest: str, kind: type[S], service: Se
 def _task(task: statements.TaskStatement, receipt: statements.ReceiptStatement) -> None:
     _must(task.function == receipt.function, "the task names another function")
     _must(task.environment == receipt.environment, "the task names another environment")
-    _must(task.inputs == receipt.inputs, "the task names other inputs")
+    _must(set(task.inputs) == set(receipt.inputs), "the task names other inputs")
     accept, worker = task.accept, receipt.worker
     _must(worker.measurement in accept.workers, "the task does not accept this worker's measurement")
     _must(worker.level >= accept.min_level, "the task asks for a higher level")
@@ -387,19 +394,50 @@ def _task(task: statements.TaskStatement, receipt: statements.ReceiptStatement) 
     _must(accept.allow_simulated or not worker.simulated, "the task does not accept simulated evidence")
 
 
-Inputs = dict[str, tuple[VerifiedInput, statements.DatasetStatement]]
-
-
-def _datasets(bundle: wire.Bundle, receipt: statements.ReceiptStatement, service: Service) -> Inputs:
-    _must(set(bundle.datasets) == set(receipt.inputs.values()), "they are not exactly the inputs")
+def _inputs(
+    bundle: wire.Bundle,
+    receipt: statements.ReceiptStatement,
+    service: Service,
+    task: statements.TaskStatement,
+) -> dict[str, VerifiedInput]:
+    named = set(receipt.inputs.values())
+    _must(set(bundle.datasets) | set(bundle.sources) == named, "they are not exactly the inputs")
     ruled = {PLATFORM: sha256(service.said.platform_policy.encode())}
-    found: Inputs = {}
+    found = {}
     for name, digest in sorted(receipt.inputs.items()):
+        source = task.inputs[name]
+        if isinstance(source, OutputOf):
+            found[name] = _output(bundle, service, name, digest, source)
+            continue
+        _must(digest in bundle.datasets, "an input is no dataset")
         owner, said = _signed(bundle.datasets[digest], digest, statements.DatasetStatement, service)
+        wanted = (source.owner, source.dataset) if isinstance(source, NewestDataset) else None
+        _must(
+            digest == source if wanted is None else wanted == (owner, said.name),
+            "the task names another dataset",
+        )
         ruled[digest] = sha256(said.policy.encode())
-        found[name] = VerifiedInput(name, digest, said.name, owner, said.blob.sha256, ruled[digest]), said
+        found[name] = VerifiedInput(
+            name, "dataset", digest, said.name, (owner,), said.blob.sha256, ruled[digest]
+        )
     _must(receipt.policies == ruled, "the policies that were evaluated are not those of datasets and service")
     return found
+
+
+def _output(bundle: wire.Bundle, service: Service, name: str, run: str, source: OutputOf) -> VerifiedInput:
+    """Another task's output. The receipt of its run is signed by this log's key; its worker's evidence is for whoever
+    verifies that run's own bundle.
+    """
+    _must(run in bundle.sources, "an input is no output of another task")
+    papers = bundle.sources[run]
+    envelope, made = _receipt_of(papers.receipt, service)
+    _must(made.run == run and made.task == source.task, "the receipt of an input is of another task or run")
+    _must(made.failure is None and source.output in made.outputs, "an input was never made")
+    _must(envelope.digest != dsse.from_dict(bundle.receipt).digest, "a run reads its own output")
+    _, task = _signed(papers.task, source.task, statements.TaskStatement, service)
+    owners = tuple(keys.signing for keys in task.outputs.get(source.output, ()))
+    title = f"{task.name}/{source.output}"
+    return VerifiedInput(name, "output", run, title, owners, made.outputs[source.output].sha256, None)
 
 
 def _names(bundle: wire.Bundle, service: Service) -> dict[str, str]:
@@ -423,10 +461,10 @@ def _approvals(
     service: Service,
     task: statements.TaskStatement,
     function: tuple[str, statements.FunctionStatement],
-    inputs: Inputs,
+    inputs: Mapping[str, VerifiedInput],
 ) -> tuple[GivenApproval, ...]:
     names = _names(bundle, service)
-    needed = must_approve(task, {name: item.owner for name, (item, _) in inputs.items()}, function)
+    needed = must_approve(task, {name: item.owners for name, item in inputs.items()}, function)
     _must(set(receipt.approvals) == set(needed), "they are not by exactly those who had to approve")
     _must(
         set(bundle.approvals) <= set(receipt.approvals.values()),
@@ -442,14 +480,23 @@ def _approvals(
             _must(said.expires > receipt.started, "an approval had expired")
             found.append(GivenApproval(party, name, reason, "signature", said.id, said.expires))
             continue
-        standing = [
-            said
-            for item, said in inputs.values()
-            if item.owner == party and digest == item.dataset and AUTOMATIC in said.policy
-        ]
-        _must(bool(standing), f"the approval of party {party[:16]} is missing")
+        _must(
+            _stands(bundle, inputs.values(), party, digest), f"the approval of party {party[:16]} is missing"
+        )
         found.append(GivenApproval(party, name, reason, "policy", None, None))
     return tuple(found)
+
+
+def _stands(bundle: wire.Bundle, inputs: Iterable[VerifiedInput], party: str, digest: str) -> bool:
+    """Whether the policy of dataset `digest` stands for its owner's approval: of its data, and of nothing that the
+    party owns with others.
+    """
+    mine = [item for item in inputs if party in item.owners]
+    said = next((bundle.datasets[digest] for item in mine if item.digest == digest), None)
+    if said is None or any(item.kind == "output" for item in mine):
+        return False
+    dataset = statements.read(dsse.from_dict(said), "dataset")
+    return AUTOMATIC in statements.expect(dataset, statements.DatasetStatement).policy
 
 
 def _outputs(task: statements.TaskStatement, receipt: statements.ReceiptStatement) -> None:

@@ -63,6 +63,16 @@ ARGUMENTS_BYTES: Final = 16 * KIB
 """A task's arguments as JSON, in bytes."""
 RUNS: Final = 1_000_000
 """Runs that one task may allow."""
+CALLERS: Final = 256
+"""Parties that a function may name as its callers."""
+PIPELINE_DEPTH: Final = 16
+"""Tasks of which each reads an output of the one before."""
+TRIGGER_SECONDS: Final = 10
+"""Least time between two runs by one trigger."""
+INLINE_BYTES: Final = 1 * MIB
+"""Sealed outputs of a run up to this size in all come with the answer to an invoke, in bytes."""
+TRIGGERS_EACH: Final = 64
+"""Triggers of one party that are in force at once."""
 CODE_BYTES: Final = 1 * MIB
 """A function's code, in bytes."""
 CONTRACT_BYTES: Final = 64 * KIB

@@ -15,7 +15,7 @@ from pydantic import Field
 from ..errors import LogCorrupt, Malformed, MesateeError
 from . import envelope as dsse
 from . import limits
-from .digests import Hex16, Hex32, Name, Wrap
+from .digests import Hex16, Hex32, Name, Wrap, sha256
 from .jsonstrict import encode
 from .model import Measurement, Model, Time, read, validate
 from .statements import Failure, WorkerFacts
@@ -63,6 +63,18 @@ class GrantOutcome(Outcome):
     worker: WorkerFacts
     approvals: dict[Hex32, Hex32]
     policies: dict[str, Hex32]
+    inputs: dict[Name, Hex32]
+    """What each input was then: a dataset, or the run whose output it is."""
+
+
+class FiredOutcome(Outcome):
+    """A trigger was due: its run, or the code of the error that kept it from running."""
+
+    kind = "fired"
+    trigger: Hex32
+    number: Annotated[int, Field(ge=1)]
+    run: Hex32 | None
+    code: Annotated[str, Field(max_length=64)] | None
 
 
 class ReceiptOutcome(Outcome):
@@ -129,6 +141,7 @@ _OUTCOMES: dict[str, type[Outcome]] = {
         EpochOutcome,
         DeniedOutcome,
         GrantOutcome,
+        FiredOutcome,
         ReceiptOutcome,
         ClosedOutcome,
         ReleaseOutcome,
@@ -178,6 +191,11 @@ def of_statement(envelope: dsse.Envelope, time: int, source: Literal["host", "pa
 def of_outcome(outcome: Outcome, time: int, source: Literal["host", "parties"]) -> LogRecord:
     """The record of an outcome."""
     return LogRecord(time=time, source=source, kind=outcome.kind, body=outcome.model_dump(mode="json"))
+
+
+def fired_run(trigger: str, number: int) -> str:
+    """The digest of the run that a trigger began as its `number`-th, hex: no statement of a party can have it."""
+    return sha256(encode({"trigger": trigger, "number": number}))
 
 
 def commitment(salt: bytes, record: bytes) -> bytes:
@@ -235,6 +253,7 @@ __all__ = [
     "ClosedOutcome",
     "DeniedOutcome",
     "EpochOutcome",
+    "FiredOutcome",
     "GrantOutcome",
     "HandOverOutcome",
     "LogRecord",
@@ -246,6 +265,7 @@ __all__ = [
     "SharesOutcome",
     "commitment",
     "entry",
+    "fired_run",
     "of_outcome",
     "of_statement",
     "pack",

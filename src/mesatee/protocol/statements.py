@@ -30,6 +30,8 @@ from .jsonstrict import canonical, encode, parse_object
 from .model import Measurement, Model, Origin, PolicyText, TableFormat, Time, malformed, validate
 from .service import RecoveryStatement as RecoveryStatement
 from .service import ServiceStatement as ServiceStatement
+from .sources import Source
+from .sources import about as source_about
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_PREFIX = "urn:mesatee:statement:"
@@ -149,6 +151,10 @@ class FunctionStatement(Common):
     variadic: bool
     arguments: Annotated[tuple[Argument, ...], Field(max_length=limits.COLUMNS)]
     outputs: Annotated[tuple[Port, ...], Field(min_length=1, max_length=limits.INPUTS)]
+    callers: Annotated[tuple[Hex32, ...], Field(max_length=limits.CALLERS)] | None
+    """Parties whose tasks may name it, beside its owner's; None for everybody's."""
+    quota: Annotated[int, Field(ge=1, le=limits.RUNS)] | None
+    """Runs that each of them has, over all of its tasks; None for any number."""
 
     @model_validator(mode="after")
     def _consistent(self) -> FunctionStatement:
@@ -194,7 +200,7 @@ class TaskStatement(Common):
     name: Name
     function: Hex32
     environment: Hex32
-    inputs: Annotated[dict[Name, Hex32], Field(max_length=limits.INPUTS)]
+    inputs: Annotated[dict[Name, Source], Field(max_length=limits.INPUTS)]
     arguments: dict[Name, JsonValue]
     outputs: dict[
         Name, Annotated[tuple[PartyKeys, ...], Field(min_length=1, max_length=limits.PARTIES_PER_TASK)]
@@ -219,7 +225,7 @@ class TaskStatement(Common):
         """See `Common.about`."""
         return {
             "function": self.function,
-            **{f"input {name}": digest for name, digest in self.inputs.items()},
+            **{f"input {name}": source_about(source) for name, source in self.inputs.items()},
         }
 
 
@@ -282,7 +288,7 @@ class CollectStatement(Common):
 
 
 class RetireStatement(Common):
-    """The owner takes a dataset or function out of use: no new run, no new key release.
+    """The owner takes a dataset, function or trigger out of use for good: no new run, no new key release.
 
     Where the owner's yes was a standing policy, runs under it stop and their results stay, as after a withdrawal.
     """
@@ -293,6 +299,37 @@ class RetireStatement(Common):
     def about(self) -> dict[str, str]:
         """See `Common.about`."""
         return {"target": self.target}
+
+
+class SuspendStatement(Common):
+    """The owner takes a dataset or function out of use for a while, or brings it back.
+
+    Meanwhile nobody may name it in a new task, and no run begins or gets keys; what runs already runs on.
+    """
+
+    kind = "suspend"
+    target: Hex32
+    suspended: bool
+
+    def about(self) -> dict[str, str]:
+        """See `Common.about`."""
+        return {"target": self.target}
+
+
+class TriggerStatement(Common):
+    """The author has the gateway run a task: each `every` seconds, or, if that is None, whenever an input is newer.
+
+    Each such run counts as one of the author's, under the same approvals and policies.
+    """
+
+    kind = "trigger"
+    task: Hex32
+    every: Annotated[int, Field(ge=limits.TRIGGER_SECONDS, le=limits.APPROVAL_SECONDS)] | None
+    expires: Time
+
+    def about(self) -> dict[str, str]:
+        """See `Common.about`."""
+        return {"task": self.task}
 
 
 class PresenceStatement(Common):
@@ -350,6 +387,7 @@ Failure = Literal[
     "crashed",
     "function_raised",
     "input_corrupt",
+    "input_missing",
     "out_of_cpu",
     "out_of_memory",
     "out_of_time",
@@ -405,6 +443,8 @@ PARTY_KINDS: Mapping[str, type[Common]] = MappingProxyType(
             CancelStatement,
             CollectStatement,
             RetireStatement,
+            SuspendStatement,
+            TriggerStatement,
             PresenceStatement,
         )
     }

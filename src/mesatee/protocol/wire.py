@@ -53,6 +53,31 @@ class ResultReply(Model):
     bundle: Bundle
 
 
+class InvokeRequest(Model):
+    """Run a task and take the result: the run statement, and the collect statement for the run that it begins."""
+
+    run: dict[str, Any]
+    collect: dict[str, Any]
+    wait: Annotated[int, Field(ge=0, le=WATCH_SECONDS)]
+
+
+class Invoked(Model):
+    """Where the run stands; with its result if it has ended, and with those of its sealed outputs that are small."""
+
+    posted: Posted
+    status: Literal["queued", "running", "finished", "failed", "cancelled"]
+    failure: Failure | None
+    result: ResultReply | None
+    blobs: dict[Hex32, Annotated[str, StringConstraints(max_length=2 * limits.INLINE_BYTES)]]
+
+
+class SourcePapers(Model):
+    """A run whose output was read: its counter-signed receipt, and its task, which says whose the output is."""
+
+    receipt: dict[str, Any]
+    task: dict[str, Any]
+
+
 class Bundle(Model):
     """All that an offline check of one run needs beside a trust policy."""
 
@@ -64,6 +89,8 @@ class Bundle(Model):
     task: dict[str, Any]
     function: dict[str, Any]
     datasets: dict[Hex32, dict[str, Any]]
+    sources: dict[Hex32, SourcePapers]
+    """By run: where the outputs of other tasks that were read come from."""
     approvals: dict[Hex32, dict[str, Any]]
     parties: dict[Hex32, dict[str, Any]]
     worker_certificate: Base64
@@ -101,7 +128,8 @@ class GrantReply(Model):
     executor: Executor
     entry: Name
     code: GrantedBlob | None
-    datasets: dict[Name, Hex32]
+    sources: dict[Name, Hex32]
+    """What each input is: a dataset, or the run whose output it is."""
     inputs: dict[Name, GrantedBlob]
     worker: WorkerFacts
     appraisal: dict[str, Any]
@@ -173,6 +201,9 @@ class DatasetView(Model):
     size: int
     policy: str
     retired: bool
+    suspended: bool
+    version: int
+    """Of those that its owner registered under its name, counted from 1."""
     uses: int
 
 
@@ -192,7 +223,12 @@ class FunctionView(Model):
     variadic: bool
     arguments: tuple[dict[str, Any], ...]
     outputs: tuple[dict[str, Any], ...]
+    callers: tuple[Hex32, ...] | None
+    quota: int | None
     retired: bool
+    suspended: bool
+    version: int
+    """Of those that its owner registered under its name, counted from 1."""
 
 
 class ApprovalView(Model):
@@ -219,7 +255,20 @@ class RunView(Model):
     attempts: int
     failure: Failure | None
     ended: int | None
+    inputs: dict[Name, Hex32]
+    """What each input was at key release: a dataset, or the run whose output it is; empty before."""
     worker: dict[str, Any] | None
+
+
+class TriggerView(Model):
+    """A trigger of a task. `due` is log time: not before then."""
+
+    digest: Hex32
+    every: int | None
+    due: Time
+    expires: Time
+    fired: int
+    state: Literal["in_force", "stopped", "expired"]
 
 
 class TaskView(Model):
@@ -234,6 +283,9 @@ class TaskView(Model):
     statement: dict[str, Any]
     approvals: tuple[ApprovalView, ...]
     runs: tuple[RunView, ...]
+    inputs: dict[Name, Hex32 | None]
+    """What each input is now: a dataset, the run whose output it is, or None as long as there is neither."""
+    triggers: tuple[TriggerView, ...]
     log_size: int
 
 
@@ -255,3 +307,4 @@ class ProofReply(Model):
 
 Posted.model_rebuild()
 ResultReply.model_rebuild()
+Invoked.model_rebuild()

@@ -27,7 +27,7 @@ from mesatee.protocol.jsonstrict import parse_object
 from mesatee.protocol.statements import DatasetStatement, PresenceStatement
 
 A = "0a" * 32
-OPEN = {"service", "checkpoint", "consistency", "tile", "describe_api", "post_statement"}
+OPEN = {"service", "checkpoint", "consistency", "tile", "describe_api", "post_statement", "invoke"}
 """For anybody who has a verified channel: what they show is public, or they decide by what is signed."""
 PARTIES = {"entry", "parties", "datasets", "functions", "tasks", "task"}
 WORKERS = {"post_attempt", "renew", "finish"}
@@ -51,7 +51,7 @@ def test_strangers_read_nothing_of_parties(stranger: Client, name: str) -> None:
     assert "register first" in response.text
 
 
-@pytest.mark.parametrize("name", sorted(OPEN - {"post_statement"}))
+@pytest.mark.parametrize("name", sorted(OPEN - {"post_statement", "invoke"}))
 def test_what_is_public_is_for_anybody_with_a_channel(stranger: Client, name: str) -> None:
     assert call(stranger, name).status_code == 200
 

@@ -209,7 +209,9 @@ def test_outcomes_of_what_is_not_there_are_corrupt(case: Case, what: str) -> Non
         state = applied(world)
     facts = case.worker.facts
     outcome: dict[str, records.Outcome] = {
-        "grant": records.GrantOutcome(run=run, attempt=1, lease=30, worker=facts, approvals={}, policies={}),
+        "grant": records.GrantOutcome(
+            run=run, attempt=1, lease=30, worker=facts, approvals={}, policies={}, inputs={}
+        ),
         "receipt": records.ReceiptOutcome(run=run, fence=0, failure=None, wraps={}, envelope={}),
         "closed": records.ClosedOutcome(run=run, failure="cancelled"),
     }

@@ -94,6 +94,8 @@ def registrations(session: Session, count: int) -> list[bytes]:
             code=None,
             inputs=(port,),
             variadic=False,
+            callers=None,
+            quota=None,
             arguments=(),
             outputs=(port,),
         ).envelope.to_bytes()

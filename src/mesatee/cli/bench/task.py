@@ -23,7 +23,7 @@ from typing import Final
 from ...enclave.sandbox.protocol import Job, OutputSpec
 from ...enclave.sandbox.supervisor import Supervisor, sealed_memfd
 from ...errors import NotFound, ReceiptInvalid
-from ...party import data, functions, tasks
+from ...party import data, functions, results, tasks
 from ...party.config import read_service_file, read_trust
 from ...party.identity import Identity
 from ...party.session import Session
@@ -102,7 +102,7 @@ class Client:
             changed=changed,
         )
         ended = time.perf_counter()
-        found = tasks.result(
+        found = results.take(
             self.session, self.session.task(self.task), self.folder / secrets.token_hex(8), posted.digest
         )
         if sha256(found.outputs["result"].read_bytes()) != sha256(DATA):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import Denied, MesateeError
-from ...party import functions, tasks, verify_bundle
+from ...party import functions, results, tasks, verify_bundle
 from ...protocol import statements, wire
 from ...protocol.jsonstrict import parse_object
 from ...protocol.model import validate
@@ -141,7 +141,7 @@ def _intersect(report: Report, scene: refusals.Scene) -> None:
     view = scientist.task(posted.digest)
     refusals.both_approve(scene, view)
     refusals.run(scene, view)
-    result = tasks.result(hospital, hospital.task(view.digest), people.home / "shared")
+    result = results.take(hospital, hospital.task(view.digest), people.home / "shared")
     rows = len(result.outputs["result"].read_text().splitlines()) - 1
     report.check(
         f"intersection of ids: {rows} patients are known to both", rows == report.facts["common_patients"]
@@ -160,7 +160,7 @@ def _train(report: Report, scene: refusals.Scene, home: Path) -> wire.Bundle:
     view = refusals.propose(scene, "train-model")
     refusals.both_approve(scene, view)
     refusals.run(scene, view)
-    result = tasks.result(scientist, scientist.task(view.digest), home / "model")
+    result = results.take(scientist, scientist.task(view.digest), home / "model")
     got = json.loads(result.outputs["result"].read_text())
     hospital = scene.stage.of("hospital-a")
     try:

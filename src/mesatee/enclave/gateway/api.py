@@ -165,6 +165,14 @@ async def post_statement(call: Call) -> Response:
     return reply(await call.gateway.post(call.peer, envelope))
 
 
+async def invoke(call: Call) -> Response:
+    """Run a task and wait for its end; the answer carries the released keys and the small ones of the outputs."""
+    body = validate(wire.InvokeRequest, parse_object(await call.body(2 * limits.STATEMENT_BYTES)), "request")
+    run, collect = dsse.from_dict(body.run), dsse.from_dict(body.collect)
+    call.subject = run.digest
+    return reply(await call.gateway.invoke(call.peer, run, collect, body.wait))
+
+
 async def parties(call: Call) -> Response:
     """All registered parties with their keys; a page from log index ``after`` on, as with every list."""
     call.registered()
@@ -313,6 +321,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/v1/log/entry/{index}", entry),
     ("GET", "/v1/log/tile/{level}/{index:path}", tile),
     ("POST", "/v1/statements", post_statement),
+    ("POST", "/v1/invoke", invoke),
     ("GET", "/v1/parties", parties),
     ("GET", "/v1/datasets", datasets),
     ("GET", "/v1/functions", functions),
@@ -328,7 +337,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
 )
 """Every route there is. A test walks this table."""
 
-CHANGES_STATE = frozenset({post_statement, post_attempt, finish, hand_over})
+CHANGES_STATE = frozenset({post_statement, invoke, post_attempt, finish, hand_over})
 """Handlers whose refusals are logged before the caller is told."""
 
 SHOWS_STATE = frozenset({service, parties, datasets, functions, tasks, task})

@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 
 from ...errors import Denied, Malformed, StateError, TrustError
-from ...protocol import limits, statements
-from .state import Grant, Held, Run
+from ...protocol import limits, statements, wire
+from ...protocol.sources import OutputOf
+from .peer import Peer
+from .state import Grant, Held, Run, State
 
 LOGGED = (Denied, TrustError, StateError, Malformed)
 """Refusals that become log entries; the rest says that the service could not decide."""
@@ -37,6 +39,53 @@ class Granted:
     wraps: dict[str, str]
 
 
+def grant_reply(state: State, granted: Granted, peer: Peer) -> wire.GrantReply:
+    """Everything that one attempt needs, and nothing more."""
+    task, function, grant = granted.task.predicate, granted.function.predicate, granted.grant
+    inputs = {}
+    for name, digest in grant.inputs.items():
+        source = task.inputs[name]
+        if isinstance(source, OutputOf):
+            made = state.run(digest).outputs[source.output]
+            blob, size, kind = made.sha256, made.size, made.format
+        else:
+            said = state.dataset(digest).predicate
+            blob, size, kind = said.blob.sha256, said.blob.size, said.format
+        inputs[name] = wire.GrantedBlob(sha256=blob, size=size, format=kind, wrap=granted.wraps[name])
+    code = None
+    if function.code is not None:
+        code = wire.GrantedBlob(
+            sha256=function.code.sha256,
+            size=function.code.size,
+            format="bytes",
+            wrap=granted.wraps.get(CODE),
+        )
+    formats = {port.name: port.format for port in function.outputs}
+    defaults = {item.name: item.default for item in function.arguments if not item.required}
+    return wire.GrantReply(
+        run=granted.run.digest,
+        task=granted.task.digest,
+        function=granted.function.digest,
+        environment=task.environment,
+        fence=grant.fence,
+        attempt=grant.attempt,
+        lease_seconds=grant.lease,
+        executor=function.executor,
+        entry=function.entry,
+        code=code,
+        sources=dict(grant.inputs),
+        inputs=inputs,
+        worker=grant.worker,
+        appraisal=peer.appraisal.as_dict() if peer.appraisal else {},
+        endorsements=peer.endorsements.digest,
+        arguments={**defaults, **task.arguments},
+        outputs={name: formats.get(name, "bytes") for name in task.outputs},
+        limits=task.limits,
+        approvals=grant.approvals,
+        policies=grant.policies,
+    )
+
+
 class Strangers:
     """Refusals of peers that are not registered: one in a while enters the log, with the number of the others."""
 
@@ -52,4 +101,4 @@ class Strangers:
         return others
 
 
-__all__ = ["CODE", "LOGGED", "Accepted", "Granted", "Strangers"]
+__all__ = ["CODE", "LOGGED", "Accepted", "Granted", "Strangers", "grant_reply"]

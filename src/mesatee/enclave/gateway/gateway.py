@@ -45,7 +45,7 @@ from .. import faults
 from ..platform.base import Attester
 from . import api, tenure
 from .audit import SNAPSHOT
-from .decided import CODE, Granted
+from .decided import grant_reply
 from .forks import ForkProofs
 from .identity import ServiceKeys
 from .keyring import Keyring
@@ -53,7 +53,7 @@ from .log import Log, SnapshotRef
 from .monitor import LEASE_SECONDS, Monitor
 from .papers import Papers
 from .peer import Peer
-from .state import State
+from .state import ENDED, State
 from .transfers import Downloads
 
 LOGGER = logging.getLogger("mesatee.gateway")
@@ -123,6 +123,7 @@ class Gateway:
         self._stored: set[str] = set()
         self._changed = asyncio.Condition()
         self._stopping = asyncio.Event()
+        self._wake = asyncio.Event()
         self.port = 0
         self.shares: statements.Statement | None = None
         """The sealed shares, once the log has them; None for a service without, and while nobody is served."""
@@ -347,7 +348,11 @@ class Gateway:
         result = None
         match predicate:
             case statements.RunStatement() if not accepted.already:
-                await self._enqueue(statement.digest)
+                if self.monitor.state.run(statement.digest) in self.monitor.waiting():
+                    await self._enqueue(statement.digest)
+            case statements.DatasetStatement():
+                # It may be the newer one that a trigger waits for.
+                self._wake.set()
             case statements.CollectStatement():
                 wraps = await self.monitor.release(peer.key, predicate)
                 result = wire.ResultReply(
@@ -360,6 +365,31 @@ class Gateway:
             already=accepted.already,
             checkpoint=self.monitor.checkpoint().note,
             result=result,
+        )
+
+    async def invoke(self, peer: Peer, run: dsse.Envelope, collect: dsse.Envelope, wait: int) -> wire.Invoked:
+        """Run a task and release the result in one answer, if the run ends within `wait` seconds.
+
+        Both statements are posted as they would be by themselves, the second one when the run has ended.
+        """
+        wanted = statements.read(collect, "collect")
+        statements.read(run, "run")
+        if not isinstance(wanted, statements.CollectStatement) or wanted.run != run.digest:
+            raise Malformed("the collect statement is for another run than the run statement begins")
+        posted = await self.post(peer, run)
+        found = self.monitor.state.run(run.digest)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait), self._changed:
+                await self._changed.wait_for(lambda: self.monitor.state.run(run.digest).status in ENDED)
+        found = self.monitor.state.run(run.digest)
+        result, blobs = None, {}
+        if found.status in ENDED and found.outputs:
+            result = (await self.post(peer, collect)).result
+            if result is not None:
+                facts = [found.outputs[name] for name in result.wraps]
+                blobs = await asyncio.to_thread(self.papers.small, facts)
+        return wire.Invoked(
+            posted=posted, status=found.status, failure=found.failure, result=result, blobs=blobs
         )
 
     async def _blob_there(self, peer: Peer, envelope: dsse.Envelope, predicate: statements.Predicate) -> None:
@@ -386,48 +416,7 @@ class Gateway:
         await asyncio.to_thread(self._store_public, peer.endorsements.encode())
         granted = await self.monitor.grant(peer, facts, environments, ticket, key)
         await self._notify()
-        return self._grant_reply(granted, peer)
-
-    def _grant_reply(self, granted: Granted, peer: Peer) -> wire.GrantReply:
-        state, task, function = self.monitor.state, granted.task.predicate, granted.function.predicate
-        inputs = {}
-        for name, digest in task.inputs.items():
-            said = state.dataset(digest).predicate
-            inputs[name] = wire.GrantedBlob(
-                sha256=said.blob.sha256, size=said.blob.size, format=said.format, wrap=granted.wraps[name]
-            )
-        code = None
-        if function.code is not None:
-            code = wire.GrantedBlob(
-                sha256=function.code.sha256,
-                size=function.code.size,
-                format="bytes",
-                wrap=granted.wraps.get(CODE),
-            )
-        formats = {port.name: port.format for port in function.outputs}
-        defaults = {item.name: item.default for item in function.arguments if not item.required}
-        return wire.GrantReply(
-            run=granted.run.digest,
-            task=granted.task.digest,
-            function=granted.function.digest,
-            environment=task.environment,
-            fence=granted.grant.fence,
-            attempt=granted.grant.attempt,
-            lease_seconds=granted.grant.lease,
-            executor=function.executor,
-            entry=function.entry,
-            code=code,
-            datasets=dict(task.inputs),
-            inputs=inputs,
-            worker=granted.grant.worker,
-            appraisal=peer.appraisal.as_dict() if peer.appraisal else {},
-            endorsements=peer.endorsements.digest,
-            arguments={**defaults, **task.arguments},
-            outputs={name: formats.get(name, "bytes") for name in task.outputs},
-            limits=task.limits,
-            approvals=granted.grant.approvals,
-            policies=granted.grant.policies,
-        )
+        return grant_reply(self.monitor.state, granted, peer)
 
     async def hand_over(self, peer: Peer, to: bytes) -> wire.HandOverReply:
         """Give the service's keys to a peer gateway; this one then serves nobody any more."""
@@ -447,6 +436,8 @@ class Gateway:
         await asyncio.to_thread(self._kept, envelope)
         index = await self.monitor.finish(peer, fence, envelope, wraps, self._countersign)
         await self._notify()
+        # Others may wait for an output of this run.
+        self._wake.set()
         return index
 
     def _kept(self, envelope: dsse.Envelope) -> None:
@@ -523,7 +514,9 @@ class Gateway:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), SWEEP_SECONDS)
+            self._wake.clear()
             try:
                 await self._tend()
             except HostFailed as error:
@@ -535,6 +528,11 @@ class Gateway:
     async def _tend(self) -> None:
         if self._broken is not None or self.log.failed is not None:
             await self._reload()
+        for trigger in self.monitor.due():
+            await self.monitor.fire(trigger)
+            await self._notify()
+        if await self.monitor.close_hopeless():
+            await self._notify()
         now = time.monotonic()
         patience = self.config.lease_seconds * TICKET_AGAIN
         for run in self.monitor.waiting():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from ..._core import FileKey, HpkeKey, SecretKey, SigningKey, split_key
 from ...errors import Expired, KeyRefused, Malformed, MesateeError, Replayed
@@ -39,6 +40,20 @@ class Upload:
     wrap: str
 
 
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """A file key that a worker wrapped to the gateway: of output `name` of the attempt `fence` of `run`."""
+
+    run: str
+    fence: int
+    name: str
+    blob: str
+    wrap: str
+
+
+Sealed: TypeAlias = Upload | Produced
+
+
 class Keyring:
     """Everything that the service's keys can do for somebody else."""
 
@@ -54,17 +69,17 @@ class Keyring:
         Raises `KeyRefused`.
         """
         permit.use(Action.REGISTER, upload.blob)
-        self._open_upload(upload)
+        self._open_sealed(upload)
 
     def release_inputs(
-        self, permit: Permit, run: str, uploads: Mapping[str, Upload], attempt_key: bytes
+        self, permit: Permit, run: str, sealed: Mapping[str, Sealed], attempt_key: bytes
     ) -> dict[str, str]:
         """Input name -> file key wrapped to the worker's key of this attempt. The permit's index is the fence."""
         permit.use(Action.RELEASE_KEY, run)
         released = {}
-        for name, upload in uploads.items():
-            binding = wraps.attempt_input(self._origin, run, permit.index, name, upload.blob)
-            released[name] = b64encode(self._open_upload(upload).wrap(attempt_key, binding.info, binding.aad))
+        for name, item in sealed.items():
+            binding = wraps.attempt_input(self._origin, run, permit.index, name, item.blob)
+            released[name] = b64encode(self._open_sealed(item).wrap(attempt_key, binding.info, binding.aad))
         return released
 
     def release_outputs(
@@ -152,8 +167,12 @@ class Keyring:
         )
         return statements.sign(recovery, self._keys.log)
 
-    def _open_upload(self, upload: Upload) -> FileKey:
-        return self._unwrap(upload.wrap, wraps.upload(self._origin, upload.owner, upload.blob))
+    def _open_sealed(self, sealed: Sealed) -> FileKey:
+        if isinstance(sealed, Upload):
+            binding = wraps.upload(self._origin, sealed.owner, sealed.blob)
+        else:
+            binding = wraps.attempt_output(self._origin, sealed.run, sealed.fence, sealed.name, sealed.blob)
+        return self._unwrap(sealed.wrap, binding)
 
     def _unwrap(self, wrap: str, binding: wraps.Binding) -> FileKey:
         return self._sealing.unwrap_file_key(b64decode(wrap, max_bytes=WRAP_BYTES), binding.info, binding.aad)
@@ -167,4 +186,4 @@ def attempt_key(text: str) -> bytes:
     return key
 
 
-__all__ = ["Keyring", "Ticket", "Upload", "attempt_key"]
+__all__ = ["Keyring", "Produced", "Sealed", "Ticket", "Upload", "attempt_key"]

@@ -12,43 +12,36 @@ Denials are logged too, before the caller is told.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import os
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Literal
 
 from ...errors import (
     Conflict,
     Denied,
-    ForkDetected,
     Halted,
-    HostFailed,
     KeyRefused,
     Malformed,
-    MesateeError,
     NotFound,
     Recovering,
     Replayed,
     StateError,
-    Unavailable,
 )
-from ...protocol import checkpoint as cp
 from ...protocol import envelope as dsse
 from ...protocol import limits, records, statements
 from ...protocol.digests import b64decode, sha256
 from ...protocol.service import ShareRule
+from ...protocol.sources import OutputOf
 from ...protocol.statements import WorkerFacts
 from .. import faults
-from . import policies, policy, rules, tenure
-from .decided import CODE, Accepted, Granted, Strangers
-from .keyring import Keyring, Upload
+from . import policies, policy, rules
+from .decided import CODE, LOGGED, Accepted, Granted
+from .keyring import Keyring, Produced, Sealed, Upload
+from .ledger import Ledger
 from .log import Log
 from .peer import Peer
-from .permit import Action, Mint
+from .permit import Action
 from .state import ENDED, Grant, Held, Run, State
-from .tenure import Received, Tenure
+from .tenure import Received
 
 LEASE_SECONDS = 30
 """How long a worker holds a run without renewing, if the service's launcher says nothing else."""
@@ -56,7 +49,7 @@ TICKET_SECONDS = 600
 """Life of a queue ticket; the sweep makes a new one for a run that still waits."""
 
 
-class Monitor:
+class Monitor(Ledger):
     """Decides. Not thread-safe: all calls come from one event loop."""
 
     def __init__(
@@ -71,124 +64,11 @@ class Monitor:
         lease_seconds: int = LEASE_SECONDS,
         received: Received | None = None,
     ) -> None:
-        """`keep_proof` keeps a checkpoint that every later log has to extend, durably, or raises `HostFailed`."""
-        self._log = log
-        self._keep_proof = keep_proof
+        """See `Ledger` for `keep_proof`."""
+        super().__init__(log, state, service, clock, steady, keep_proof, received)
         self._keyring = keyring
-        self._mint = Mint()
-        self._clock = clock
-        self._steady = steady
         self._lease_seconds = lease_seconds
-        self._said = statements.expect(service.predicate, statements.ServiceStatement)
-        self._received = received
         self._leases: dict[int, float] = {}
-        self._newest: Future[int] | None = None
-        self._strangers = Strangers()
-        self.service = service
-        self.state = state
-        self.halted: str | None = None
-
-    # -- time and the log -------------------------------------------------------------------------
-
-    def now(self) -> int:
-        """Log time in seconds: never decreases, and not below what parties have signed."""
-        return max(self.state.time, self.state.floor, int(self._clock()))
-
-    def _source(self, now: int) -> Literal["host", "parties"]:
-        return "parties" if now - self.state.floor <= limits.CLOCK_SKEW_SECONDS else "host"
-
-    def checkpoint(self) -> cp.Checkpoint:
-        """The durable head with the present log time."""
-        self.serving()
-        return self._log.checkpoint(self.now())
-
-    def serving(self) -> None:
-        """Raises `Halted` after a fork was detected: then nobody is served, not even metadata."""
-        if self.ended:
-            raise Halted(f"the gateway has stopped: {self.ended}")
-
-    @property
-    def ended(self) -> str | None:
-        """Why this gateway decides nothing: a fork was detected, or another one holds the keys."""
-        if self.halted is None and tenure.tenure(self.state, self._received) is Tenure.PASSED:
-            return "the service's keys were handed over, and another gateway continues its log"
-        return self.halted
-
-    def _append(self, record: records.LogRecord) -> asyncio.Future[int]:
-        self.serving()
-        permit = self._mint.permit(Action.APPEND, sha256(record.to_bytes()), self._log.next_index)
-        index = self._log.next_index
-        done = self._newest = self._log.append(permit, record)
-        self.state.apply(index, record)
-        return asyncio.wrap_future(done)
-
-    async def _durable(self, index: int) -> None:
-        """Wait for the entry at `index`: of what may still be lost nobody is told. Raises `HostFailed`."""
-        if index >= self._log.size and self._newest is not None:
-            await asyncio.wrap_future(self._newest)
-
-    async def settled(self) -> None:
-        """Wait until all that was decided so far is durable: only then may anybody be told of the state.
-
-        Raises `HostFailed` when it will not be: then the state is one that never was. Only the beginning of an epoch
-        may be missing: it makes nobody fresh, and apart from it the state is the durable one.
-        """
-        try:
-            await self._durable(self.state.size - 1)
-        except HostFailed:
-            if self.state.epoch_index < self._log.size or self.state.size > self._log.size + 1:
-                raise
-
-    def _log_outcome(self, outcome: records.Outcome) -> asyncio.Future[int]:
-        now = self.now()
-        return self._append(records.of_outcome(outcome, now, self._source(now)))
-
-    async def _before_effect(self, outcome: records.Outcome) -> int:
-        """The log index of an outcome whose effect may follow now.
-
-        Raises `Halted` if a fork was proven while it was committed: then nothing leaves any more.
-        """
-        index = await self._log_outcome(outcome)
-        if self.halted:
-            raise Halted(f"the gateway has stopped: {self.halted}")
-        return index
-
-    async def begin_epoch(self, measurement: str, level: int, channel_key: str) -> None:
-        """Take up the log: until owners have shown themselves, no key and no result leaves.
-
-        Raises `Denied` if the keys came from share holders otherwise than service statement and log allow.
-        """
-        if self._received and tenure.tenure(self.state, self._received) is Tenure.TAKES_UP:
-            try:
-                outcome = tenure.recovered(self._said, self.state, self._received)
-            except Denied as error:
-                # Nobody is served on a log that is not this gateway's to take up.
-                self.halted = error.message
-                raise
-            await self._log_outcome(outcome)
-        begun = records.EpochOutcome(
-            number=self.state.epoch + 1,
-            nonce=os.urandom(32).hex(),
-            measurement=measurement,
-            level=level,
-            channel_key=channel_key,
-        )
-        await self._log_outcome(begun)
-        faults.point("epoch.logged")
-
-    async def denied(self, peer: Peer, action: str, subject: str, error: MesateeError) -> None:
-        """Log a refusal. The caller then raises `error`."""
-        if self.ended or isinstance(error, (Unavailable, Halted)):
-            return
-        stranger = peer.role == "party" and peer.key not in self.state.parties
-        others = self._strangers.admit(self._steady()) if stranger else 0
-        if others is None:
-            return
-        outcome = records.DeniedOutcome(
-            by=peer.key, action=action[:64], subject=subject[:64], code=error.code, others=others
-        )
-        await self._log_outcome(outcome)
-        faults.point("denial.logged")
 
     # -- statements -------------------------------------------------------------------------------
 
@@ -231,25 +111,6 @@ class Monitor:
             )
         self.compare(predicate.checkpoint)
 
-    def compare(self, note: str) -> None:
-        """Stop for good if this log does not extend a checkpoint that its own key has signed.
-
-        The proof is kept first, so that a gateway that starts anew on this log does not serve either.
-        Raises `SignatureInvalid`, `Malformed`, or `ForkDetected`.
-        """
-        seen = cp.verify(note, self._log.origin, self._log.public)
-        if self._log.extends(seen):
-            return
-        # Only this log's key can have signed it, so this log is not the one that it was: rolled back or forked.
-        self.halted = (
-            f"a party holds a signed checkpoint of {seen.size} entries (epoch {seen.epoch}) that this log of "
-            f"{self._log.next_index} entries does not extend: it was rolled back or forked"
-        )
-        # This process stops in any case; what may be lost is only that the next one knows it at once.
-        with contextlib.suppress(HostFailed):
-            self._keep_proof(note)
-        raise ForkDetected(self.halted)
-
     async def _again(self, statement: statements.Statement, index: int) -> Accepted:
         """The same statement once more: nothing happens twice, and what was undone stays undone."""
         predicate = statement.predicate
@@ -284,14 +145,21 @@ class Monitor:
             case statements.WithdrawalStatement():
                 rules.withdrawal(state, signer, predicate)
             case statements.RunStatement():
-                rules.run(state, signer, predicate, now)
-                self._may(state.task(predicate.task), policies.USE, None, now)
+                self._may_run(signer, predicate.task, now)
             case statements.CancelStatement():
                 rules.cancel(state, signer, predicate)
             case statements.CollectStatement():
                 self._may_collect(signer, predicate, now)
             case statements.RetireStatement():
                 rules.retire(state, signer, predicate)
+            case statements.SuspendStatement():
+                rules.suspend(state, signer, predicate)
+            case statements.TriggerStatement():
+                rules.trigger(state, signer, predicate, now)
+
+    def _may_run(self, signer: str, task: str, now: int) -> None:
+        rules.run(self.state, signer, task, now)
+        self._may(self.state.task(task), policies.USE, None, now)
 
     def _check_upload(self, upload: Upload) -> None:
         self._keyring.check_upload(
@@ -324,14 +192,57 @@ class Monitor:
         return self._keyring.ticket(permit, run.digest, now + TICKET_SECONDS)
 
     def waiting(self) -> list[Run]:
-        """Runs that a worker may take: queued, or running with a lease that nobody renewed."""
+        """Runs that a worker may take: queued and with all inputs, or running with a lease that nobody renewed."""
         if self.ended:
             return []
         return [
             run
             for run in map(self.state.run, self.state.open_runs)
-            if run.status == "queued" or (run.status == "running" and not self.lease_alive(run))
+            if (run.status == "queued" and self._complete(run))
+            or (run.status == "running" and not self.lease_alive(run))
         ]
+
+    def _complete(self, run: Run) -> bool:
+        with contextlib.suppress(StateError):
+            return not rules.waits(self.state, self.state.task(run.task).predicate, run.index)
+        return False
+
+    async def close_hopeless(self) -> int:
+        """End the queued runs whose inputs nobody makes any more; returns how many."""
+        ended = 0
+        for run in [] if self.ended else [self.state.run(digest) for digest in self.state.open_runs]:
+            try:
+                if run.status == "queued":
+                    rules.waits(self.state, self.state.task(run.task).predicate, run.index)
+            except StateError:
+                await self._log_outcome(records.ClosedOutcome(run=run.digest, failure="input_missing"))
+                ended += 1
+        return ended
+
+    async def fire(self, digest: str) -> str | None:
+        """Begin the run of a trigger that is due, as if its author had posted it; its digest, or None if refused.
+
+        Either way it is in the log, and the trigger is due again later.
+        """
+        trigger, now = self.state.triggers[digest], self.now()
+        number, run, code = trigger.number + 1, records.fired_run(digest, trigger.number + 1), None
+        try:
+            self._may_run(trigger.by, trigger.task, now)
+        except LOGGED as error:
+            code = error.code
+        faults.point("trigger.decided")
+        await self._log_outcome(
+            records.FiredOutcome(trigger=digest, number=number, run=None if code else run, code=code)
+        )
+        faults.point("trigger.logged")
+        return None if code else run
+
+    def due(self) -> list[str]:
+        """Triggers that begin a run now."""
+        if self.ended:
+            return []
+        now = self.now()
+        return [item.digest for item in self.state.triggers.values() if rules.due(self.state, item, now)]
 
     def lease_alive(self, run: Run) -> bool:
         """Whether the newest attempt may still finish. After a restart every attempt gets its full lease again."""
@@ -366,6 +277,8 @@ class Monitor:
         held = self.state.task(run.task)
         rules.worker(held.predicate, facts, environments)
         self._fresh(held)
+        if rules.waits(self.state, held.predicate, run.index):
+            raise Conflict("an input of the run is still being made", hint="drop the ticket")
         try:
             rules.alive(held.predicate, now)
             rules.usable(self.state, held.predicate)
@@ -381,6 +294,7 @@ class Monitor:
             worker=facts,
             approvals=counted,
             policies=ruled,
+            inputs={name: found for name, found in self.state.inputs(held.predicate).items() if found},
         )
         faults.point("grant.decided")
         index = await self._before_effect(outcome)
@@ -390,25 +304,33 @@ class Monitor:
             raise Conflict("the run was stopped while its keys were being released", hint="drop the ticket")
         self._leases[index] = self._steady() + self._lease_seconds
         function = self.state.function(held.predicate.function)
-        uploads = {
-            name: Upload(item.signer, item.predicate.blob.sha256, item.predicate.wrap)
-            for name, item in (
-                (name, self.state.dataset(digest)) for name, digest in held.predicate.inputs.items()
-            )
-        }
+        sealed = {name: self._sealed(held.predicate, name, found) for name, found in grant.inputs.items()}
         code = function.predicate.code
         if code is not None and code.wrap is not None:
-            uploads[CODE] = Upload(function.signer, code.sha256, code.wrap)
+            sealed[CODE] = Upload(function.signer, code.sha256, code.wrap)
         permit = self._mint.permit(Action.RELEASE_KEY, run.digest, index)
-        wrapped = self._keyring.release_inputs(permit, run.digest, uploads, attempt_key)
+        wrapped = self._keyring.release_inputs(permit, run.digest, sealed, attempt_key)
         faults.point("grant.wrapped")
         return Granted(run, held, function, grant, wrapped)
+
+    def _sealed(self, task: statements.TaskStatement, name: str, found: str) -> Sealed:
+        """The sealed input that a dataset, or another run's output, is."""
+        if found in self.state.datasets:
+            held = self.state.dataset(found)
+            return Upload(held.signer, held.predicate.blob.sha256, held.predicate.wrap)
+        source, run = task.inputs[name], self.state.run(found)
+        if not isinstance(source, OutputOf):
+            raise NotFound(f"there is no dataset {found[:16]}")
+        facts = run.outputs[source.output]
+        return Produced(
+            run.digest, run.granted().fence, source.output, facts.sha256, run.wraps[source.output]
+        )
 
     def _run_number(self, run: Run) -> int:
         return 1 + [item.digest for item in self.state.runs_of(run.task)].index(run.digest)
 
     def _fresh(self, held: Held[statements.TaskStatement]) -> None:
-        owners = set(self.state.owners(held.predicate).values())
+        owners = set(self.state.everybody(held.predicate))
         function = self.state.function(held.predicate.function)
         if function.predicate.private:
             owners.add(function.signer)
@@ -507,7 +429,7 @@ class Monitor:
         held = self.state.task(run.task)
         if run.grant is None:
             raise StateError("no worker has run it")
-        rules.still_approved(self.state, held, run.grant.approvals)
+        rules.still_approved(self.state, run)
         self._fresh(held)
         asked = policies.Question(
             self.state, held, policies.RELEASE_RESULT, run.grant.worker, now, self._run_number(run)
@@ -520,14 +442,13 @@ class Monitor:
         self._may_collect(signer, predicate, now)
         names = rules.collect(self.state, signer, predicate)
         run = self.state.run(predicate.run)
-        task = self.state.task(run.task)
         grant = run.granted()
         index = await self._before_effect(
             records.ReleaseOutcome(run=run.digest, to=signer, outputs=tuple(sorted(names)))
         )
         faults.point("release.logged")
         # What was taken back in between has the lower index now, and wins.
-        rules.still_approved(self.state, task, grant.approvals)
+        rules.still_approved(self.state, run)
         receiver = self.state.party(signer).predicate.keys
         held = {name: (run.outputs[name].sha256, run.wraps[name]) for name in names}
         permit = self._mint.permit(Action.RELEASE_RESULT, run.digest, index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ...errors import NotFound
@@ -10,7 +11,7 @@ from ...protocol import limits, statements, wire
 from ...protocol.digests import b64encode
 from ...protocol.doors import Blobs
 from .log import Log
-from .state import State
+from .state import Run, State
 
 ENVELOPES_CACHED = 16 * limits.MIB
 """Payloads of statements kept in memory for those who ask, in bytes, oldest out first."""
@@ -54,6 +55,7 @@ class Papers:
         receipt = statements.expect(
             statements.read(dsse.from_dict(signed), "receipt"), statements.ReceiptStatement
         )
+        used = [state.runs[source] for source in grant.inputs.values() if source in state.runs]
         counted = set(grant.approvals.values())
         given = [state.approvals[item] for item in state.approvals_of.get(run.task, ())]
         return wire.Bundle(
@@ -65,14 +67,35 @@ class Papers:
             function=self.envelope(function.index),
             datasets={
                 dataset: self.envelope(state.dataset(dataset).index)
-                for dataset in task.predicate.inputs.values()
+                for dataset in grant.inputs.values()
+                if dataset in state.datasets
             },
+            sources={item.digest: self._source(state, item) for item in used},
             approvals={item.digest: self.envelope(item.index) for item in given if item.digest in counted},
             parties={who: self.envelope(state.party(who).index) for who in state.concerned(task)},
             worker_certificate=self._blob(grant.worker.certificate),
             gateway_certificate=self._blob(receipt.appraisals.gateway_certificate),
             endorsements=self._blob(receipt.appraisals.endorsements),
         )
+
+    def _source(self, state: State, run: Run) -> wire.SourcePapers:
+        if run.receipt is None:
+            raise NotFound(f"run {run.digest[:16]} has no receipt")
+        return wire.SourcePapers(
+            receipt=self._log.prove(run.receipt).read().body["envelope"],
+            task=self.envelope(state.task(run.task).index),
+        )
+
+    def small(self, outputs: Iterable[statements.OutputFacts]) -> dict[str, str]:
+        """Digest -> base64 of the sealed outputs, as many of the smallest as fit an answer."""
+        found: dict[str, str] = {}
+        left = limits.INLINE_BYTES
+        for facts in sorted(outputs, key=lambda item: item.size):
+            left -= facts.size
+            if left < 0:
+                break
+            found[facts.sha256] = self._blob(facts.sha256)
+        return found
 
     def _blob(self, digest: str) -> str:
         return b64encode(b"".join(self._blobs.get(digest)))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ...errors import PolicyDenied
+from ...protocol.sources import OutputOf
 from ...protocol.statements import TaskStatement, WorkerFacts
 from . import policy
 from .state import Held, State
@@ -59,6 +60,11 @@ def automatic(asked: Question) -> dict[str, str]:
     by_owner: dict[str, list[policy.NamedPolicy]] = {}
     for item in _datasets(asked).values():
         by_owner.setdefault(item.owner, []).append(item)
+    # A policy speaks for its dataset alone, not for an output that the same party owns with others.
+    for source, owners in asked.state.owners(asked.task.predicate).items():
+        if isinstance(asked.task.predicate.inputs[source], OutputOf):
+            for owner in owners:
+                by_owner.pop(owner, None)
     approved = {}
     for owner, items in by_owner.items():
         try:
@@ -76,10 +82,9 @@ def _platform(text: str) -> policy.NamedPolicy:
 def _datasets(asked: Question) -> dict[str, policy.NamedPolicy]:
     """Digest -> policy: a dataset is asked once, whatever number of inputs it is."""
     found = {}
-    for digest in asked.task.predicate.inputs.values():
-        held = asked.state.dataset(digest)
+    for held in asked.state.datasets_of(asked.task.predicate):
         parsed = policy.PolicySet.register(held.predicate.policy, "dataset")
-        found[digest] = policy.NamedPolicy(parsed, held.signer, digest, held.predicate.name)
+        found[held.digest] = policy.NamedPolicy(parsed, held.signer, held.digest, held.predicate.name)
     return found
 
 
@@ -98,7 +103,7 @@ def _requests(asked: Question, action: policy.TaskAction) -> list[policy.Request
         measurement=accept.workers[0],
         simulated=accept.allow_simulated,
         receivers=frozenset(keys.signing for receivers in task.outputs.values() for keys in receivers),
-        inputs_owners=frozenset(asked.state.owners(task).values()),
+        inputs_owners=asked.state.everybody(task),
         runs=task.runs,
         run=asked.run,
         time=asked.time,

@@ -25,8 +25,9 @@ from ...errors import (
 )
 from ...protocol import limits, statements
 from ...protocol.service import HandOver
+from ...protocol.sources import NewestDataset, OutputOf
 from ...protocol.statements import WorkerFacts
-from .state import ENDED, Approval, Grant, Held, Run, State
+from .state import ENDED, Approval, Grant, Held, Run, State, Trigger
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
@@ -82,7 +83,8 @@ def task(state: State, signer: str, predicate: statements.TaskStatement, now: in
     """A task fits its function, its data and its receivers."""
     _life(predicate.expires, now, "task")
     function = in_use(state.function(predicate.function), "function")
-    _inputs(state, function.predicate, predicate)
+    _may_call(signer, function)
+    _inputs(state, signer, function.predicate, predicate)
     check_arguments(function.predicate, predicate.arguments)
     known = {port.name for port in function.predicate.outputs} | {"diagnostics"}
     for name, receivers in predicate.outputs.items():
@@ -98,8 +100,20 @@ def task(state: State, signer: str, predicate: statements.TaskStatement, now: in
         raise Malformed(f"a task has at most {limits.PARTIES_PER_TASK} parties")
 
 
+def _may_call(signer: str, function: Held[statements.FunctionStatement]) -> None:
+    callers = function.predicate.callers
+    if callers is not None and signer not in (*callers, function.signer):
+        raise Denied(
+            f"you are none of the callers that the owner of function {function.predicate.name} allows",
+            hint="ask its owner to register it again with you among its callers",
+        )
+
+
 def _inputs(
-    state: State, function: statements.FunctionStatement, predicate: statements.TaskStatement
+    state: State,
+    signer: str,
+    function: statements.FunctionStatement,
+    predicate: statements.TaskStatement,
 ) -> None:
     required = {port.name for port in function.inputs if not port.optional}
     known = {port.name for port in function.inputs}
@@ -108,13 +122,46 @@ def _inputs(
         raise Malformed(f"missing input {', '.join(sorted(required - given))}")
     if not function.variadic and not given <= known:
         raise Malformed(f"the function has no input {', '.join(sorted(given - known))}")
-    for digest in predicate.inputs.values():
-        in_use(state.dataset(digest), "dataset")
+    for source in predicate.inputs.values():
+        match source:
+            case NewestDataset():
+                if f"{source.owner}/{source.dataset}" not in state.dataset_versions:
+                    raise NotFound(
+                        f"party {source.owner[:16]} has no dataset of the name in the task",
+                        hint="see `mesatee data list`",
+                    )
+            case OutputOf():
+                _output(state, signer, source)
+            case _:
+                in_use(state.dataset(source), "dataset")
+
+
+def _output(state: State, signer: str, source: OutputOf) -> None:
+    """Another task's output: of a task that the author may know of, and not at the end of too long a line."""
+    held = state.tasks.get(source.task)
+    if held is None or signer not in state.concerned(held):
+        raise NotFound(f"there is no task {source.task[:16]}", hint="see `mesatee task list`")
+    if source.output not in held.predicate.outputs:
+        named = ", ".join(sorted(held.predicate.outputs))
+        raise Malformed(
+            f"task {held.predicate.name} gives nobody an output {source.output}; it gives {named}"
+        )
+    depth, line = 0, {source.task}
+    while line:
+        depth += 1
+        if depth >= limits.PIPELINE_DEPTH:
+            raise TooLarge(
+                f"more than {limits.PIPELINE_DEPTH} tasks read each other's outputs in a line",
+                hint="take a result home in between and register it as a dataset",
+            )
+        before = (state.task(digest).predicate.inputs.values() for digest in line)
+        line = {item.task for inputs in before for item in inputs if isinstance(item, OutputOf)}
 
 
 def _bounded(predicate: statements.TaskStatement) -> None:
     """Each policy is asked for each machine that the task accepts: that must not keep everybody else waiting."""
-    accept, datasets = predicate.accept, set(predicate.inputs.values())
+    accept = predicate.accept
+    datasets = {source for source in predicate.inputs.values() if not isinstance(source, OutputOf)}
     asked = len(accept.tees) * len(accept.workers) * len(datasets)
     if asked > limits.POLICY_QUESTIONS:
         raise TooLarge(
@@ -140,10 +187,14 @@ def check_arguments(function: statements.FunctionStatement, arguments: dict[str,
 
 
 def in_use(held: Held[Any], what: str) -> Held[Any]:
-    """Not retired by its owner."""
+    """Neither retired nor suspended by its owner."""
     if held.retired is not None:
         raise StateError(
             f"the {what} {held.digest[:16]} was retired by its owner", hint=f"use a newer {what}"
+        )
+    if held.suspended:
+        raise StateError(
+            f"the {what} {held.digest[:16]} is suspended by its owner", hint="wait until its owner resumes it"
         )
     return held
 
@@ -173,17 +224,59 @@ def withdrawal(state: State, signer: str, predicate: statements.WithdrawalStatem
         raise Replayed("this approval is withdrawn already")
 
 
-def run(state: State, signer: str, predicate: statements.RunStatement, now: int) -> None:
+def run(state: State, signer: str, task: str, now: int) -> None:
     """The task's author runs it while it lives and has runs left."""
-    held = state.task(predicate.task)
+    held = state.task(task)
     if held.signer != signer:
         raise Denied("only the task's author runs it")
     alive(held.predicate, now)
-    # A run that ended before any key was released has used nothing.
-    spent = sum(1 for item in state.runs_of(held.digest) if item.grants or item.status not in ENDED)
-    if spent >= held.predicate.runs:
+    if _spent(state, held.digest) >= held.predicate.runs:
         raise QuotaExceeded(f"all {held.predicate.runs} runs of the task are spent")
+    _quota(state, signer, held.predicate)
     usable(state, held.predicate)
+    waits(state, held.predicate)
+
+
+def _spent(state: State, task: str) -> int:
+    """Runs that count: one that ended before any key was released has used nothing."""
+    return sum(1 for item in state.runs_of(task) if item.grants or item.status not in ENDED)
+
+
+def _quota(state: State, signer: str, predicate: statements.TaskStatement) -> None:
+    """The function's runs for each caller, over all of its tasks. Runs are counted in the order of the log."""
+    function = state.function(predicate.function)
+    quota = function.predicate.quota
+    if quota is None or signer == function.signer:
+        return
+    named = state.tasks_of.get(f"{function.digest}/{signer}", ())
+    if sum(_spent(state, task) for task in named) >= quota:
+        raise QuotaExceeded(
+            f"you have had all {quota} runs that function {function.predicate.name} gives to each caller",
+            hint="ask its owner for a version with a larger quota",
+        )
+
+
+def waits(state: State, predicate: statements.TaskStatement, before: int | None = None) -> bool:
+    """Whether an input is still being made: by a run that has not ended, and that began before log index `before`.
+
+    Raises `StateError` if an input is not there and nobody is making it.
+    """
+    making = False
+    for name, found in state.inputs(predicate).items():
+        source = predicate.inputs[name]
+        if isinstance(source, OutputOf):
+            open_runs = [run for run in state.runs_of(source.task) if run.status not in ENDED]
+            here = any(before is None or run.index < before for run in open_runs)
+            if found is None and not here:
+                title = state.task(source.task).predicate.name
+                raise StateError(
+                    f"input {name} is output {source.output} of task {title}, which has not made it",
+                    hint=f"run it first: `mesatee task run {title}`",
+                )
+            making = making or here
+        elif found is None:
+            raise StateError(f"no dataset is in use for input {name}", hint="its owner registers one")
+    return making
 
 
 def alive(predicate: statements.TaskStatement, now: int) -> None:
@@ -193,10 +286,14 @@ def alive(predicate: statements.TaskStatement, now: int) -> None:
 
 
 def usable(state: State, predicate: statements.TaskStatement) -> None:
-    """Function and datasets are in use."""
+    """Function and datasets are in use, and of an output that is read nobody has taken a yes back."""
     in_use(state.function(predicate.function), "function")
-    for digest in predicate.inputs.values():
-        in_use(state.dataset(digest), "dataset")
+    for source in predicate.inputs.values():
+        if isinstance(source, str):
+            in_use(state.dataset(source), "dataset")
+    for digest in state.inputs(predicate).values():
+        if digest in state.runs:
+            still_approved(state, state.runs[digest])
 
 
 def approvals(
@@ -222,36 +319,85 @@ def approvals(
     return counted
 
 
-def still_approved(state: State, held: Held[statements.TaskStatement], counted: dict[str, str]) -> None:
-    """No yes that counted at key release was taken back since: no approval withdrawn, and nothing retired by an owner
-    whose yes was a standing policy. Raises `NotApproved`.
+def still_approved(state: State, found: Run) -> None:
+    """No yes that counted at key release was taken back since, of this run or of one whose output it uses.
+
+    Raises `NotApproved`.
     """
-    for who, digest in counted.items():
-        given = state.approval(held.digest, digest)
-        if given.withdrawn is not None if given else state.retired(held.predicate, who):
-            found = state.parties.get(who)
-            name = found.predicate.keys.name if found else who[:16]
-            what = "withdrawn the approval of this run" if given else "retired what this run used"
-            raise NotApproved(f"{name} has {what}")
+    back = state.taken_back(found)
+    if back is not None:
+        who, what = back
+        held = state.parties.get(who)
+        raise NotApproved(f"{held.predicate.keys.name if held else who[:16]} has {what}")
 
 
 def cancel(state: State, signer: str, predicate: statements.CancelStatement) -> None:
     """The author or an owner of an input stops a run that has not ended."""
     found = state.run(predicate.run)
     held = state.task(found.task)
-    if signer != held.signer and signer not in state.owners(held.predicate).values():
+    if signer != held.signer and signer not in state.everybody(held.predicate):
         raise Denied("only the task's author or an owner of its data cancels a run")
     if found.status in ENDED:
         raise Conflict(f"the run is {found.status} already")
 
 
 def retire(state: State, signer: str, predicate: statements.RetireStatement) -> None:
-    """An owner takes its own dataset or function out of use."""
-    held: Held[Any] | None = state.datasets.get(predicate.target) or state.functions.get(predicate.target)
-    if held is None or held.signer != signer:
-        raise NotFound("you own no dataset or function with this digest")
+    """An owner takes its own dataset, function or trigger out of use."""
+    found = state.triggers.get(predicate.target)
+    held = found if found is not None and found.by == signer else _own(state, signer, predicate.target)
     if held.retired is not None:
         raise Conflict("it is retired already")
+
+
+def _own(state: State, signer: str, target: str) -> Held[Any]:
+    held: Held[Any] | None = state.datasets.get(target) or state.functions.get(target)
+    if held is None or held.signer != signer:
+        raise NotFound("you own no dataset or function with this digest")
+    return held
+
+
+def suspend(state: State, signer: str, predicate: statements.SuspendStatement) -> None:
+    """An owner takes its own dataset or function out of use for a while, or back."""
+    held = _own(state, signer, predicate.target)
+    if held.retired is not None:
+        raise Conflict("it is retired for good")
+    if held.suspended == predicate.suspended:
+        raise Conflict(f"it is {'suspended' if held.suspended else 'in use'} already")
+
+
+def trigger(state: State, signer: str, predicate: statements.TriggerStatement, now: int) -> None:
+    """The task's author has it run by the gateway, for as long as the task lives."""
+    held = state.task(predicate.task)
+    if held.signer != signer:
+        raise Denied("only the task's author has it run")
+    alive(held.predicate, now)
+    _life(predicate.expires, now, "trigger")
+    if predicate.every is None and all(isinstance(item, str) for item in held.predicate.inputs.values()):
+        raise Malformed(
+            "no input of the task can ever be newer: all are datasets by digest",
+            hint="name newest:DATASET or output:TASK/OUTPUT as an input, or run it by --every",
+        )
+    mine = [item for item in state.triggers.values() if item.by == signer and in_force(item, now)]
+    if len(mine) >= limits.TRIGGERS_EACH:
+        raise QuotaExceeded(
+            f"you have {limits.TRIGGERS_EACH} triggers in force",
+            hint="stop one: `mesatee task trigger --stop`",
+        )
+
+
+def in_force(found: Trigger, now: int) -> bool:
+    """Whether a trigger may still begin runs."""
+    return found.retired is None and found.expires > now
+
+
+def due(state: State, found: Trigger, now: int) -> bool:
+    """Whether a trigger begins a run now: its time has come, and where it waits for inputs one is newer."""
+    if not in_force(found, now) or found.due > now:
+        return False
+    if found.every is not None:
+        return True
+    inputs = state.inputs(state.task(found.task).predicate)
+    return inputs != found.seen and None not in inputs.values()
 
 
 def collect(state: State, signer: str, predicate: statements.CollectStatement) -> list[str]:
@@ -319,7 +465,7 @@ def receipt(
         "function": held.predicate.function,
         "environment": held.predicate.environment,
         "fence": grant.fence,
-        "inputs": held.predicate.inputs,
+        "inputs": grant.inputs,
         "approvals": grant.approvals,
         "policies": grant.policies,
         "worker": grant.worker,
@@ -381,6 +527,8 @@ __all__ = [
     "cancel",
     "check_arguments",
     "collect",
+    "due",
+    "in_force",
     "in_use",
     "party",
     "receipt",
@@ -388,9 +536,12 @@ __all__ = [
     "run",
     "still_approved",
     "successor",
+    "suspend",
     "task",
     "times",
+    "trigger",
     "usable",
+    "waits",
     "withdrawal",
     "worker",
 ]

@@ -13,9 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...errors import LogCorrupt, NotFound, StateError
 from ...protocol import checkpoint as cp
-from ...protocol import consent, records, statements
+from ...protocol import consent, limits, records, statements
 from ...protocol import envelope as dsse
 from ...protocol.digests import Hex32
+from ...protocol.sources import NewestDataset, OutputOf, Source
 
 P = TypeVar("P", bound=statements.Common)
 
@@ -33,6 +34,12 @@ class Held(Generic[P]):
     index: int
     predicate: P
     retired: int | None = None
+    suspended: bool = False
+
+    @property
+    def in_use(self) -> bool:
+        """Whether its owner has taken it out of use neither for good nor for now."""
+        return self.retired is None and not self.suspended
 
 
 @dataclass(slots=True)
@@ -59,6 +66,24 @@ class Grant:
     worker: statements.WorkerFacts
     approvals: dict[str, str]
     policies: dict[str, str]
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Input -> the dataset, or the run whose output it was."""
+
+
+@dataclass(slots=True)
+class Trigger:
+    """A trigger and where it stands; `due` is log time, `seen` what the inputs were when it last ran."""
+
+    digest: str
+    by: str
+    task: str
+    index: int
+    every: int | None
+    expires: int
+    due: int
+    seen: dict[str, str | None]
+    number: int = 0
+    retired: int | None = None
 
 
 @dataclass(slots=True)
@@ -73,7 +98,7 @@ class Run:
     status: RunStatus = "queued"
     grants: list[Grant] = field(default_factory=list)
     receipt: int | None = None
-    failure: str | None = None
+    failure: statements.Failure | None = None
     ended: int | None = None
     outputs: dict[str, statements.OutputFacts] = field(default_factory=dict)
     wraps: dict[str, str] = field(default_factory=dict)
@@ -107,10 +132,14 @@ class State:
     blobs: dict[str, str] = field(default_factory=dict)
     approvals: dict[str, Approval] = field(default_factory=dict)
     withdrawn: dict[str, int] = field(default_factory=dict)
+    triggers: dict[str, Trigger] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
     # Indexes over the above, so that no decision walks through everything.
     approvals_of: dict[str, list[str]] = field(default_factory=dict)
     runs_by_task: dict[str, list[str]] = field(default_factory=dict)
+    tasks_of: dict[str, list[str]] = field(default_factory=dict)
+    dataset_versions: dict[str, list[str]] = field(default_factory=dict)
+    function_versions: dict[str, list[str]] = field(default_factory=dict)
     open_runs: dict[str, int] = field(default_factory=dict)
     fences: dict[int, str] = field(default_factory=dict)
     seen: dict[str, int] = field(default_factory=dict)
@@ -154,9 +183,44 @@ class State:
         """Whether the party has signed, in this epoch, that it compared the log with the newest that it knew."""
         return self.presence.get(party, -1) > self.epoch_index
 
-    def owners(self, task: statements.TaskStatement) -> dict[str, str]:
-        """Input name -> owner."""
-        return {name: self.dataset(digest).signer for name, digest in task.inputs.items()}
+    def owners(self, task: statements.TaskStatement) -> dict[str, tuple[str, ...]]:
+        """Input name -> owners: of a dataset one, of another task's output all of its receivers."""
+        return {name: self._owners(source) for name, source in task.inputs.items()}
+
+    def _owners(self, source: Source) -> tuple[str, ...]:
+        match source:
+            case NewestDataset():
+                return (source.owner,)
+            case OutputOf():
+                receivers = self.task(source.task).predicate.outputs.get(source.output, ())
+                return tuple(keys.signing for keys in receivers)
+        return (self.dataset(source).signer,)
+
+    def everybody(self, task: statements.TaskStatement) -> frozenset[str]:
+        """The owners of all inputs."""
+        return frozenset(owner for owners in self.owners(task).values() for owner in owners)
+
+    def inputs(self, task: statements.TaskStatement) -> dict[str, str | None]:
+        """Input name -> what it is now: a dataset, the run whose output it is, or None as long as there is neither."""
+        return {name: self._now(source) for name, source in task.inputs.items()}
+
+    def _now(self, source: Source) -> str | None:
+        match source:
+            case NewestDataset():
+                held = map(
+                    self.dataset, reversed(self.dataset_versions.get(f"{source.owner}/{source.dataset}", ()))
+                )
+                return next((item.digest for item in held if item.in_use), None)
+            case OutputOf():
+                runs = reversed(self.runs_of(source.task))
+                done = (run for run in runs if run.status == "finished" and source.output in run.outputs)
+                return next((run.digest for run in done), None)
+        return source
+
+    def datasets_of(self, task: statements.TaskStatement) -> list[Held[statements.DatasetStatement]]:
+        """The datasets among a task's inputs as they are now, each once."""
+        found = dict.fromkeys(digest for digest in self.inputs(task).values() if digest in self.datasets)
+        return [self.datasets[digest] for digest in found if digest is not None]
 
     def must_approve(self, task: statements.TaskStatement) -> dict[str, str]:
         """Party -> why it has to approve: owners of inputs, receivers of joint outputs, the owner of private code."""
@@ -176,10 +240,32 @@ class State:
         given = map(self.approvals.__getitem__, self.approvals_of.get(task, ()))
         return next((approval for approval in given if approval.digest == digest), None)
 
-    def retired(self, task: statements.TaskStatement, owner: str) -> bool:
-        """Whether `owner` has taken out of use what the task needs of it."""
-        function = self.function(task.function)
-        used: list[Held[Any]] = [self.dataset(digest) for digest in task.inputs.values()]
+    def taken_back(self, run: Run) -> tuple[str, str] | None:
+        """Who has taken back what, of all that counted when the keys of this run were released, and of the runs whose
+        outputs it uses; None while all of it stands.
+        """
+        waiting, seen = [run], set()
+        while waiting:
+            found = waiting.pop()
+            if found.digest in seen:
+                continue
+            seen.add(found.digest)
+            grant = found.granted()
+            for who, digest in grant.approvals.items():
+                given = self.approval(found.task, digest)
+                if given is not None and given.withdrawn is not None:
+                    return who, "withdrawn the approval of this run"
+                # A standing policy has no approval to withdraw: retiring what it guards takes it back.
+                if given is None and self._retired(found.task, grant, who):
+                    return who, "retired what this run used"
+            waiting += [self.runs[digest] for digest in grant.inputs.values() if digest in self.runs]
+        return None
+
+    def _retired(self, task: str, grant: Grant, owner: str) -> bool:
+        function = self.function(self.task(task).predicate.function)
+        used: list[Held[Any]] = [
+            self.datasets[digest] for digest in grant.inputs.values() if digest in self.datasets
+        ]
         if function.predicate.private:
             used.append(function)
         return any(held.signer == owner and held.retired is not None for held in used)
@@ -187,7 +273,7 @@ class State:
     def concerned(self, task: Held[statements.TaskStatement]) -> frozenset[str]:
         """Who may see a task: its author, owners of inputs and function, and receivers."""
         parties = {task.signer, self.function(task.predicate.function).signer}
-        parties.update(self.owners(task.predicate).values())
+        parties.update(self.everybody(task.predicate))
         for receivers in task.predicate.outputs.values():
             parties.update(keys.signing for keys in receivers)
         return frozenset(parties)
@@ -212,6 +298,7 @@ class State:
                     statements.ApprovalStatement()
                     | statements.WithdrawalStatement()
                     | statements.RunStatement()
+                    | statements.TriggerStatement()
                 ):
                     return self.concerned(self.task(statement.task))
                 case statements.CancelStatement() | statements.CollectStatement():
@@ -230,6 +317,8 @@ class State:
                 | records.ReleaseOutcome()
             ):
                 return self.concerned(self.task(self.run(outcome.run).task))
+            case records.FiredOutcome():
+                return self.concerned(self.task(self.triggers[outcome.trigger].task))
             case records.SharesOutcome():
                 made = statements.read(dsse.from_dict(outcome.envelope), "recovery")
                 found = statements.expect(made, statements.RecoveryStatement)
@@ -271,13 +360,16 @@ class State:
             case statements.DatasetStatement():
                 self.datasets[digest] = Held(digest, signer, index, predicate)
                 self.blobs[predicate.blob.sha256] = signer
+                self.dataset_versions.setdefault(f"{signer}/{predicate.name}", []).append(digest)
             case statements.FunctionStatement():
                 self.functions[digest] = Held(digest, signer, index, predicate)
+                self.function_versions.setdefault(f"{signer}/{predicate.name}", []).append(digest)
                 # Anybody may name public code; only what is sealed has one owner.
                 if predicate.code is not None and predicate.code.wrap is not None:
                     self.blobs[predicate.code.sha256] = signer
             case statements.TaskStatement():
                 self.tasks[digest] = Held(digest, signer, index, self._sharing_keys(predicate))
+                self.tasks_of.setdefault(f"{predicate.function}/{signer}", []).append(digest)
             case statements.ApprovalStatement():
                 self.approvals_of.setdefault(predicate.task, []).append(predicate.id)
                 self.approvals[predicate.id] = Approval(
@@ -286,15 +378,30 @@ class State:
             case statements.WithdrawalStatement():
                 self._withdraw(index, predicate)
             case statements.RunStatement():
-                self.runs[digest] = Run(digest, predicate.task, signer, index, self.time)
-                self.runs_by_task.setdefault(predicate.task, []).append(digest)
-                self.open_runs[digest] = index
+                self._begin(Run(digest, predicate.task, signer, index, self.time))
             case statements.CancelStatement():
                 self._end(self.run(predicate.run), index, "cancelled", "cancelled")
             case statements.RetireStatement():
-                held: Held[Any] = self.datasets.get(predicate.target) or self.functions[predicate.target]
-                held.retired = index
-                self._retire(index, signer)
+                trigger = self.triggers.get(predicate.target)
+                target: Trigger | Held[Any] = trigger or self._owned(predicate.target)
+                target.retired = index
+                self._stop_taken_back(index)
+            case statements.SuspendStatement():
+                self._owned(predicate.target).suspended = predicate.suspended
+            case statements.TriggerStatement():
+                seen = self.inputs(self.task(predicate.task).predicate)
+                due = self.time + (predicate.every or 0)
+                self.triggers[digest] = Trigger(
+                    digest, signer, predicate.task, index, predicate.every, predicate.expires, due, seen
+                )
+
+    def _owned(self, digest: str) -> Held[Any]:
+        return self.datasets.get(digest) or self.functions[digest]
+
+    def _begin(self, run: Run) -> None:
+        self.runs[run.digest] = run
+        self.runs_by_task.setdefault(run.task, []).append(run.digest)
+        self.open_runs[run.digest] = run.index
 
     def _sharing_keys(self, task: statements.TaskStatement) -> statements.TaskStatement:
         """The same task with its receivers' keys from their registration: the log repeats them, memory need not."""
@@ -313,23 +420,15 @@ class State:
         named = self.approvals.get(predicate.id)
         if named is None:
             return
-        back = set()
         for approval in map(self.approvals.__getitem__, self.approvals_of[named.task]):
             if approval.party == named.party and approval.withdrawn is None:
                 approval.withdrawn = self.withdrawn[approval.id] = index
-                back.add(approval.digest)
-        for run in self.runs_of(named.task):
-            # A run whose keys were released under one of them stops; one still queued is refused at key release.
-            if run.status == "running" and run.grant and not back.isdisjoint(run.grant.approvals.values()):
-                self._end(run, index, "cancelled", "cancelled")
+        self._stop_taken_back(index)
 
-    def _retire(self, index: int, owner: str) -> None:
-        """A standing policy has no approval to withdraw: what runs under one stops when its owner retires the data."""
+    def _stop_taken_back(self, index: int) -> None:
+        """Runs that have their keys by a yes that no longer stands stop. One still queued is refused at key release."""
         for run in [self.runs[digest] for digest in self.open_runs]:
-            counted = run.grant.approvals.get(owner) if run.grant and run.status == "running" else None
-            if counted is None or self.approval(run.task, counted) is not None:
-                continue
-            if self.retired(self.task(run.task).predicate, owner):
+            if run.status == "running" and run.grants and self.taken_back(run):
                 self._end(run, index, "cancelled", "cancelled")
 
     def _outcome(self, index: int, time: int, outcome: records.Outcome) -> None:
@@ -362,8 +461,11 @@ class State:
                         outcome.worker,
                         outcome.approvals,
                         outcome.policies,
+                        outcome.inputs,
                     )
                 )
+            case records.FiredOutcome():
+                self._fired(index, time, outcome)
             case records.ReceiptOutcome():
                 run = self.run(outcome.run)
                 run.receipt, run.wraps = index, dict(outcome.wraps)
@@ -374,7 +476,18 @@ class State:
             case records.ClosedOutcome():
                 self._end(self.run(outcome.run), index, "failed", outcome.failure)
 
-    def _end(self, run: Run, index: int, status: RunStatus, failure: str | None) -> None:
+    def _fired(self, index: int, time: int, outcome: records.FiredOutcome) -> None:
+        trigger = self.triggers[outcome.trigger]
+        if outcome.number != trigger.number + 1:
+            raise LogCorrupt(f"log entry {index} counts the runs of a trigger otherwise than they were")
+        trigger.number = outcome.number
+        # What was missed meanwhile is not made up for.
+        trigger.due = time + (trigger.every or limits.TRIGGER_SECONDS)
+        trigger.seen = self.inputs(self.task(trigger.task).predicate)
+        if outcome.run is not None:
+            self._begin(Run(outcome.run, trigger.task, trigger.by, index, time))
+
+    def _end(self, run: Run, index: int, status: RunStatus, failure: statements.Failure | None) -> None:
         if run.status in ENDED:
             raise LogCorrupt(f"log entry {index} ends a run twice")
         run.status, run.failure, run.ended = status, failure, index
@@ -412,4 +525,4 @@ def _get(where: dict[str, T], digest: str, what: str, hint: str) -> T:
 
 _ADAPTER: TypeAdapter[State] = TypeAdapter(State)
 
-__all__ = ["ENDED", "Approval", "Grant", "Held", "Run", "State"]
+__all__ = ["ENDED", "Approval", "Grant", "Held", "Run", "State", "Trigger"]

@@ -10,7 +10,7 @@ from ...protocol import limits, statements, wire
 from ...protocol.jsonstrict import encode
 from ...protocol.model import Model
 from . import policies, rules
-from .state import ENDED, Held, P, Run
+from .state import ENDED, Held, P, Run, Trigger
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -66,9 +66,8 @@ class Views:
         """All datasets, retired ones marked."""
         uses: dict[str, int] = {}
         for run in self._state.runs.values():
-            if run.grants:
-                for digest in self._state.task(run.task).predicate.inputs.values():
-                    uses[digest] = uses.get(digest, 0) + 1
+            for digest in run.grant.inputs.values() if run.grant else ():
+                uses[digest] = uses.get(digest, 0) + 1
         return self._page(
             self._state.datasets.values(), lambda held: self._dataset(held, uses.get(held.digest, 0)), after
         )
@@ -88,6 +87,8 @@ class Views:
             size=said.blob.size,
             policy=said.policy,
             retired=held.retired is not None,
+            suspended=held.suspended,
+            version=self._state.dataset_versions[f"{held.signer}/{said.name}"].index(held.digest) + 1,
             uses=uses,
         )
 
@@ -121,7 +122,11 @@ class Views:
             variadic=said.variadic,
             arguments=tuple(argument.model_dump(mode="json") for argument in said.arguments),
             outputs=tuple(port.model_dump(mode="json") for port in said.outputs),
+            callers=said.callers,
+            quota=said.quota,
             retired=held.retired is not None,
+            suspended=held.suspended,
+            version=self._state.function_versions[f"{held.signer}/{said.name}"].index(held.digest) + 1,
         )
 
     def tasks(self, party: str, after: int) -> wire.ListReply:
@@ -148,6 +153,10 @@ class Views:
                 for who, reason in self._state.must_approve(held.predicate).items()
             ),
             runs=tuple(self._run(run) for run in runs[-limits.RUNS_SHOWN :]),
+            inputs=self._state.inputs(held.predicate),
+            triggers=tuple(
+                self._trigger(item, now) for item in self._state.triggers.values() if item.task == held.digest
+            ),
             log_size=self._gateway.log.size,
         )
 
@@ -189,6 +198,21 @@ class Views:
             return "created"
         return runs[-1].status if runs else "approved"
 
+    def _trigger(self, trigger: Trigger, now: int) -> wire.TriggerView:
+        state: Literal["in_force", "stopped", "expired"] = "in_force"
+        if trigger.retired is not None:
+            state = "stopped"
+        elif not rules.in_force(trigger, now):
+            state = "expired"
+        return wire.TriggerView(
+            digest=trigger.digest,
+            every=trigger.every,
+            due=trigger.due,
+            expires=trigger.expires,
+            fired=trigger.number,
+            state=state,
+        )
+
     def _run(self, run: Run) -> wire.RunView:
         worker: dict[str, Any] | None = run.grant.worker.model_dump(mode="json") if run.grant else None
         return wire.RunView(
@@ -197,8 +221,9 @@ class Views:
             index=run.index,
             time=run.time,
             attempts=len(run.grants),
-            failure=run.failure,  # type: ignore[arg-type]  # pydantic checks it against the closed list
+            failure=run.failure,
             ended=run.ended,
+            inputs=run.grant.inputs if run.grant else {},
             worker=worker,
         )
 

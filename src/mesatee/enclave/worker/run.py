@@ -236,7 +236,7 @@ class Attempt:
                 "function": grant.function,
                 "environment": grant.environment,
                 "fence": grant.fence,
-                "inputs": dict(grant.datasets),
+                "inputs": dict(grant.sources),
                 "approvals": grant.approvals,
                 "policies": grant.policies,
                 "worker": worker,

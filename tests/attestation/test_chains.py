@@ -117,6 +117,12 @@ def test_what_is_missing_is_not_refused():
         assert result.root_sha256 is None
 
 
+def test_an_anchor_alone_is_a_chain_of_one():
+    result = verify_chain([ROOT.der], [PIN], NOW)
+    assert result.chain is Answer.AFFIRMED
+    assert [certificate.subject for certificate in result.path] == ["CN=root"]
+
+
 def test_without_a_time_nothing_is_affirmed():
     result = verify_chain(CHAIN, [PIN], None, [crl(MIDDLE), crl(ROOT)])
     assert (result.chain, result.revocation) == (Answer.NOT_ESTABLISHED, Answer.NOT_ESTABLISHED)

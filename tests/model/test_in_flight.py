@@ -458,7 +458,7 @@ BUGS: dict[str, tuple[str, str, str]] = {
     ),
     "a withdrawal while the release is being logged is overlooked": (
         "release",
-        "rules.still_approved(self.state, task, grant.approvals)",
+        "rules.still_approved(self.state, run)",
         "pass",
     ),
     "a party is told before its statement is durable": (

@@ -265,7 +265,7 @@ def test_many_random_interleavings() -> None:
 
 
 def ignores_withdrawal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "still_approved", lambda state, held, counted: None)
+    monkeypatch.setattr(rules, "still_approved", lambda state, found: None)
 
 
 def forgets_fences(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,8 +273,8 @@ def forgets_fences(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def counts_no_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(state: State, signer: str, predicate: Any, now: int) -> None:
-        rules.usable(state, state.task(predicate.task).predicate)
+    def run(state: State, signer: str, task: str, now: int) -> None:
+        rules.usable(state, state.task(task).predicate)
 
     monkeypatch.setattr(rules, "run", run)
 

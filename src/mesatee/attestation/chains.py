@@ -122,7 +122,7 @@ def verify_chain(
     # Step 3: revocation (RFC 5280, section 6.3), for whoever wants to know even of a chain that is refused.
     revocation, notes, ends = _revocation(path, at, crls, looked_at)
     # Both are good for the whole of their last second.
-    expires = min(*ends, *(certificate.not_after for certificate in path)) + 1
+    expires = min([*ends, *(certificate.not_after for certificate in path)]) + 1
     chain = Answer.REFUSED if objections else Answer.AFFIRMED
     if at is None:
         chain = chain if objections else Answer.NOT_ESTABLISHED

@@ -68,7 +68,10 @@ class Monitor(Ledger):
         super().__init__(log, state, service, clock, steady, keep_proof, received)
         self._keyring = keyring
         self._lease_seconds = lease_seconds
-        self._leases: dict[int, float] = {}
+        # After a restart every attempt gets its full lease again, from now on.
+        open_runs = [self.state.run(digest) for digest in self.state.open_runs]
+        grants = [run.grant for run in open_runs if run.grant is not None]
+        self._leases = {grant.fence: steady() + grant.lease for grant in grants}
 
     # -- statements -------------------------------------------------------------------------------
 
@@ -245,9 +248,10 @@ class Monitor(Ledger):
         return [item.digest for item in self.state.triggers.values() if rules.due(self.state, item, now)]
 
     def lease_alive(self, run: Run) -> bool:
-        """Whether the newest attempt may still finish. After a restart every attempt gets its full lease again."""
+        """Whether the newest attempt may still finish."""
         if run.grant is None:
             return False
+        # A grant that is being logged has one, too.
         deadline = self._leases.setdefault(run.grant.fence, self._steady() + run.grant.lease)
         return self._steady() < deadline
 

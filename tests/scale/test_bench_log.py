@@ -15,6 +15,7 @@ def test_its_rows() -> None:
     assert said
     assert set(rows) == {
         "start with a snapshot",
+        "records under the snapshot compared",
         "start without a snapshot",
         "snapshot taken",
         "inclusion proof with its record",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import secrets
+import threading
 import time
 from collections.abc import Sequence
 
@@ -47,7 +48,7 @@ class Memory:
 def test_a_million_records() -> None:
     store, body, signer, mint = Memory(), SecretKey.generate(), SigningKey.generate(), Mint()
     log = Log("mesatee.test/scale", store, body, signer)
-    log.load(lambda index, record: None, lambda ref, root: None)
+    log.load(lambda index, record: None, lambda ref: b"")
     log.begin(1)
     last = None
     started = time.perf_counter()
@@ -61,19 +62,25 @@ def test_a_million_records() -> None:
     assert last is not None
     last.result(60)
     print(f"\nappended {SIZE} records in {time.perf_counter() - started:.1f} s")
-    snapshot = secrets.token_hex(32)
+    snapshot, leaves = secrets.token_hex(32), log.leaves(SIZE - 1000)
     log.note_snapshot(SnapshotRef(SIZE - 1000, snapshot))
     log.close()
 
-    again, seen, restored = Log("mesatee.test/scale", store, body, signer), [], []
+    again, seen, restored = Log("mesatee.test/scale", store, body, signer), list[int](), list[SnapshotRef]()
+
+    def restore(ref: SnapshotRef) -> bytes:
+        restored.append(ref)
+        return leaves
+
     started = time.perf_counter()
-    again.load(lambda index, record: seen.append(index), lambda ref, root: restored.append((ref, root)))
+    again.load(lambda index, record: seen.append(index), restore)
     took = time.perf_counter() - started
     print(f"started on {SIZE} records, with a snapshot, in {took:.2f} s")
     assert seen == list(range(SIZE - 1000, SIZE))
-    assert [ref.blob for ref, _ in restored] == [snapshot]
+    assert [ref.blob for ref in restored] == [snapshot]
     assert took < 3 * START_SECONDS * max(1.0, SIZE / 1_000_000)
 
+    assert again.compare(threading.Event()) == SIZE - 1000
     root, times = again.root(SIZE), []
     for index in (0, 1, SIZE // 3, SIZE - 2, SIZE - 1):
         started = time.perf_counter()

@@ -371,7 +371,7 @@ class World:
         """Start a gateway's core on what the store has: replay, then a new epoch."""
         self.log = Log(ORIGIN, self.store, self.keys.body, self.keys.log)
         state = State()
-        self.log.load(state.apply, lambda ref, root: None)
+        self.log.load(state.apply, lambda ref: b"")
         self.monitor = Monitor(
             self.log,
             state,

@@ -14,6 +14,8 @@ from mesatee.protocol.digests import sha256
 
 BODY, SIGNER = SecretKey.generate(), SigningKey.generate()
 MINT = Mint()
+VOUCHED: dict[str, bytes] = {}
+"""The leaves that snapshots vouch for, by blob."""
 
 
 def record(number: int, action: str = "x") -> records.LogRecord:
@@ -28,13 +30,25 @@ class Bench:
         self.store = store or MemoryRecords()
         self.log = Log(ORIGIN, self.store, BODY, SIGNER)
         self.seen: list[records.LogRecord] = []
-        self.restored: list[tuple[SnapshotRef, bytes]] = []
+        self.restored: list[SnapshotRef] = []
         self.load()
         self.log.begin(epoch)
 
     def load(self) -> None:
         self.seen.clear()
-        self.log.load(lambda index, item: self.seen.append(item), lambda *found: self.restored.append(found))
+        self.log.load(lambda index, item: self.seen.append(item), self._restore)
+
+    def _restore(self, ref: SnapshotRef) -> bytes:
+        self.restored.append(ref)
+        return VOUCHED[ref.blob]
+
+    def snap(self, size: int) -> SnapshotRef:
+        """Note a snapshot of the log as it was at `size`."""
+        leaves = self.log.leaves(size)
+        ref = SnapshotRef(size, sha256(leaves))
+        VOUCHED[ref.blob] = leaves
+        self.log.note_snapshot(ref)
+        return ref
 
     def send(self, item: records.LogRecord) -> Future[int]:
         permit = MINT.permit(Action.APPEND, sha256(item.to_bytes()), self.log.next_index)

@@ -156,7 +156,7 @@ class Holders:
         """Of a gateway with these keys, by the log as it is."""
         state = State()
         log = Log(ORIGIN, self.store, keys.body, keys.log)
-        log.load(state.apply, lambda ref, root: None)
+        log.load(state.apply, lambda ref: b"")
         log.close()
         return tenure(state, keys.received)
 

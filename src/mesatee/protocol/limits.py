@@ -105,6 +105,8 @@ CHECKPOINT_BYTES: Final = 4 * KIB
 """A signed checkpoint with its cosignatures, in bytes."""
 LOG_BATCH: Final = 512
 """Entries of one group commit."""
+LOG_COMPARED_AT_START: Final = 50_000
+"""Stored entries under a snapshot that a gateway compares with it before it serves; if more, while it serves."""
 PROOF_HASHES: Final = 64
 """Hashes in an inclusion or consistency proof: the log has fewer than 2^63 entries."""
 

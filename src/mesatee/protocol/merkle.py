@@ -84,6 +84,11 @@ class Tree:
         for level, hashes in enumerate(self._levels):
             del hashes[(size >> level) * HASH :]
 
+    def leaves(self, start: int, end: int) -> bytes:
+        """The leaf hashes from `start` to `end`, one after the other."""
+        self._check(end)
+        return bytes(self._levels[0][start * HASH : end * HASH])
+
     def root(self, size: int) -> bytes:
         """MTH(D[0:size])."""
         self._check(size)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
+import sqlite3
 import time
 from typing import Any
 
@@ -29,7 +31,7 @@ from mesatee.errors import (
 )
 from mesatee.protocol import checkpoint as cp
 from mesatee.protocol import envelope as dsse
-from mesatee.protocol import merkle, records, statements, wire, wraps
+from mesatee.protocol import limits, merkle, records, statements, wire, wraps
 from mesatee.protocol.digests import b64decode
 from mesatee.protocol.jsonstrict import canonical, parse_object
 from mesatee.protocol.model import validate
@@ -332,6 +334,37 @@ def test_a_restart_uses_the_snapshot_and_trusts_none_of_it(own: Live) -> None:
         rewritten(own, **older)
         own.start()
         own.stop()
+
+
+def test_a_gateway_stops_when_what_lies_under_its_snapshot_was_altered(
+    own: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own.member("left")
+    own.stop()
+    monkeypatch.setattr(limits, "LOG_COMPARED_AT_START", 0)
+    own.start()
+    own.stop()
+
+    def write(body: bytes) -> bytes:
+        with (
+            contextlib.closing(sqlite3.connect(own.folder / "host" / "records.sqlite")) as database,
+            database,
+        ):
+            (before,) = database.execute("SELECT body FROM records WHERE idx = 1").fetchone()
+            database.execute("UPDATE records SET body = ? WHERE idx = 1", (body,))
+        return bytes(before)
+
+    before = write(bytes(100))
+    # It starts: the snapshot and what follows it hold. Then it finds out, as a start would of a short log.
+    own.start()
+    own._thread.join(20)
+    with pytest.raises(LogCorrupt, match="the body of log entry 1 was altered"):
+        own.stop()
+    monkeypatch.undo()
+    with pytest.raises(LogCorrupt, match="the body of log entry 1 was altered"):
+        own.start()
+    write(before)
+    own.start()
 
 
 # -- restarts and forks: these change the service and stand last ---------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +13,7 @@ from tests.support.logs import BODY, MINT, SIGNER, Bench, copied, filled, record
 from tests.support.mutate import QUICK, mutated
 
 from mesatee._core import SecretKey, SigningKey
-from mesatee.enclave.gateway.log import Log, SnapshotRef
+from mesatee.enclave.gateway.log import Log
 from mesatee.enclave.gateway.permit import Action
 from mesatee.errors import Denied, LogCorrupt, Malformed
 from mesatee.protocol import checkpoint as cp
@@ -276,7 +278,7 @@ def test_hostile_heads_raise_log_corrupt_only() -> None:
         store.signed = head
         log = Log(ORIGIN, store, BODY, SIGNER)
         try:
-            log.load(lambda *_: None, lambda *_: None)
+            log.load(lambda *_: None, lambda _: b"")
         except LogCorrupt:
             return
         # Whatever was changed, it was not what is signed.
@@ -352,20 +354,29 @@ def test_a_permit_is_for_one_record_once() -> None:
 # -- snapshots -----------------------------------------------------------------------------------------
 
 
-def test_a_snapshot_shortens_replay_and_is_bound_to_its_root() -> None:
+def snapped(records: int = 6, size: int = 4) -> Bench:
+    """A log that was closed with a snapshot of its first `size` entries."""
+    bench = Bench()
+    bench.add(records)
+    bench.snap(size)
+    bench.log.close()
+    return bench
+
+
+def test_a_snapshot_shortens_replay_and_vouches_for_what_it_covers() -> None:
     bench = Bench()
     bench.add(4)
-    ref = SnapshotRef(4, "5e" * 32)
-    bench.log.note_snapshot(ref)
+    ref = bench.snap(4)
     assert parse_object(bench.store.signed)["snapshot"] is None
     bench.add(2)
-    assert parse_object(bench.store.signed)["snapshot"] == {"size": 4, "blob": "5e" * 32}
-    root = bench.log.root(4)
+    assert parse_object(bench.store.signed)["snapshot"] == {"size": 4, "blob": ref.blob}
+    root = bench.log.root(6)
     bench.log.close()
     again = Bench(bench.store)
-    assert again.restored == [(ref, root)]
+    assert again.restored == [ref]
     assert again.seen == [record(4), record(5)]
     assert again.log.snapshot == ref
+    assert again.log.root(6) == root
     # Older bodies are not opened at start, but one that was altered is found all the same.
     body_byte(again.store, 1)
     with pytest.raises(LogCorrupt, match="entry 1 "):
@@ -378,13 +389,64 @@ def test_a_snapshot_shortens_replay_and_is_bound_to_its_root() -> None:
     again.log.close()
 
 
+@pytest.mark.parametrize("index", [1, 3])
+@pytest.mark.parametrize("name", [name for name in sorted(TAMPERINGS) if not name.startswith("head")])
+def test_what_lies_under_a_large_snapshot_is_compared_while_the_gateway_serves(
+    name: str, index: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LOG_COMPARED_AT_START", 3)
+    store = snapped().store
+    before = [item.entry for item in store.stored]
+    TAMPERINGS[name](store, index)
+    after = [item.entry for item in store.stored]
+    if len(after) != len(before):
+        # A host that gives other entries than it counts has to be found out at once.
+        with pytest.raises(LogCorrupt):
+            Bench(store)
+        return
+    bench = Bench(store)
+    try:
+        # Nobody is given what was altered, in whatever order things happen.
+        with pytest.raises(LogCorrupt):
+            bench.log.prove(index)
+        with contextlib.nullcontext() if after == before else pytest.raises(LogCorrupt):
+            assert bench.log.entries(0, 4) == before[:4]
+        with pytest.raises(LogCorrupt, match=r"log entry [0-3] "):
+            bench.log.compare(threading.Event())
+    finally:
+        bench.log.close()
+
+
+def test_a_comparison_goes_on_where_it_was_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LOG_COMPARED_AT_START", 0)
+    monkeypatch.setattr(limits, "LOG_BATCH", 2)
+    again = Bench(snapped(9, 7).store)
+    stop = threading.Event()
+    stop.set()
+    assert [again.log.compare(stop) for _ in range(5)] == [2, 2, 2, 1, 0]
+    # What follows the snapshot was verified at the start; read again after a failure, the rest was compared already.
+    again.log.close()
+    again.load()
+    assert again.log.compare(threading.Event()) == 0
+
+
+def test_a_snapshot_of_an_abandoned_branch_or_of_another_size_is_not_used() -> None:
+    bench, other = snapped(), snapped()
+    stolen = parse_object(other.store.signed)["snapshot"]
+    bench.store.signed = canonical({**parse_object(bench.store.signed), "snapshot": stolen})
+    with pytest.raises(LogCorrupt, match="the snapshot is of another"):
+        Bench(bench.store)
+    bench.store.signed = canonical(
+        {**parse_object(bench.store.signed), "snapshot": {**stolen, "size": 3}}  # type: ignore[dict-item]
+    )
+    with pytest.raises(LogCorrupt, match="snapshot of 3 entries vouches for 4"):
+        Bench(bench.store)
+
+
 def test_a_snapshot_after_the_last_record_is_named_when_the_log_closes() -> None:
     """Regression: a snapshot made at shutdown was forgotten."""
-    bench = Bench()
-    bench.add(4)
-    bench.log.note_snapshot(SnapshotRef(4, "5e" * 32))
-    bench.log.close()
-    assert parse_object(bench.store.signed)["snapshot"] == {"size": 4, "blob": "5e" * 32}
+    bench = snapped(4)
+    assert isinstance(parse_object(bench.store.signed)["snapshot"], dict)
     again = Bench(bench.store)
     assert again.seen == []
     assert len(again.restored) == 1

@@ -3,8 +3,9 @@
 The records are those of a busy service, in the real SQLite store behind the real host process: half of them presences,
 a quarter denials, and approvals and datasets for the rest. They are written through the records door in full batches,
 in the form in which the gateway writes them (sealed, salted, committed to, under a signed head). Signatures of parties
-are not made, for a start does not check them again. Started is: everything that the host has is read through its
-socket and verified, the newest snapshot opened, and what follows it replayed.
+are not made, for a start does not check them again. Started is: the newest snapshot is opened, what follows it is read
+through the host's socket and replayed, and the root over both is the signed one. What a gateway compares while it
+serves, the stored records under the snapshot, is a row of its own.
 
 No peer does the same work, so there is none in the rows.
 """
@@ -16,6 +17,7 @@ import resource
 import secrets
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,8 +26,7 @@ from typing import Final
 
 from ..._core import SecretKey, SigningKey
 from ...enclave.doors import HostClient
-from ...enclave.gateway.audit import SNAPSHOT
-from ...enclave.gateway.gateway import snapshot_distance
+from ...enclave.gateway import snapshots
 from ...enclave.gateway.log import Log, SnapshotRef, seal_record
 from ...enclave.gateway.state import State
 from ...protocol import checkpoint as cp
@@ -58,7 +59,7 @@ class Stored:
 
     doors: HostClient
     body: SecretKey = field(default_factory=SecretKey.generate)
-    snapshots: SecretKey = field(default_factory=SecretKey.generate)
+    key: SecretKey = field(default_factory=SecretKey.generate)
     signer: SigningKey = field(default_factory=SigningKey.generate)
     tree: merkle.Tree = field(default_factory=merkle.Tree)
     snapshot: SnapshotRef | None = None
@@ -90,10 +91,11 @@ class Stored:
         """What a gateway does with its log before it serves."""
         state = State()
 
-        def restore(ref: SnapshotRef, root: bytes) -> None:
+        def restore(ref: SnapshotRef) -> bytes:
             nonlocal state
-            sealed = b"".join(self.doors.blobs.get(ref.blob))
-            state = State.restore(self.snapshots.open(sealed, SNAPSHOT + root))
+            leaves, dumped = snapshots.open_sealed(self.key, ref, b"".join(self.doors.blobs.get(ref.blob)))
+            state = State.restore(dumped)
+            return leaves
 
         log = self.log()
         log.load(lambda index, record: state.apply(index, record), restore, from_snapshot=from_snapshot)
@@ -101,7 +103,7 @@ class Stored:
 
     def snap(self, state: State) -> int:
         """Store a snapshot of the log as it is; returns its size in bytes."""
-        sealed = self.snapshots.seal(state.dump(), SNAPSHOT + self.tree.root(state.size))
+        sealed = snapshots.seal(self.key, self.tree.leaves(0, state.size), state.dump())
         digest = sha256(sealed)
         self.doors.blobs.put(digest, [sealed], len(sealed))
         self.snapshot = SnapshotRef(state.size, digest)
@@ -193,8 +195,8 @@ def _timed(times: list[float]) -> contextlib.AbstractContextManager[None]:
 def measure(quick: bool, say: Say) -> tuple[Row, ...]:
     """The rows of ``bench log``."""
     count, starts = (QUICK_RECORDS, QUICK_STARTS) if quick else (RECORDS, STARTS)
-    later = snapshot_distance(count)
-    filling, replaying, snapping, starting = list[float](), list[float](), list[float](), list[float]()
+    later = snapshots.distance(count)
+    filling, replaying, snapping, starting, comparing = (list[float]() for _ in range(5))
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stored = Stored(stack.enter_context(_host(folder)))
@@ -218,6 +220,9 @@ def measure(quick: bool, say: Say) -> tuple[Row, ...]:
             del state
         if log is None:
             raise AssertionError
+        say("comparing the stored records with the snapshot")
+        with _timed(comparing):
+            log.compare(threading.Event())
         say("proving")
         inclusion, consistency = _proofs(log, count)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * limits.KIB / MIB
@@ -230,6 +235,12 @@ def measure(quick: bool, say: Say) -> tuple[Row, ...]:
             starting,
             goal=goal,
             note=f"{count} records, {later} after it",
+        ),
+        compare(
+            "records under the snapshot compared",
+            "s",
+            comparing,
+            note="while the gateway serves; here without a rest",
         ),
         compare("start without a snapshot", "s", replaying, note=replay_note),
         compare(

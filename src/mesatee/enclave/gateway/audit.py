@@ -8,15 +8,16 @@ where the gateway runs, and it changes nothing.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from ...errors import LogCorrupt, MesateeError, NotFound
+from ...errors import LogCorrupt, NotFound
 from ...protocol import records, statements
 from ...protocol.doors import Blobs
-from . import tenure
+from . import snapshots, tenure
 from .identity import ServiceKeys
 from .log import Log, SnapshotRef
 from .state import ENDED, State
@@ -69,7 +70,7 @@ def audit(log: Log, blobs: Blobs, keys: ServiceKeys) -> Audited:
     """Check a stored log as a whole. `log` is a fresh one that nobody appends to; it is loaded here.
 
     1. What `Log.load` checks: the signed head, every entry under its root, every body under its entry.
-    2. The snapshot that the head names opens, bound to the root at its size.
+    2. The snapshot that the head names opens, and its leaves are those of the stored entries.
     3. Every record from the first on can follow those before it: epochs count up, receipts are of the attempt that
        counts, no run ends twice, the service's keys pass only as its statement says.
     4. The snapshot is the state at its size.
@@ -82,19 +83,19 @@ def audit(log: Log, blobs: Blobs, keys: ServiceKeys) -> Audited:
     """
     replay = _Replay(keys.service)
 
-    def restore(ref: SnapshotRef, root: bytes) -> None:
+    def restore(ref: SnapshotRef) -> bytes:
         try:
             sealed = b"".join(blobs.get(ref.blob))
-            replay.dumped = keys.snapshot.open(sealed, SNAPSHOT + root)
-            State.restore(replay.dumped)
         except NotFound:
             raise LogCorrupt(f"the host has lost the snapshot of {ref.size} entries, {ref.blob}") from None
-        except MesateeError as error:
-            raise LogCorrupt(f"the snapshot of {ref.size} entries does not open: {error.message}") from None
+        leaves, replay.dumped = snapshots.open_sealed(keys.snapshot, ref, sealed)
+        State.restore(replay.dumped)
         replay.snapshot = ref
+        return leaves
 
     # 1. and 2.: replaying nothing yet, for what follows the snapshot may not fit an empty state.
     log.load(lambda index, record: None, restore)
+    log.compare(threading.Event())
     # 3. and 4.
     log.load(replay.apply, restore, from_snapshot=False)
     # 5.
@@ -142,7 +143,4 @@ def _check_blob(blobs: Blobs, digest: str, what: str) -> None:
         raise LogCorrupt(f"blob {digest} {what} was altered")
 
 
-SNAPSHOT = b"mesatee snapshot v1"
-"""Domain of a sealed snapshot; the root at its size follows."""
-
-__all__ = ["SNAPSHOT", "Audited", "audit"]
+__all__ = ["Audited", "audit"]

@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -43,8 +44,7 @@ from ...protocol.doors import Blobs, Queue, Records
 from ...protocol.recovery import SUCCESSOR
 from .. import faults
 from ..platform.base import Attester
-from . import api, tenure
-from .audit import SNAPSHOT
+from . import api, snapshots, tenure
 from .decided import grant_reply
 from .forks import ForkProofs
 from .identity import ServiceKeys
@@ -64,9 +64,8 @@ TICKET_AGAIN = 2 / 3
 """A run that still waits this part of a lease after its last ticket gets another: the queue may lose things."""
 RELOAD_SECONDS = 10.0
 """How long a reader waits for the log to be read again after the host failed."""
-SNAPSHOT_EVERY, SNAPSHOT_SHARE = 5_000, 50
-"""Log entries between two snapshots of the projection: at least so many, and a fiftieth of the log, because each holds
-the whole state."""
+COMPARE_REST = 3.0
+"""Of the time of comparing the stored log with its snapshot, how many times as long is left to those who are served."""
 CERTIFICATE_SECONDS = 7 * 86_400
 """Life of the gateway's channel certificate; its process makes a new one at each start."""
 SWITCH_SECONDS = 0.001
@@ -123,6 +122,7 @@ class Gateway:
         self._stored: set[str] = set()
         self._changed = asyncio.Condition()
         self._stopping = asyncio.Event()
+        self._ending = threading.Event()
         self._wake = asyncio.Event()
         self.port = 0
         self.shares: statements.Statement | None = None
@@ -146,19 +146,13 @@ class Gateway:
     def _replay(self) -> Monitor:
         state = State()
 
-        def restore(ref: SnapshotRef, root: bytes) -> None:
+        def restore(ref: SnapshotRef) -> bytes:
             nonlocal state
             # Raises `NotFound` if the host has lost it.
             sealed = b"".join(self.blobs.get(ref.blob))
-            try:
-                plain = self._snapshot_key.open(sealed, SNAPSHOT + root)
-            except MesateeError as error:
-                raise LogCorrupt(
-                    f"the snapshot of {ref.size} entries does not open: {error.message}"
-                ) from None
-            state = State.restore(plain)
-            if state.size != ref.size:
-                raise LogCorrupt("the snapshot covers another size than the head says")
+            leaves, dumped = snapshots.open_sealed(self._snapshot_key, ref, sealed)
+            state = State.restore(dumped)
+            return leaves
 
         def apply(index: int, record: records.LogRecord) -> None:
             tenure.check(self._keys.service, state, index, record)
@@ -225,20 +219,24 @@ class Gateway:
         server = AttestedServer(api.build(self), listener, self.knows, max_age_seconds=age)
         serving = asyncio.create_task(server.serve())
         sweeping = asyncio.create_task(self._sweep())
+        comparing = asyncio.create_task(self._compare_stored())
         try:
             if ready:
                 ready(self.port)
             stopped = asyncio.create_task(self._stopping.wait())
-            await asyncio.wait({serving, sweeping, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (serving, sweeping):
+            tasks = {serving, sweeping, comparing, stopped}
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in (serving, sweeping, comparing):
                 if task.done() and not task.cancelled() and task.exception():
                     raise task.exception() or AssertionError
         finally:
+            self._ending.set()
             sweeping.cancel()
             await server.shutdown()
             serving.cancel()
+            comparing.cancel()
             with contextlib.suppress(asyncio.CancelledError, MesateeError):
-                await asyncio.gather(serving, sweeping, return_exceptions=True)
+                await asyncio.gather(serving, sweeping, comparing, return_exceptions=True)
             with contextlib.suppress(MesateeError):
                 await self._snapshot()
             self.log.close()
@@ -512,6 +510,14 @@ class Gateway:
             # The run is in the log; the sweep will make another ticket.
             LOGGER.warning(json.dumps({"event": "queue_failed", "reason": error.message}))
 
+    async def _compare_stored(self) -> None:
+        """What the last snapshot spared the start. `LogCorrupt` ends the service, as it would at a start."""
+        while True:
+            with contextlib.suppress(HostFailed):
+                if count := await asyncio.to_thread(self.log.compare, self._ending, COMPARE_REST):
+                    LOGGER.info(json.dumps({"event": "log_compared", "entries": count}))
+            await asyncio.sleep(RELOAD_SECONDS)
+
     async def _sweep(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
@@ -543,7 +549,7 @@ class Gateway:
                 await self._enqueue(run.digest)
         open_runs = self.monitor.state.open_runs
         self._ticketed = {key: at for key, at in self._ticketed.items() if key[0] in open_runs}
-        if self.monitor.state.size - self._snapshot_at >= snapshot_distance(self.monitor.state.size):
+        if self.monitor.state.size - self._snapshot_at >= snapshots.distance(self.monitor.state.size):
             await self._snapshot()
         await self._discard()
 
@@ -563,12 +569,12 @@ class Gateway:
         LOGGER.info(json.dumps({"event": "log_reloaded", "size": self.log.size}))
 
     async def _snapshot(self) -> None:
-        """Seal the projection, bound to the root at its size; later heads name it."""
+        """Seal the projection with the leaves that led to it; later heads name it."""
         state = self.monitor.state
         if self.log.failed is not None or state.size == self._snapshot_at or self.monitor.ended:
             return
-        size, root = state.size, self.log.root(state.size)
-        sealed = self._snapshot_key.seal(state.dump(), SNAPSHOT + root)
+        size = state.size
+        sealed = snapshots.seal(self._snapshot_key, self.log.leaves(size), state.dump())
         blob = await asyncio.to_thread(self._store_public, sealed)
         faults.point("snapshot.stored")
         if self.log.snapshot is not None:
@@ -587,9 +593,4 @@ class Gateway:
             self._stored.discard(blob)
 
 
-def snapshot_distance(size: int) -> int:
-    """Entries that a log of `size` entries takes before its next snapshot."""
-    return max(SNAPSHOT_EVERY, size // SNAPSHOT_SHARE)
-
-
-__all__ = ["Gateway", "GatewayConfig", "snapshot_distance"]
+__all__ = ["Gateway", "GatewayConfig"]

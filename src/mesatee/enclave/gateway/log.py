@@ -13,6 +13,7 @@ import hashlib
 import os
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -66,6 +67,8 @@ class Log:
         self._writer: threading.Thread | None = None
         self._carry: _Pending | None = None
         self._signed: cp.Checkpoint | None = None
+        # Entries that a snapshot vouched for, and how many of them were compared with what the host stores.
+        self._vouched = self._compared = 0
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -102,6 +105,10 @@ class Log:
     def root(self, size: int) -> bytes:
         """The root at a size that the tree has reached, durable or not."""
         return self._tree.root(size)
+
+    def leaves(self, size: int) -> bytes:
+        """The leaf hashes of the first `size` entries, durable or not, one after the other."""
+        return self._tree.leaves(0, size)
 
     def checkpoint(self, time: int, size: int | None = None) -> cp.Checkpoint:
         """The durable head, or an earlier one, signed for log time `time`."""
@@ -165,6 +172,8 @@ class Log:
             if not batch:
                 raise LogCorrupt(f"the host has no entry {start + len(found)} any more")
             found.extend(batch[: limit - len(found)])
+        if not self._as_signed(start, found):
+            self._name_altered(self._tree, start, found)
         return found
 
     # -- replay -----------------------------------------------------------------------------------
@@ -172,18 +181,20 @@ class Log:
     def load(
         self,
         apply: Callable[[int, records.LogRecord], None],
-        restore: Callable[[SnapshotRef, bytes], None],
+        restore: Callable[[SnapshotRef], bytes],
         *,
         from_snapshot: bool = True,
     ) -> None:
-        """Read and verify everything that the host has.
+        """Read and verify what the host has.
 
         1. The head's checkpoint is signed by this log's key and names this many entries.
-        2. Every entry enters the tree; the root over all of them is the signed one.
-        3. `restore` gets the newest snapshot's reference and the root at its size, if there is one.
-        4. Each body has the digest that its entry names, also those that the snapshot covers.
-        5. Each later body opens under the log's key at its own index and matches its commitment; then `apply` gets the
-           record, in order.
+        2. `restore` gets the newest snapshot's reference, if there is one, and returns the leaf hashes that it vouches
+           for. All later entries are read; the root over both is the signed one.
+        3. Each later body has the digest that its entry names, opens under the log's key at its own index and matches
+           its commitment.
+        4. Under a snapshot of at most `LOG_COMPARED_AT_START` entries, each stored entry is the one in the tree, and
+           each body has its digest. Of a larger one `compare` finds this out later: the start stays short.
+        5. `apply` gets the later records, in order.
 
         Until all of this holds, nothing of the log in memory changes. After a failed commit it takes no record before
         `begin`: a record decided on the old state must not get in between.
@@ -198,7 +209,7 @@ class Log:
     def _load(
         self,
         apply: Callable[[int, records.LogRecord], None],
-        restore: Callable[[SnapshotRef, bytes], None],
+        restore: Callable[[SnapshotRef], bytes],
         from_snapshot: bool,
     ) -> None:
         size, head = self._store.head()
@@ -206,32 +217,77 @@ class Log:
         signed, snapshot = self._check_head(size, head) if size else (None, None)
         if not from_snapshot:
             snapshot = None
+        if snapshot is not None:
+            tree.extend([restore(snapshot)])
+        vouched = tree.size
+        if snapshot is not None and vouched != snapshot.size:
+            raise LogCorrupt(f"the snapshot of {snapshot.size} entries vouches for {vouched}")
         later: list[tuple[int, bytes]] = []
-        for start, batch in self._batches(size):
+        for start, batch in self._batches(vouched, size):
             entries, bodies = [record.entry for record in batch], [record.body for record in batch]
             tree.extend([merkle.leaf_hashes(entries)])
             altered = first_altered_body(entries, bodies)
-            covered = snapshot.size if snapshot is not None else 0
+            # An entry before it may not open: the first one that is wrong is named.
+            later += [
+                (index, self._verified(index, record)) for index, record in enumerate(batch[:altered], start)
+            ]
             if altered is not None:
-                # An entry before it may not open: the first one that is wrong is named.
-                self._verify_later(start, batch[:altered], covered)
                 raise _altered(start + altered)
-            later += self._verify_later(start, batch, covered)
         if signed is not None and tree.root(size) != signed.root:
-            self._name_altered(size)
+            for start, batch in self._batches(0, size):
+                for index, record in enumerate(batch, start):
+                    self._verified(index, record)
             raise LogCorrupt(
-                "an entry of the stored log was altered: the entries do not have the signed root"
+                "an entry of the stored log was altered, or the snapshot is of another: not the signed root"
             )
-        if snapshot is not None:
-            restore(snapshot, tree.root(snapshot.size))
+        compared = self._compared
+        if vouched <= limits.LOG_COMPARED_AT_START:
+            for start, batch in self._batches(0, vouched):
+                self._compare(tree, start, batch)
+            compared = vouched
         for index, plain in later:
             try:
                 apply(index, records.parse(plain))
             except MesateeError as error:
                 raise LogCorrupt(f"log entry {index} cannot be replayed: {error.message}") from error
         self._tree, self._snapshot, self._named, self._carry = tree, snapshot, snapshot, None
-        self._durable = size
+        self._durable, self._vouched, self._compared = size, vouched, compared
         self._epoch, self._time = (signed.epoch, signed.time) if signed is not None else (0, 0)
+
+    def compare(self, stop: threading.Event, rest: float = 0.0) -> int:
+        """Compare what the host stores with the entries that a snapshot vouched for, where `load` left that for later;
+        goes on where it was stopped. Returns how many entries it looked at.
+
+        Nobody who asks for an altered entry is given it, compared or not; this finds out before anybody asks. `rest` is
+        how long it pauses after each batch, as a multiple of the time that the batch took.
+
+        Raises `LogCorrupt`, naming the first entry that is wrong, and `HostFailed`.
+        """
+        first = self._compared
+        for start, batch in self._batches(first, self._vouched):
+            began = time.monotonic()
+            self._compare(self._tree, start, batch)
+            self._compared = start + len(batch)
+            if stop.wait(rest * (time.monotonic() - began)):
+                break
+        return max(0, self._compared - first)
+
+    def _compare(self, tree: merkle.Tree, start: int, batch: list[Record]) -> None:
+        entries, bodies = [record.entry for record in batch], [record.body for record in batch]
+        found = merkle.leaf_hashes(entries) == tree.leaves(start, start + len(batch))
+        if not found or first_altered_body(entries, bodies) is not None:
+            self._name_altered(tree, start, batch)
+
+    def _name_altered(self, tree: merkle.Tree, start: int, batch: list[Record]) -> None:
+        """Raises for the first record that is not the one in the tree, or whose body is not its own."""
+        for index, record in enumerate(batch, start):
+            self._verified(index, record)
+            if merkle.leaf_hash(record.entry) != tree.leaves(index, index + 1):
+                raise LogCorrupt(f"log entry {index} is not the one that was signed")
+
+    def _as_signed(self, start: int, batch: list[Record]) -> bool:
+        leaves = merkle.leaf_hashes([record.entry for record in batch])
+        return leaves == self._tree.leaves(start, start + len(batch))
 
     def _check_head(self, size: int, head: bytes) -> tuple[cp.Checkpoint, SnapshotRef | None]:
         named: SnapshotRef | None = None
@@ -249,11 +305,11 @@ class Log:
             raise LogCorrupt("the head names a snapshot that the log does not reach")
         return signed, named
 
-    def _batches(self, size: int) -> Iterator[tuple[int, list[Record]]]:
-        """Everything that the host has, and where each batch begins; the next is on its way while one is looked at."""
+    def _batches(self, first: int, size: int) -> Iterator[tuple[int, list[Record]]]:
+        """Records from `first` to `size` and where each batch begins; the next is on its way while one is looked at."""
         with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="replay") as ahead:
             coming: deque[Future[list[Record]]] = deque()
-            index = asked = 0
+            index = asked = first
             while index < size:
                 while len(coming) < READ_AHEAD and asked < size:
                     coming.append(ahead.submit(self._store.read, asked, min(limits.LOG_BATCH, size - asked)))
@@ -276,20 +332,6 @@ class Log:
                         answer.cancel()
                     coming.clear()
                     asked = index
-
-    def _verify_later(self, start: int, batch: list[Record], covered: int) -> list[tuple[int, bytes]]:
-        """Index and plaintext of what no snapshot covers."""
-        first = max(start, covered)
-        return [
-            (index, self._verified(index, record))
-            for index, record in enumerate(batch[first - start :], first)
-        ]
-
-    def _name_altered(self, size: int) -> None:
-        """Raises for the first entry that was not written at its index; those under a snapshot were not opened yet."""
-        for start, batch in self._batches(size):
-            for index, record in enumerate(batch, start):
-                self._verified(index, record)
 
     def _verified(self, index: int, record: Record) -> bytes:
         salt, plain = records.unpack(self._open(index, record))

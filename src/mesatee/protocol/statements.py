@@ -7,17 +7,16 @@ that the party has verified, so a gateway whose log was rolled back meets its ow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Annotated, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import (
     Field,
     JsonValue,
     StringConstraints,
-    ValidationError,
     model_validator,
 )
 
@@ -27,7 +26,7 @@ from . import limits
 from .digests import AgeRecipient, Hex16, Hex32, HpkePublic, Name, Wrap, sha256
 from .executors import Executor
 from .jsonstrict import canonical, encode, parse_object
-from .model import Measurement, Model, Origin, PolicyText, TableFormat, Time, malformed, validate
+from .model import Measurement, Model, Origin, PolicyText, TableFormat, Time, validate
 from .service import RecoveryStatement as RecoveryStatement
 from .service import ServiceStatement as ServiceStatement
 from .sources import Source
@@ -38,8 +37,6 @@ PREDICATE_PREFIX = "urn:mesatee:statement:"
 VERSION = "v1"
 STATEMENTS_REMEMBERED = 128
 """Statements whose reading is remembered, by their bytes: as many as are under way at once, in some 20 MiB at most."""
-
-C = TypeVar("C", bound="Common")
 
 Column = Annotated[str, StringConstraints(min_length=1, max_length=limits.COLUMN_CHARS)]
 
@@ -555,30 +552,3 @@ def verify(envelope: dsse.Envelope, kind: str | None = None) -> Statement:
     if isinstance(predicate, ServiceStatement) and predicate.log_key != signer:
         raise KeyRefused("a service statement is signed by its log key")
     return Statement(envelope.digest, signer, predicate, envelope)
-
-
-@dataclass(frozen=True, slots=True)
-class Author:
-    """What every statement of one party has in common; time and randomness are its caller's."""
-
-    signer: dsse.Signer
-    origin: str
-    service: str
-    checkpoint: str
-    time: int
-    nonce: Callable[[], str]
-
-    def write(self, kind: type[C], **fields: Any) -> Statement:
-        """Fill in the common fields and sign. Raises `Malformed` for fields that do not fit."""
-        common: dict[str, Any] = {
-            "origin": self.origin,
-            "service": self.service,
-            "time": self.time,
-            "nonce": self.nonce(),
-            "checkpoint": self.checkpoint,
-        }
-        try:
-            predicate = kind(**common, **fields)
-        except ValidationError as error:
-            raise malformed(kind.kind, error) from None
-        return sign(predicate, self.signer)

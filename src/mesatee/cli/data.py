@@ -13,13 +13,14 @@ import typer
 from rich.console import Console
 
 from ..errors import Malformed
-from ..party import data, files, functions
+from ..party import data, files, functions, marginals
 from ..party.session import Session
 from ..protocol import limits, wire
 from ..protocol import policy_text as policies
 from ..protocol.model import TableFormat
 from . import classes
 from .common import AsJson, emit, facts, line, moment, progress, say, settings, short, size, table, verb
+from .mock import MockMissing, MockRange, MockValues, mock_plan
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -120,6 +121,13 @@ def put(
         bool,
         typer.Option("--new-version", help="It is the newer version of your dataset of this name."),
     ] = False,
+    mock_epsilon: Annotated[
+        str | None,
+        typer.Option(help="Publish noisy counts for mock data, and spend this in all (1 is usual) [none]."),
+    ] = None,
+    mock_range: MockRange = None,
+    mock_values: MockValues = None,
+    mock_missing: MockMissing = None,
     as_json: AsJson = False,
 ) -> None:
     """Seal a file if need be, upload the ciphertext, and register it as a dataset.
@@ -129,28 +137,43 @@ def put(
     """
     chosen = settings(context)
     identity = chosen.identity()
+    plan = mock_plan(mock_epsilon, mock_range, mock_values, mock_missing)
     name = name or file.name.removesuffix(data.SEALED).split(".")[0]
     with chosen.session() as session:
         text = _policy(session, policy, min_level, tee or [], only or [], days, approve_automatically)
         with ExitStack() as stack:
             if file.suffix == data.SEALED:
-                made = data.sealed_file(identity, file, format=table_format(format), keys=key or ())
+                made = data.sealed_file(
+                    identity, file, format=table_format(format), keys=key or (), plan=plan
+                )
             else:
                 # The ciphertext is only on its way to the service: `data open` brings the file back.
                 folder = stack.enter_context(TemporaryDirectory(prefix=".mesatee-", dir=_beside(file)))
                 target = Path(folder) / (file.name + data.SEALED)
                 with progress("sealing", file.stat().st_size) as told:
                     made = data.seal(
-                        identity, file, target, format=table_format(format), keys=key or (), progress=told
+                        identity,
+                        file,
+                        target,
+                        format=table_format(format),
+                        keys=key or (),
+                        plan=plan,
+                        progress=told,
                     )
             with progress("uploading", made.size) as told:
                 posted = data.put(session, made, name, policy=text, new_version=new_version, progress=told)
     value = {"digest": posted.digest, "index": posted.index, "name": name, "policy": text, **_sealed(made)}
     value["file"] = str(file)
+    value["marginals"] = (
+        None if made.shape.marginals is None else made.shape.marginals.model_dump(mode="json")
+    )
 
     def human(console: Console) -> None:
         line(console, f"{made.shape.format}, {size(made.size)} sealed, {short(made.digest)}")
         _show_shape(console, made.shape)
+        if made.shape.marginals is not None:
+            for text in marginals.explain(made.shape.marginals, [item.name for item in made.shape.columns]):
+                line(console, text)
         line(console, f"dataset {name} is {posted.digest}, log entry {posted.index}")
 
     emit(as_json, value, human)

@@ -26,7 +26,8 @@ from . import limits
 from .digests import AgeRecipient, Hex16, Hex32, HpkePublic, Name, Wrap, sha256
 from .executors import Executor
 from .jsonstrict import canonical, encode, parse_object
-from .model import Measurement, Model, Origin, PolicyText, TableFormat, Time, validate
+from .marginals import Marginals
+from .model import Column, Measurement, Model, Origin, PolicyText, TableFormat, Time, validate
 from .service import RecoveryStatement as RecoveryStatement
 from .service import ServiceStatement as ServiceStatement
 from .sources import Source
@@ -37,8 +38,6 @@ PREDICATE_PREFIX = "urn:mesatee:statement:"
 VERSION = "v1"
 STATEMENTS_REMEMBERED = 128
 """Statements whose reading is remembered, by their bytes: as many as are under way at once, in some 20 MiB at most."""
-
-Column = Annotated[str, StringConstraints(min_length=1, max_length=limits.COLUMN_CHARS)]
 
 
 class PartyKeys(Model):
@@ -89,6 +88,8 @@ class ColumnInfo(Model):
 
     name: Column
     type: Annotated[str, StringConstraints(min_length=1, max_length=limits.NAME_CHARS)]
+    required: bool = Field(default=False, exclude_if=lambda value: not value)
+    """The file's schema says that every row has a value. Not part of the signed form where it does not."""
 
 
 class DatasetStatement(Common):
@@ -102,6 +103,14 @@ class DatasetStatement(Common):
     rows: Annotated[int, Field(ge=0)] | None
     policy: PolicyText
     wrap: Wrap
+    marginals: Marginals | None = Field(default=None, exclude_if=lambda value: value is None)
+    """For mock data, noisy. Without them the field is not part of the signed form."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DatasetStatement:
+        if self.marginals is not None:
+            self.marginals.check({item.name: item.type for item in self.columns}, self.rows)
+        return self
 
     def about(self) -> dict[str, str]:
         """See `Common.about`."""

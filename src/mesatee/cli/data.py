@@ -20,9 +20,10 @@ from ..protocol import policy_text as policies
 from ..protocol.model import TableFormat
 from . import classes
 from .common import AsJson, emit, facts, line, moment, progress, say, settings, short, size, table, verb
-from .mock import MockMissing, MockRange, MockValues, mock_plan
+from .mock import MockMissing, MockRange, MockValues, mock, mock_plan
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.command("mock")(mock)
 
 Format = Annotated[
     str | None, typer.Option("--format", help="csv, parquet, arrow, json or bytes [by extension].")

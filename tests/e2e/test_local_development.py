@@ -1,0 +1,93 @@
+"""Mock data and local tests of functions, on the command line, with a real service."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from mesatee.cli import up
+from mesatee.cli.main import app
+
+Say = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def owner() -> str:
+    return f"owner-{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def scientist() -> str:
+    return f"scientist-{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+def say(service: up.Service, owner: str, scientist: str) -> Say:
+    def run(who: str, *words: str, fails: int = 0) -> dict[str, Any]:
+        done = CliRunner().invoke(app, ["--home", str(service.home), "-i", who, *words, "--json"])
+        assert done.exit_code == fails, done.output
+        found = json.loads(done.stdout)
+        assert isinstance(found, dict)
+        return found
+
+    for name in (owner, scientist):
+        run(name, "id", "new", name)
+    return run
+
+
+def patients(place: Path) -> Path:
+    path = place / "patients.csv"
+    lines = [f"{770_000 + n},{30 + n},CANARY-{n}" for n in range(40)]
+    path.write_text("\n".join(["id,age,name", *lines]) + "\n")
+    return path
+
+
+def test_a_scientist_gets_mock_data_and_never_a_row(
+    say: Say, place: Path, owner: str, scientist: str
+) -> None:
+    source = str(patients(place))
+    put = say(owner, "data", "put", source, "--mock-epsilon", "2", "--mock-range", "age=0:120:6")
+    assert put["marginals"]["columns"][0]["epsilon"] == 2_000_000
+    made = say(scientist, "data", "mock", f"{owner}/patients", "--rows", "500", "--seed", "4")
+    assert (made["mock"], made["measured"], made["epsilon"]) == (True, ["age"], 2.0)
+    text = (place / "patients.mock.csv").read_text()
+    assert text.count("\n") == 501
+    assert "CANARY" not in text
+    assert not any(str(770_000 + n) in text for n in range(40))
+    # Nothing of a row is in what the service tells her of the dataset either.
+    assert "CANARY" not in json.dumps(say(scientist, "data", "show", f"{owner}/patients"))
+    again = ("data", "mock", f"{owner}/patients", "--rows", "500", "--seed", "4", "--out", "again.csv")
+    say(scientist, *again)
+    assert (place / "again.csv").read_text() == text
+    assert say(scientist, *again, fails=1)["error"]["code"] == "conflict"
+
+
+def test_what_makes_no_sense_is_said(say: Say, place: Path, owner: str) -> None:
+    source = str(patients(place))
+    for words in (
+        ("--mock-range", "age=0:120"),
+        ("--mock-epsilon", "1"),
+        ("--mock-epsilon", "11", "--mock-range", "age=0:120"),
+        ("--mock-epsilon", "1", "--mock-range", "age=low:high"),
+    ):
+        error = say(owner, "data", "put", source, *words, fails=1)["error"]
+        assert error["code"] == "malformed"
+        assert error["hint"]
+    (place / "notes.json").write_text("[]")
+    say(owner, "data", "put", str(place / "notes.json"))
+    error = say(owner, "data", "mock", "notes", fails=1)["error"]
+    assert "without columns" in error["message"]
+    assert say(owner, "data", "mock", "nothing", fails=1)["error"]["code"] == "not_found"
+    assert say(owner, "data", "mock", "notes", "--missing", "2", fails=1)["error"]["code"] == "malformed"

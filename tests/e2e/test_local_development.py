@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.e2e.conftest import Lab
 from typer.testing import CliRunner
 
 from mesatee.cli import up
 from mesatee.cli.main import app
+from mesatee.protocol.digests import sha256
 
 Say = Callable[..., dict[str, Any]]
 
@@ -91,3 +93,45 @@ def test_what_makes_no_sense_is_said(say: Say, place: Path, owner: str) -> None:
     assert "without columns" in error["message"]
     assert say(owner, "data", "mock", "nothing", fails=1)["error"]["code"] == "not_found"
     assert say(owner, "data", "mock", "notes", "--missing", "2", fails=1)["error"]["code"] == "malformed"
+
+
+def test_a_function_is_tested_on_mock_data_of_the_dataset_of_its_input(
+    say: Say, place: Path, owner: str, scientist: str
+) -> None:
+    name = f"d_{secrets.token_hex(4)}"
+    say(owner, "data", "put", str(patients(place)), "--name", name)
+    (place / "mean.py").write_text(
+        "from mesatee.table import Table\n"
+        f"def mean({name}: Table) -> dict:\n"
+        f"    frame = {name}.to_pandas()\n"
+        "    return {'rows': len(frame), 'names': ' '.join(frame['name'])}\n"
+    )
+    found = say(scientist, "function", "test", "mean.py", "--mock", "--rows", "30")
+    said = json.loads(found["outputs"]["result"]["text"])
+    assert said["rows"] == 30
+    assert "CANARY" not in json.dumps(found)
+    assert found["inputs"][name]["mock"] is True
+    # As registered, on a dataset that is named.
+    say(owner, "function", "put", "mean.py")
+    named = f"{name}={owner}/{name}"
+    again = say(scientist, "function", "test", f"{owner}/mean", "--dataset", named, "--rows", "30")
+    assert again["outputs"] == found["outputs"]
+    assert say(scientist, "function", "test", f"{owner}/mean", fails=1)["error"]["code"] == "malformed"
+    say(owner, "function", "put", "mean.py", "--name", "hidden", "--private")
+    assert say(scientist, "function", "test", f"{owner}/hidden", fails=1)["error"]["code"] == "not_found"
+
+
+def test_a_local_test_gives_what_a_worker_gives(lab: Lab, say: Say, place: Path, owner: str) -> None:
+    text = "id,age\n1,30\n2,41\n3,52\n"
+    source = (
+        "from mesatee.table import Table\n"
+        "def work(people: Table) -> Table:\n"
+        "    return Table.from_pandas(people.to_pandas().groupby('age', as_index=False).sum())\n"
+    )
+    view = lab.task(source, {"people": lab.table(text)})
+    assert lab.run(view).status == "finished"
+    result = lab.result(view).outputs["result"].read_bytes()
+    (place / "work.py").write_text(source)
+    (place / "people.csv").write_text(text)
+    found = say(owner, "function", "test", "work.py", "--in", "people=people.csv")
+    assert found["outputs"]["result"]["sha256"] == sha256(result)

@@ -16,8 +16,10 @@ from ..protocol.model import TableFormat
 from ..protocol.statements import FunctionStatement
 from .common import AsJson, emit, line, pairs, settings, short, table, verb
 from .data import in_use, table_format
+from .trial import try_out
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.command("test")(try_out)
 
 
 @app.command("put")

@@ -167,24 +167,18 @@ class CallRules:
 OPEN: Final = CallRules()
 
 
-def put(
-    session: Session,
+def read_file(
     path: Path,
-    name: str | None = None,
-    *,
     entry: str | None = None,
-    private: bool = False,
+    *,
     executor: str | None = None,
     contract_file: Path | None = None,
     outputs: Sequence[str] = (),
     formats: Mapping[str, TableFormat] | None = None,
-    rules: CallRules = OPEN,
-) -> Posted:
-    """Register a Python file or a WebAssembly module. Public code is stored as it is; private code is sealed
-    and opens only in attested workers.
+) -> tuple[bytes, Contract, str]:
+    """The code in a Python file or a WebAssembly module, its contract, and the name that it has by default.
 
-    Raises `Malformed`, `TooLarge`, `NotFound`, `Unavailable` if the executor's package is not here, or
-    `Conflict` if a function of this name is in use and `rules` call it no newer version.
+    Nothing of it runs. Raises as `put`, but `Conflict`.
     """
     source = files.read(path, limits.CODE_BYTES, "function file")
     if executor is None:
@@ -206,6 +200,31 @@ def put(
         python: Literal["python", "mesapy"] = "mesapy" if executor == "mesapy" else "python"
         said = contract(source, entry, outputs=outputs, formats=formats, executor=python)
         default = said.entry
+    return source, said, default
+
+
+def put(
+    session: Session,
+    path: Path,
+    name: str | None = None,
+    *,
+    entry: str | None = None,
+    private: bool = False,
+    executor: str | None = None,
+    contract_file: Path | None = None,
+    outputs: Sequence[str] = (),
+    formats: Mapping[str, TableFormat] | None = None,
+    rules: CallRules = OPEN,
+) -> Posted:
+    """Register a Python file or a WebAssembly module. Public code is stored as it is; private code is sealed
+    and opens only in attested workers.
+
+    Raises `Malformed`, `TooLarge`, `NotFound`, `Unavailable` if the executor's package is not here, or
+    `Conflict` if a function of this name is in use and `rules` call it no newer version.
+    """
+    source, said, default = read_file(
+        path, entry, executor=executor, contract_file=contract_file, outputs=outputs, formats=formats
+    )
     name = _checked_name(session, default if name is None else name, rules)
     if private:
         code = _put_private(session, source)
@@ -354,6 +373,7 @@ __all__ = [
     "only_function",
     "put",
     "put_builtin",
+    "read_file",
     "retire",
     "show",
     "suspend",

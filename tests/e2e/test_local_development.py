@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from mesatee.cli import up
 from mesatee.cli.main import app
+from mesatee.enclave.sandbox import Supervisor
 from mesatee.protocol.digests import sha256
 
 Say = Callable[..., dict[str, Any]]
@@ -23,6 +25,18 @@ Say = Callable[..., dict[str, Any]]
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def supervisor() -> Iterator[Supervisor]:
+    with Supervisor() as started:
+        yield started
+
+
+@pytest.fixture
+def warm(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command's own supervisor, started once for all tests."""
+    monkeypatch.setattr("mesatee.cli.trial.Supervisor", lambda: contextlib.nullcontext(supervisor))
 
 
 @pytest.fixture
@@ -57,7 +71,7 @@ def patients(place: Path) -> Path:
 
 
 def test_a_scientist_gets_mock_data_and_never_a_row(
-    say: Say, place: Path, owner: str, scientist: str
+    say: Say, place: Path, owner: str, scientist: str, warm: None
 ) -> None:
     source = str(patients(place))
     put = say(owner, "data", "put", source, "--mock-epsilon", "2", "--mock-range", "age=0:120:6")
@@ -96,7 +110,7 @@ def test_what_makes_no_sense_is_said(say: Say, place: Path, owner: str) -> None:
 
 
 def test_a_function_is_tested_on_mock_data_of_the_dataset_of_its_input(
-    say: Say, place: Path, owner: str, scientist: str
+    say: Say, place: Path, owner: str, scientist: str, warm: None
 ) -> None:
     name = f"d_{secrets.token_hex(4)}"
     say(owner, "data", "put", str(patients(place)), "--name", name)
@@ -117,11 +131,19 @@ def test_a_function_is_tested_on_mock_data_of_the_dataset_of_its_input(
     again = say(scientist, "function", "test", f"{owner}/mean", "--dataset", named, "--rows", "30")
     assert again["outputs"] == found["outputs"]
     assert say(scientist, "function", "test", f"{owner}/mean", fails=1)["error"]["code"] == "malformed"
+    # Signed examples: anybody can repeat them, without data of anybody.
+    say(owner, "function", "test", "mean.py", "--in", f"{name}=patients.csv", "--save-example", "e.json")
+    put = say(owner, "function", "put", "mean.py", "--new-version", "--example", "e.json")
+    assert say(scientist, "function", "show", put["digest"])["examples"][0]["name"] == "e"
+    repeated = say(scientist, "function", "test", put["digest"])
+    assert [(item["name"], item["state"]) for item in repeated["examples"]] == [("e", "same")]
     say(owner, "function", "put", "mean.py", "--name", "hidden", "--private")
     assert say(scientist, "function", "test", f"{owner}/hidden", fails=1)["error"]["code"] == "not_found"
 
 
-def test_a_local_test_gives_what_a_worker_gives(lab: Lab, say: Say, place: Path, owner: str) -> None:
+def test_a_local_test_gives_what_a_worker_gives(
+    lab: Lab, say: Say, place: Path, owner: str, warm: None
+) -> None:
     text = "id,age\n1,30\n2,41\n3,52\n"
     source = (
         "from mesatee.table import Table\n"

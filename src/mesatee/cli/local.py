@@ -24,6 +24,7 @@ from ..extras import missing
 from ..party.functions import Contract
 from ..protocol import limits
 from ..protocol.digests import sha256
+from ..protocol.examples import Example
 from ..protocol.jsonstrict import canonical
 from ..protocol.model import TableFormat
 from ..protocol.statements import FunctionStatement
@@ -52,6 +53,8 @@ class Code:
     title: str
     source: bytes = field(repr=False)
     contract: Contract
+    examples: tuple[Example, ...] = ()
+    """Those that its owner signed with it."""
 
 
 @dataclass(frozen=True, slots=True)

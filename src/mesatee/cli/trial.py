@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Final, get_args
@@ -18,11 +18,12 @@ from ..party import data, files, functions
 from ..party import mock as made_up
 from ..party.session import Session
 from ..protocol import limits
+from ..protocol.examples import Example
 from ..protocol.executors import Executor
 from ..protocol.failures import MEANINGS
 from ..protocol.model import TableFormat
 from ..protocol.statements import Port
-from . import local
+from . import examples, local
 from .common import AsJson, Settings, emit, facts, line, pairs, settings, short, size, typed, verb
 from .mock import ROWS, Missing, MockRows, Seed, share
 
@@ -76,6 +77,18 @@ def try_out(
         list[str] | None,
         typer.Option("--format", help="OUTPUT=csv|parquet|arrow|json|bytes; may be repeated."),
     ] = None,
+    repeat: Annotated[
+        bool,
+        typer.Option(
+            "--examples", help="Repeat the examples that are signed with the function [if nothing is given]."
+        ),
+    ] = False,
+    example: Annotated[
+        list[Path] | None, typer.Option(help="Repeat the example in this file; may be repeated.")
+    ] = None,
+    save_example: Annotated[
+        Path | None, typer.Option(help="Write what went in and came out as an example, for `function put`.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the outputs into this new folder.")
     ] = None,
@@ -104,17 +117,56 @@ def try_out(
             name: _file(code.contract, name, Path(path)) for name, path in pairs(given or [], "--in").items()
         }
         inputs |= desk.mocked(code.contract, inputs, pairs(dataset or [], "--dataset"), mock, wanted)
+    alone = not (given or dataset or mock or arg)
+    if example or repeat or (alone and code.examples):
+        if mock or dataset or arg or out or save_example:
+            raise Malformed(
+                "examples have data and arguments of their own",
+                hint="leave the other options out; --in gives files that examples name by digest",
+            )
+        _repeat(
+            code,
+            [*map(examples.load, example or ()), *(() if example else code.examples)],
+            inputs,
+            bounds,
+            as_json,
+        )
+        return
     types = {item.name: item.type for item in code.contract.arguments}
     arguments = typed(types, pairs(arg or [], "--arg"))
     local.check(code.contract, inputs, arguments)
+    if save_example is not None and save_example.exists():
+        raise InputError(f"{save_example} exists already", hint="name a new file by --save-example")
     if out is not None and out.exists():
         raise InputError(f"{out} exists already", hint="name a new folder by --out")
     with Supervisor() as supervisor:
         ran = local.run(supervisor, code, inputs, arguments, bounds)
     if out is not None and ran.failure is None:
         _write(out, ran)
+    if save_example is not None and ran.failure is None:
+        examples.save(save_example, inputs, arguments, ran)
     emit(as_json, _value(code, inputs, arguments, ran), lambda console: _show(console, code, inputs, ran))
     if ran.failure is not None:
+        raise typer.Exit(1)
+
+
+def _repeat(
+    code: local.Code,
+    chosen: Sequence[Example],
+    given: Mapping[str, local.Given],
+    bounds: Limits,
+    as_json: bool,
+) -> None:
+    """Repeat examples; exits with 1 unless each came out as it was signed."""
+    if not chosen:
+        raise NotFound(f"the function {code.title} has no examples", hint="name a file by --example")
+    with Supervisor() as supervisor:
+        found = examples.repeat(
+            chosen, given, lambda inputs, arguments: local.run(supervisor, code, inputs, arguments, bounds)
+        )
+    value = {"function": code.title, "examples": [item.as_dict() for item in found]}
+    emit(as_json, value, lambda console: examples.show(console, found))
+    if any(item.state != "same" for item in found):
         raise typer.Exit(1)
 
 
@@ -188,7 +240,8 @@ class _Desk:
                 f"the code of {shown.said.name} is private, so it cannot run here",
                 hint="ask its owner to test it, or for a public function",
             )
-        return local.Code(shown.said.name, shown.code or b"", local.contract_of(shown.said))
+        contract_said = local.contract_of(shown.said)
+        return local.Code(shown.said.name, shown.code or b"", contract_said, shown.said.examples)
 
     def mocked(
         self,

@@ -14,6 +14,7 @@ from .. import _core
 from ..errors import DigestMismatch, Malformed, NotFound
 from ..protocol import limits, mesapy, signature, statements, wasm, wire
 from ..protocol.digests import sha256
+from ..protocol.examples import Example
 from ..protocol.model import TableFormat
 from ..protocol.statements import Argument, Port
 from . import executors, files, names
@@ -215,9 +216,11 @@ def put(
     outputs: Sequence[str] = (),
     formats: Mapping[str, TableFormat] | None = None,
     rules: CallRules = OPEN,
+    examples: Sequence[Example] = (),
 ) -> Posted:
-    """Register a Python file or a WebAssembly module. Public code is stored as it is; private code is sealed
-    and opens only in attested workers.
+    """Register a Python file or a WebAssembly module, with examples of what it gives.
+
+    Public code is stored as it is; private code is sealed and opens only in attested workers.
 
     Raises `Malformed`, `TooLarge`, `NotFound`, `Unavailable` if the executor's package is not here, or
     `Conflict` if a function of this name is in use and `rules` call it no newer version.
@@ -231,11 +234,16 @@ def put(
     else:
         code = statements.CodeRef(sha256=sha256(source), size=len(source), wrap=None)
         _upload(session, code.sha256, source)
-    return _post(session, name, said, private, code, rules)
+    return _post(session, name, said, private, code, rules, examples)
 
 
 def put_builtin(
-    session: Session, builtin: str, name: str | None = None, *, rules: CallRules = OPEN
+    session: Session,
+    builtin: str,
+    name: str | None = None,
+    *,
+    rules: CallRules = OPEN,
+    examples: Sequence[Example] = (),
 ) -> Posted:
     """Register a function that every worker has, so that tasks can name it.
 
@@ -246,7 +254,7 @@ def put_builtin(
             f"there is no builtin {builtin[:64]!r}", hint=f"there are {', '.join(sorted(BUILTINS))}"
         )
     name = _checked_name(session, builtin if name is None else name, rules)
-    return _post(session, name, BUILTINS[builtin], False, None, rules)
+    return _post(session, name, BUILTINS[builtin], False, None, rules, examples)
 
 
 def _checked_name(session: Session, name: str, rules: CallRules) -> str:
@@ -283,6 +291,7 @@ def _post(
     private: bool,
     code: statements.CodeRef | None,
     rules: CallRules,
+    examples: Sequence[Example],
 ) -> Posted:
     callers = None if rules.callers is None else tuple(session.party(item).id for item in rules.callers)
     return session.post(
@@ -298,6 +307,7 @@ def _post(
         outputs=said.outputs,
         callers=callers,
         quota=rules.quota,
+        examples=tuple(examples),
     )
 
 

@@ -97,6 +97,12 @@ MOCK_EPSILON: Final = 10 * EPSILON_UNIT
 """All that one statement's marginals may spend, in millionths: above 10 the promise says next to nothing."""
 MOCK_ROWS: Final = 1_000_000
 """Rows of one file of mock data."""
+EXAMPLES: Final = 8
+"""Examples in a function statement."""
+EXAMPLE_INPUT_BYTES: Final = 4 * KIB
+"""An input of an example that stands in the statement itself, in bytes."""
+EXAMPLES_BYTES: Final = 12 * KIB
+"""All examples of a function, in bytes of canonical JSON: they fit a statement beside its callers and arguments."""
 
 # -- sealed data ----------------------------------------------------------------------------------
 BLOB_BYTES: Final = 64 * GIB

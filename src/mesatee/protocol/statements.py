@@ -24,6 +24,8 @@ from ..errors import KeyRefused, Malformed, TooLarge, UnsupportedVersion
 from . import envelope as dsse
 from . import limits
 from .digests import AgeRecipient, Hex16, Hex32, HpkePublic, Name, Wrap, sha256
+from .examples import Example
+from .examples import check as check_examples
 from .executors import Executor
 from .jsonstrict import canonical, encode, parse_object
 from .marginals import Marginals
@@ -161,6 +163,10 @@ class FunctionStatement(Common):
     """Parties whose tasks may name it, beside its owner's; None for everybody's."""
     quota: Annotated[int, Field(ge=1, le=limits.RUNS)] | None
     """Runs that each of them has, over all of its tasks; None for any number."""
+    examples: Annotated[tuple[Example, ...], Field(max_length=limits.EXAMPLES)] = Field(
+        default=(), exclude_if=lambda value: not value
+    )
+    """What it must give for which inputs. Without any the field is not part of the signed form."""
 
     @model_validator(mode="after")
     def _consistent(self) -> FunctionStatement:
@@ -173,6 +179,13 @@ class FunctionStatement(Common):
                 raise ValueError("names of inputs, outputs and arguments are unique")
         if any(port.name == "diagnostics" for port in self.outputs):
             raise ValueError("diagnostics is a reserved output")
+        check_examples(
+            self.examples,
+            required=[port.name for port in self.inputs if not port.optional],
+            inputs=None if self.variadic else [port.name for port in self.inputs],
+            arguments=[item.name for item in self.arguments],
+            outputs=[port.name for port in self.outputs],
+        )
         return self
 
     def about(self) -> dict[str, str]:

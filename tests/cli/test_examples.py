@@ -122,3 +122,13 @@ def test_on_the_command_line(supervisor: Supervisor, tmp_path: Path, monkeypatch
     assert run("--examples", fails=1)["error"]["code"] == "not_found"
     assert run("--example", "two.json", "--mock", fails=1)["error"]["code"] == "malformed"
     assert run("--mock", "--save-example", "two.json", fails=1)["error"]["code"] == "input_error"
+
+
+def test_whoever_saves_data_of_his_own_is_warned(
+    supervisor: Supervisor, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved(supervisor, tmp_path / "mine.json")
+    assert "has the whole of a file in it" in " ".join(capsys.readouterr().err.split())
+    ran = local.run(supervisor, code(COUNT), {"text": given(b"mock")}, {}, ZERO)
+    examples.save(tmp_path / "mock.json", {"text": local.Given("bytes", b"mock", "mock text", True)}, {}, ran)
+    assert capsys.readouterr().err == ""

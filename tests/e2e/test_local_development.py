@@ -76,18 +76,23 @@ def test_a_scientist_gets_mock_data_and_never_a_row(
     source = str(patients(place))
     put = say(owner, "data", "put", source, "--mock-epsilon", "2", "--mock-range", "age=0:120:6")
     assert put["marginals"]["columns"][0]["epsilon"] == 2_000_000
+    assert put["epsilon_of_all_versions"] == 2.0
+    shown = say(scientist, "data", "show", f"{owner}/patients")
+    assert shown["marginals"] == put["marginals"]
+    assert "CANARY" not in json.dumps(shown)
     made = say(scientist, "data", "mock", f"{owner}/patients", "--rows", "500", "--seed", "4")
     assert (made["mock"], made["measured"], made["epsilon"]) == (True, ["age"], 2.0)
     text = (place / "patients.mock.csv").read_text()
     assert text.count("\n") == 501
     assert "CANARY" not in text
     assert not any(str(770_000 + n) in text for n in range(40))
-    # Nothing of a row is in what the service tells her of the dataset either.
-    assert "CANARY" not in json.dumps(say(scientist, "data", "show", f"{owner}/patients"))
     again = ("data", "mock", f"{owner}/patients", "--rows", "500", "--seed", "4", "--out", "again.csv")
     say(scientist, *again)
     assert (place / "again.csv").read_text() == text
     assert say(scientist, *again, fails=1)["error"]["code"] == "conflict"
+    # The next version of the same rows spends more, and the owner is told how much by now.
+    more = ("--new-version", "--mock-epsilon", "0.5", "--mock-missing", "age")
+    assert say(owner, "data", "put", source, *more)["epsilon_of_all_versions"] == 2.5
 
 
 def test_what_makes_no_sense_is_said(say: Say, place: Path, owner: str) -> None:

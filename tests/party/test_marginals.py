@@ -13,10 +13,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mesatee.errors import InputError, Malformed, TooLarge
 from mesatee.party import Identity, data, marginals
-from mesatee.party.marginals import Plan, histogram, measure
+from mesatee.party.marginals import Plan, edges, histogram, measure
 from mesatee.protocol import limits
 from mesatee.protocol.marginals import SENSITIVITY
 from mesatee.table import Table
@@ -229,3 +231,17 @@ def test_sealing_counts_and_a_file_without_columns_cannot(alice: Identity, tmp_p
     assert data.seal(alice, source, tmp_path / "plain.age").shape.marginals is None
     with pytest.raises(InputError, match="nothing to count"):
         data.seal(alice, b"[]", tmp_path / "j.age", format="json", plan=plan)
+
+
+@given(st.integers(-1000, 1000), st.integers(1, 300), st.integers(1, 64))
+def test_bins_of_integers_are_equal_and_cover_the_range(low: int, width: int, bins: int) -> None:
+    bins = min(bins, width)
+    found = edges(low, low + width - 1, bins, whole=True)
+    sizes = [int(after - before) for before, after in itertools.pairwise(found)]
+    assert (found[0], found[-1], sum(sizes)) == (low, low + width, width)
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) >= 1
+
+
+def test_bins_of_numbers_are_exactly_equal() -> None:
+    assert edges(0.0, 1.0, 3, whole=False) == [0, Fraction(1, 3), Fraction(2, 3), 1]

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mesatee._core import SigningKey
@@ -19,7 +15,7 @@ from mesatee.protocol import digests, limits, statements
 from mesatee.protocol import envelope as dsse
 from mesatee.protocol.digests import b64encode, sha256
 from mesatee.protocol.jsonstrict import canonical, parse
-from mesatee.protocol.marginals import Marginals, edges, kind_of
+from mesatee.protocol.marginals import Marginals, kind_of
 
 KEY = SigningKey.generate()
 TYPES = {"age": "int64", "weight": "double", "sex": "string", "ok": "bool", "notes": "list<item: int64>"}
@@ -197,20 +193,6 @@ def test_the_most_bytes() -> None:
     assert Marginals.model_validate_json(canonical(sized(2, fit)))
     with pytest.raises(ValidationError, match="fewer columns or fewer bins"):
         Marginals.model_validate_json(canonical(sized(2, fit + 1)))
-
-
-@given(st.integers(-1000, 1000), st.integers(1, 300), st.integers(1, 64))
-def test_bins_of_integers_are_equal_and_cover_the_range(low: int, width: int, bins: int) -> None:
-    bins = min(bins, width)
-    found = edges(low, low + width - 1, bins, whole=True)
-    sizes = [int(after - before) for before, after in itertools.pairwise(found)]
-    assert (found[0], found[-1], sum(sizes)) == (low, low + width, width)
-    assert max(sizes) - min(sizes) <= 1
-    assert min(sizes) >= 1
-
-
-def test_bins_of_numbers_are_exactly_equal() -> None:
-    assert edges(0.0, 1.0, 3, whole=False) == [0, Fraction(1, 3), Fraction(2, 3), 1]
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,11 @@ from rich.console import Console
 
 from ..errors import Malformed
 from ..party import data, files, functions, marginals
+from ..party import mock as made_up
 from ..party.session import Session
 from ..protocol import limits, wire
 from ..protocol import policy_text as policies
+from ..protocol.marginals import Marginals
 from ..protocol.model import TableFormat
 from . import classes
 from .common import AsJson, emit, facts, line, moment, progress, say, settings, short, size, table, verb
@@ -163,8 +165,10 @@ def put(
                     )
             with progress("uploading", made.size) as told:
                 posted = data.put(session, made, name, policy=text, new_version=new_version, progress=told)
+            spent = 0 if plan is None else made_up.spent(session, name)
     value = {"digest": posted.digest, "index": posted.index, "name": name, "policy": text, **_sealed(made)}
     value["file"] = str(file)
+    value["epsilon_of_all_versions"] = spent / limits.EPSILON_UNIT
     value["marginals"] = (
         None if made.shape.marginals is None else made.shape.marginals.model_dump(mode="json")
     )
@@ -175,6 +179,7 @@ def put(
         if made.shape.marginals is not None:
             for text in marginals.explain(made.shape.marginals, [item.name for item in made.shape.columns]):
                 line(console, text)
+            line(console, f"all datasets that you named {name} have spent {spent / limits.EPSILON_UNIT:g}")
         line(console, f"dataset {name} is {posted.digest}, log entry {posted.index}")
 
     emit(as_json, value, human)
@@ -270,9 +275,11 @@ def show(
     with settings(context).session() as session:
         view = data.find(session, dataset)
         uses = data.uses(session, view.digest)
+        counted = made_up.statement(session, view).marginals
         names = {item.id: item.keys.name for item in session.parties()}
     value = {**view.model_dump(mode="json"), "used_by": [asdict(item) for item in uses]}
-    emit(as_json, value, lambda console: _show(console, view, uses, names))
+    value["marginals"] = None if counted is None else counted.model_dump(mode="json")
+    emit(as_json, value, lambda console: _show(console, view, uses, names, counted))
 
 
 def in_use(view: wire.DatasetView | wire.FunctionView) -> str:
@@ -282,7 +289,13 @@ def in_use(view: wire.DatasetView | wire.FunctionView) -> str:
     return "no, disabled for now" if view.suspended else "yes"
 
 
-def _show(console: Console, view: wire.DatasetView, uses: list[data.Use], names: dict[str, str]) -> None:
+def _show(
+    console: Console,
+    view: wire.DatasetView,
+    uses: list[data.Use],
+    names: dict[str, str],
+    counted: Marginals | None,
+) -> None:
     rows: list[tuple[str, object]] = [
         ("name", view.name),
         ("digest", view.digest),
@@ -292,6 +305,12 @@ def _show(console: Console, view: wire.DatasetView, uses: list[data.Use], names:
         ("ciphertext", f"{size(view.size)}, sha256 {view.blob}"),
         ("log entry", view.index),
         ("version", view.version),
+        (
+            "mock data",
+            "from types alone"
+            if counted is None
+            else f"from types and marginals, epsilon {counted.epsilon / limits.EPSILON_UNIT:g}",
+        ),
         ("in use", in_use(view)),
     ]
     facts(console, rows)

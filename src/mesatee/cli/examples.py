@@ -16,7 +16,7 @@ from ..protocol import limits
 from ..protocol.digests import b64encode
 from ..protocol.model import validate
 from . import local
-from .common import line, short
+from .common import line, say, short
 
 Run = Callable[[Mapping[str, local.Given], Mapping[str, Any]], local.Ran]
 FILE_BYTES: Final = limits.EXAMPLES_BYTES + limits.ARGUMENTS_BYTES
@@ -74,6 +74,12 @@ def save(
     )
     with files.replacing(path, exclusive=True) as file:
         file.write(form.encode(example))
+    for name, item in example.inputs.items():
+        if isinstance(item, form.Inline) and not inputs[name].mock:
+            say(
+                f"warning: {path} has the whole of {inputs[name].origin} in it: once it is registered with the "
+                "function, whoever may see the function reads it"
+            )
     return example
 
 

@@ -134,6 +134,22 @@ def _cut(text: str) -> tuple[str, str, str]:
     return parts[0], parts[1], parts[2] if len(parts) > _RANGE_PARTS else ""
 
 
+def edges(low: int | float, high: int | float, bins: int, *, whole: bool) -> list[Fraction] | list[int]:
+    """The borders of equal bins, `bins` + 1 of them: a bin has its lower border and not its upper one.
+
+    Of whole numbers the last border is `high` + 1, so that `high` is in the last bin; of others `high` itself counts in
+    the last bin. Computed exactly, from what is public alone.
+
+    >>> edges(0, 120, 4, whole=True)
+    [0, 31, 61, 91, 121]
+    """
+    if whole:
+        start, width = int(low), int(high) - int(low) + 1
+        return [start + -(-place * width // bins) for place in range(bins + 1)]
+    first, wide = Fraction(low), Fraction(high) - Fraction(low)
+    return [first + wide * place / bins for place in range(bins + 1)]
+
+
 def measure(table: Table, plan: Plan, below: noise.Below = secrets.randbelow) -> form.Marginals:
     """Count what the plan names, and put noise on each count.
 
@@ -281,7 +297,7 @@ def _binned(column: Any, type: str, shape: Mapping[str, Any], bins: int) -> list
         column = pc.cast(pc.cast(column, pa.date32()), pa.int32())
     numbers = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     present = numbers[~np.isnan(numbers)]
-    borders = form.edges(shape["low"], shape["high"], bins, whole=whole)
+    borders = edges(shape["low"], shape["high"], bins, whole=whole)
     inner = np.array([float(border) for border in borders[1:-1]])
     places = np.searchsorted(inner, present, side="right")
     counts = np.bincount(places, minlength=bins)
@@ -317,4 +333,4 @@ def explain(found: form.Marginals, columns: Sequence[str]) -> list[str]:
     return said
 
 
-__all__ = ["BINS", "Plan", "Range", "explain", "histogram", "measure"]
+__all__ = ["BINS", "Plan", "Range", "edges", "explain", "histogram", "measure"]

@@ -24,6 +24,7 @@ from ..protocol import limits, wire
 from ..protocol import marginals as form
 from ..protocol.statements import ColumnInfo, DatasetStatement
 from .http import visible
+from .marginals import edges
 from .session import Session
 
 if TYPE_CHECKING:
@@ -63,6 +64,19 @@ def statement(session: Session, view: wire.DatasetView) -> DatasetStatement:
     if not isinstance(found.predicate, DatasetStatement) or found.signer != view.owner:
         raise DigestMismatch("the dataset's statement is not by the owner that the gateway names")
     return found.predicate
+
+
+def spent(session: Session, name: str) -> int:
+    """What the party's own datasets of this name have spent in all, retired ones too, in millionths of epsilon.
+
+    Versions of the same rows add up; whether they are the same rows, only their owner knows.
+    """
+    total = 0
+    for view in session.datasets():
+        if view.owner == session.identity.id and view.name == name:
+            found = statement(session, view).marginals
+            total += 0 if found is None else found.epsilon
+    return total
 
 
 def make(said: DatasetStatement, count: int, seed: int, missing: Fraction = Fraction(0)) -> Made:
@@ -181,17 +195,15 @@ def _inside(known: form.Marginal, value: Draw, lowest: int, spread: int) -> Call
     """A value of a bin, by the bin's place and a number."""
     match known:
         case form.WholeMarginal():
-            borders = form.edges(known.low, known.high, len(known.counts), whole=True)
+            borders = edges(known.low, known.high, len(known.counts), whole=True)
             return lambda place, number: value(
                 int(borders[place]) + number % int(borders[place + 1] - borders[place])
             )
         case form.RealMarginal():
-            edges = [
-                float(edge) for edge in form.edges(known.low, known.high, len(known.counts), whole=False)
-            ]
+            marks = [float(edge) for edge in edges(known.low, known.high, len(known.counts), whole=False)]
             # A millionth of a bin is fine enough for trying things out.
             return lambda place, number: value(
-                edges[place] + (edges[place + 1] - edges[place]) * (number % 1_000_000) / 1_000_000
+                marks[place] + (marks[place + 1] - marks[place]) * (number % 1_000_000) / 1_000_000
             )
         case form.ChoiceMarginal():
             named = known.values
@@ -281,4 +293,4 @@ def _decimals(type: str) -> tuple[Any, Draw, int, int] | None:
     return made, lambda number: decimal.Decimal(number).scaleb(-int(scale)), 0, few
 
 
-__all__ = ["LABEL", "PREFIX", "SUFFIX", "Made", "make", "rows", "statement", "write"]
+__all__ = ["LABEL", "PREFIX", "SUFFIX", "Made", "make", "rows", "spent", "statement", "write"]

@@ -1,22 +1,21 @@
 """Marginals of a dataset: what its owner says of single columns, with noise, so that mock data look like it.
 
 They are part of the signed dataset statement. All that shapes a histogram is public: the columns, from the schema, and
-the bounds or values, which the owner names. The bins follow from these alone: `edges` computes them, and no statement
-can carry bins of its own. What comes from the rows are counts, and each has noise on it (`party/noise.py`).
+the bounds or values, which the owner names. The bins follow from these alone, for all are equal, and no statement can
+carry bins of its own. What comes from the rows are counts, and each has noise on it (`party/noise.py`).
 
 The privacy unit is one row: two tables are neighbours if one row was replaced by another; their number of rows, which
 the statement says exactly, is the same. A replaced row takes one from one count and adds one to another, so the counts
 of a column, `missing` among them, differ by 2 in all. Discrete Laplace noise of scale 2 / epsilon on each makes a
 column's histogram epsilon-differentially private, and the columns together spend the sum.
 
->>> edges(0, 120, 4, whole=True)
-[0, 31, 61, 91, 121]
+>>> kind_of("int64"), kind_of("timestamp[us, tz=UTC]"), kind_of("list<item: int64>")
+('whole', 'whole', None)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fractions import Fraction
 from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field, StringConstraints, model_validator
@@ -163,11 +162,7 @@ class Marginals(Model):
 
 
 def kind_of(type: str) -> Literal["whole", "real", "choice", "truth"] | None:
-    """The kind of histogram that a column of this Arrow type can have; None for those of which only presence is said.
-
-    >>> kind_of("int64"), kind_of("timestamp[us, tz=UTC]"), kind_of("list<item: int64>")
-    ('whole', 'whole', None)
-    """
+    """The kind of histogram that a column of this Arrow type can have; None where only presence can be said."""
     if type == "bool":
         return "truth"
     if type in ("halffloat", "float", "double"):
@@ -179,19 +174,6 @@ def kind_of(type: str) -> Literal["whole", "real", "choice", "truth"] | None:
     if type in ("string", "large_string") or type.startswith("dictionary<values=string"):
         return "choice"
     return None
-
-
-def edges(low: int | float, high: int | float, bins: int, *, whole: bool) -> list[Fraction] | list[int]:
-    """The borders of equal bins, `bins` + 1 of them: a bin has its lower border and not its upper one.
-
-    Of whole numbers the last border is `high` + 1, so that `high` is in the last bin; of others `high` itself counts in
-    the last bin. Computed exactly, from what is public alone.
-    """
-    if whole:
-        start, width = int(low), int(high) - int(low) + 1
-        return [start + -(-place * width // bins) for place in range(bins + 1)]
-    first, wide = Fraction(low), Fraction(high) - Fraction(low)
-    return [first + wide * place / bins for place in range(bins + 1)]
 
 
 __all__ = [
@@ -207,6 +189,5 @@ __all__ = [
     "RealMarginal",
     "TruthMarginal",
     "WholeMarginal",
-    "edges",
     "kind_of",
 ]

@@ -95,6 +95,26 @@ def test_a_scientist_gets_mock_data_and_never_a_row(
     assert say(owner, "data", "put", source, *more)["epsilon_of_all_versions"] == 2.5
 
 
+def test_people_are_told_what_it_costs_and_what_is_not_hidden(
+    say: Say, service: up.Service, place: Path, owner: str
+) -> None:
+    def text(*words: str) -> str:
+        done = CliRunner().invoke(app, ["--home", str(service.home), "-i", owner, *words])
+        assert done.exit_code == 0, done.output
+        return " ".join(done.output.split())
+
+    source = str(patients(place))
+    told = text(
+        "data", "put", source, "--mock-epsilon", "0.6", "--mock-range", "age=0:120", "--mock-missing", "name"
+    )
+    assert "epsilon 0.6 in all, for one row, split evenly: age 0.3, name 0.3" in told
+    assert "not hidden: names and types of columns, the number of rows" in told
+    assert "nothing was counted of id" in told
+    assert "all datasets that you named patients have spent 0.6" in told
+    assert "no row of it is real" in text("data", "mock", f"{owner}/patients")
+    assert "from types and marginals, epsilon 0.6" in text("data", "show", f"{owner}/patients")
+
+
 def test_what_makes_no_sense_is_said(say: Say, place: Path, owner: str) -> None:
     source = str(patients(place))
     for words in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Final, get_args
@@ -170,11 +171,13 @@ def _repeat(
         raise typer.Exit(1)
 
 
+@dataclass(frozen=True, slots=True)
 class _Mock:
     """How much mock data, and which."""
 
-    def __init__(self, rows: int, seed: int, missing: Fraction) -> None:
-        self.rows, self.seed, self.missing = rows, seed, missing
+    rows: int
+    seed: int
+    missing: Fraction
 
 
 class _Desk:

@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from mesatee.errors import InputError, Malformed, TooLarge
+from mesatee.errors import DigestMismatch, InputError, Malformed, TooLarge
 from mesatee.party import Identity, data, mock
 from mesatee.party.marginals import Plan
-from mesatee.protocol import limits
+from mesatee.protocol import limits, statements, wire
 from mesatee.protocol.jsonstrict import canonical
 from mesatee.protocol.marginals import Marginals
 from mesatee.protocol.statements import ColumnInfo, DatasetStatement
@@ -213,3 +213,28 @@ def test_a_scientist_never_sees_real_rows(alice: Identity, tmp_path: Path) -> No
             assert not set(made.table[column].to_pylist()) & set(real[column].to_pylist()), column
         # Rows are drawn anew: more come out than went in, and of each column by itself.
         assert made.table.num_rows == 2_000
+
+
+class LyingGateway:
+    """Gives the statement of one owner for the dataset of another."""
+
+    def __init__(self, signed: statements.Statement) -> None:
+        self._signed = signed
+
+    def statement(self, index: int, kind: str, digest: str) -> statements.Statement:
+        return self._signed
+
+
+def test_a_statement_of_another_owner_is_not_taken(vector: Any) -> None:
+    signed = vector.left
+    view = wire.DatasetView.model_construct(index=1, digest=signed.digest, owner=signed.signer)
+    session: Any = LyingGateway(signed)
+    assert mock.statement(session, view) == signed.predicate
+    for wrong in (
+        (signed, "00" * 32),
+        (vector.function, vector.function.signer),
+    ):
+        session = LyingGateway(wrong[0])
+        view = wire.DatasetView.model_construct(index=1, digest=signed.digest, owner=wrong[1])
+        with pytest.raises(DigestMismatch, match="not by the owner"):
+            mock.statement(session, view)

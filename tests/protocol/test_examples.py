@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from tests.support.mutate import QUICK, mutated
 
 from mesatee._core import SigningKey
-from mesatee.errors import Malformed, TooLarge
+from mesatee.errors import Malformed, MesateeError, TooLarge
 from mesatee.protocol import envelope as dsse
 from mesatee.protocol import examples, limits, statements
 from mesatee.protocol.digests import b64encode, sha256
@@ -171,3 +173,13 @@ def test_a_file_that_is_no_example(data: bytes) -> None:
 def test_a_file_that_is_too_large() -> None:
     with pytest.raises(TooLarge):
         examples.parse(b" " * (limits.EXAMPLES_BYTES + limits.ARGUMENTS_BYTES + 1))
+
+
+@QUICK
+@given(mutated(canonical(function(example()))))
+def test_altered_bytes_are_refused_with_our_errors_or_have_one_form(data: bytes) -> None:
+    try:
+        found = statements.verify(dsse.sign(data, [KEY]))
+    except MesateeError:
+        return
+    assert statements.payload(found.predicate) == data

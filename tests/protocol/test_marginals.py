@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
 from pydantic import ValidationError
+from tests.support.mutate import QUICK, mutated
 
 from mesatee._core import SigningKey
-from mesatee.errors import Malformed
+from mesatee.errors import Malformed, MesateeError
 from mesatee.protocol import digests, limits, statements
 from mesatee.protocol import envelope as dsse
 from mesatee.protocol.digests import b64encode, sha256
@@ -214,3 +216,13 @@ def test_the_most_bytes() -> None:
 )
 def test_which_histogram_a_type_has(type: str, kind: str | None) -> None:
     assert kind_of(type) == kind
+
+
+@QUICK
+@given(mutated(canonical(dataset(said()))))
+def test_altered_bytes_are_refused_with_our_errors_or_have_one_form(data: bytes) -> None:
+    try:
+        found = statements.verify(dsse.sign(data, [KEY]))
+    except MesateeError:
+        return
+    assert statements.payload(found.predicate) == data

@@ -35,6 +35,7 @@ from mesatee.party import Session, functions
 from mesatee.party.config import endpoint
 from mesatee.protocol import envelope as dsse
 from mesatee.protocol import limits, statements
+from mesatee.protocol.author import Author
 from mesatee.protocol.digests import b64encode, sha256
 from mesatee.protocol.jsonstrict import canonical
 
@@ -54,7 +55,7 @@ def raw(people: stage.Stage, owner: Session) -> Iterator[Client]:
     client.close()
 
 
-def author(session: Session, **changed: Any) -> statements.Author:
+def author(session: Session, **changed: Any) -> Author:
     facts = {
         "signer": session.identity.signing,
         "origin": session.service.said.origin,
@@ -63,7 +64,7 @@ def author(session: Session, **changed: Any) -> statements.Author:
         "time": session.now(),
         "nonce": lambda: secrets.token_hex(16),
     }
-    return statements.Author(**{**facts, **changed})
+    return Author(**{**facts, **changed})
 
 
 def presence(session: Session, **changed: Any) -> dsse.Envelope:

@@ -34,6 +34,7 @@ with atheris.instrument_imports(include=["mesatee"], enable_loader_override=Fals
     from mesatee.protocol import checkpoint as cp
     from mesatee.protocol import envelope as dsse
     from mesatee.protocol import frames, limits, merkle, records, statements, wire
+    from mesatee.protocol.author import Author
     from mesatee.protocol.digests import b64encode
     from mesatee.protocol.jsonstrict import canonical, parse_object
     from mesatee.protocol.model import Model, validate
@@ -60,8 +61,8 @@ MODELS: tuple[type[Model], ...] = (
 )
 
 
-def author() -> statements.Author:
-    return statements.Author(KEY, ORIGIN, "22" * 32, NOTE, AT, lambda: "33" * 16)
+def author() -> Author:
+    return Author(KEY, ORIGIN, "22" * 32, NOTE, AT, lambda: "33" * 16)
 
 
 # -- the parsers: bytes in, nothing out -------------------------------------------------------------------

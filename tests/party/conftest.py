@@ -21,6 +21,7 @@ from mesatee.party import Identity
 from mesatee.protocol import checkpoint as cp
 from mesatee.protocol import envelope as dsse
 from mesatee.protocol import merkle, records, statements, wire
+from mesatee.protocol.author import Author
 from mesatee.protocol.digests import b64encode, sha256
 from mesatee.protocol.jsonstrict import canonical
 from mesatee.protocol.policy_text import DEFAULT_DATASET_POLICY, DEFAULT_PLATFORM_POLICY, dataset
@@ -102,8 +103,8 @@ class World:
         at = self.now if time is None else time
         return cp.sign(ORIGIN, size, self.tree.root(size), at, self.epoch, self.log_key)
 
-    def author(self, signer: _core.SigningKey, service: str | None = None) -> statements.Author:
-        return statements.Author(
+    def author(self, signer: _core.SigningKey, service: str | None = None) -> Author:
+        return Author(
             signer=signer,
             origin=ORIGIN,
             service=service or self.service.digest,

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ from ..party import config
 from ..party.http import visible
 from ..party.identity import Identity, names
 from ..party.session import Session
+from ..protocol import limits
+from ..protocol.jsonstrict import parse
 
 DIGEST_SHOWN: Final = 12
 """Hex digits of a digest that tables show; six are enough to name a thing again."""
@@ -269,6 +271,22 @@ def pairs(items: Sequence[str], what: str) -> dict[str, str]:
     return found
 
 
+def typed(types: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    """Arguments of a function by their types: text for those of type str; for all others JSON."""
+    found: dict[str, Any] = {}
+    for name, text in given.items():
+        if types.get(name) == "str":
+            found[name] = text
+            continue
+        try:
+            found[name] = parse(text.encode(), limit=limits.ARGUMENTS_BYTES)
+        except MesateeError:
+            found[name] = text
+        if types.get(name) == "float" and isinstance(found[name], int) and not isinstance(found[name], bool):
+            found[name] = float(found[name])
+    return found
+
+
 __all__ = [
     "AsJson",
     "Settings",
@@ -287,5 +305,6 @@ __all__ = [
     "short",
     "size",
     "table",
+    "typed",
     "verb",
 ]

@@ -13,15 +13,19 @@ import typer
 from rich.console import Console
 
 from ..errors import Malformed
-from ..party import data, files, functions
+from ..party import data, files, functions, marginals
+from ..party import mock as made_up
 from ..party.session import Session
 from ..protocol import limits, wire
 from ..protocol import policy_text as policies
+from ..protocol.marginals import Marginals
 from ..protocol.model import TableFormat
 from . import classes
 from .common import AsJson, emit, facts, line, moment, progress, say, settings, short, size, table, verb
+from .mock import MockMissing, MockRange, MockValues, mock, mock_plan
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.command("mock")(mock)
 
 Format = Annotated[
     str | None, typer.Option("--format", help="csv, parquet, arrow, json or bytes [by extension].")
@@ -120,6 +124,13 @@ def put(
         bool,
         typer.Option("--new-version", help="It is the newer version of your dataset of this name."),
     ] = False,
+    mock_epsilon: Annotated[
+        str | None,
+        typer.Option(help="Publish noisy counts for mock data, and spend this in all (1 is usual) [none]."),
+    ] = None,
+    mock_range: MockRange = None,
+    mock_values: MockValues = None,
+    mock_missing: MockMissing = None,
     as_json: AsJson = False,
 ) -> None:
     """Seal a file if need be, upload the ciphertext, and register it as a dataset.
@@ -129,28 +140,46 @@ def put(
     """
     chosen = settings(context)
     identity = chosen.identity()
+    plan = mock_plan(mock_epsilon, mock_range, mock_values, mock_missing)
     name = name or file.name.removesuffix(data.SEALED).split(".")[0]
     with chosen.session() as session:
         text = _policy(session, policy, min_level, tee or [], only or [], days, approve_automatically)
         with ExitStack() as stack:
             if file.suffix == data.SEALED:
-                made = data.sealed_file(identity, file, format=table_format(format), keys=key or ())
+                made = data.sealed_file(
+                    identity, file, format=table_format(format), keys=key or (), plan=plan
+                )
             else:
                 # The ciphertext is only on its way to the service: `data open` brings the file back.
                 folder = stack.enter_context(TemporaryDirectory(prefix=".mesatee-", dir=_beside(file)))
                 target = Path(folder) / (file.name + data.SEALED)
                 with progress("sealing", file.stat().st_size) as told:
                     made = data.seal(
-                        identity, file, target, format=table_format(format), keys=key or (), progress=told
+                        identity,
+                        file,
+                        target,
+                        format=table_format(format),
+                        keys=key or (),
+                        plan=plan,
+                        progress=told,
                     )
             with progress("uploading", made.size) as told:
                 posted = data.put(session, made, name, policy=text, new_version=new_version, progress=told)
+            spent = 0 if plan is None else made_up.spent(session, name)
     value = {"digest": posted.digest, "index": posted.index, "name": name, "policy": text, **_sealed(made)}
     value["file"] = str(file)
+    value["epsilon_of_all_versions"] = spent / limits.EPSILON_UNIT
+    value["marginals"] = (
+        None if made.shape.marginals is None else made.shape.marginals.model_dump(mode="json")
+    )
 
     def human(console: Console) -> None:
         line(console, f"{made.shape.format}, {size(made.size)} sealed, {short(made.digest)}")
         _show_shape(console, made.shape)
+        if made.shape.marginals is not None:
+            for text in marginals.explain(made.shape.marginals, [item.name for item in made.shape.columns]):
+                line(console, text)
+            line(console, f"all datasets that you named {name} have spent {spent / limits.EPSILON_UNIT:g}")
         line(console, f"dataset {name} is {posted.digest}, log entry {posted.index}")
 
     emit(as_json, value, human)
@@ -246,9 +275,11 @@ def show(
     with settings(context).session() as session:
         view = data.find(session, dataset)
         uses = data.uses(session, view.digest)
+        counted = made_up.statement(session, view).marginals
         names = {item.id: item.keys.name for item in session.parties()}
     value = {**view.model_dump(mode="json"), "used_by": [asdict(item) for item in uses]}
-    emit(as_json, value, lambda console: _show(console, view, uses, names))
+    value["marginals"] = None if counted is None else counted.model_dump(mode="json")
+    emit(as_json, value, lambda console: _show(console, view, uses, names, counted))
 
 
 def in_use(view: wire.DatasetView | wire.FunctionView) -> str:
@@ -258,7 +289,13 @@ def in_use(view: wire.DatasetView | wire.FunctionView) -> str:
     return "no, disabled for now" if view.suspended else "yes"
 
 
-def _show(console: Console, view: wire.DatasetView, uses: list[data.Use], names: dict[str, str]) -> None:
+def _show(
+    console: Console,
+    view: wire.DatasetView,
+    uses: list[data.Use],
+    names: dict[str, str],
+    counted: Marginals | None,
+) -> None:
     rows: list[tuple[str, object]] = [
         ("name", view.name),
         ("digest", view.digest),
@@ -268,6 +305,12 @@ def _show(console: Console, view: wire.DatasetView, uses: list[data.Use], names:
         ("ciphertext", f"{size(view.size)}, sha256 {view.blob}"),
         ("log entry", view.index),
         ("version", view.version),
+        (
+            "mock data",
+            "from types alone"
+            if counted is None
+            else f"from types and marginals, epsilon {counted.epsilon / limits.EPSILON_UNIT:g}",
+        ),
         ("in use", in_use(view)),
     ]
     facts(console, rows)

@@ -14,10 +14,13 @@ from ..protocol import limits, wasm
 from ..protocol.executors import Executor
 from ..protocol.model import TableFormat
 from ..protocol.statements import FunctionStatement
+from . import examples
 from .common import AsJson, emit, line, pairs, settings, short, table, verb
 from .data import in_use, table_format
+from .trial import try_out
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.command("test")(try_out)
 
 
 @app.command("put")
@@ -65,6 +68,12 @@ def put(
         bool,
         typer.Option("--new-version", help="It is the newer version of your function of this name."),
     ] = False,
+    example: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A file that `function test --save-example` wrote: others see it and can repeat it; may be repeated."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Register a function: its inputs, arguments and outputs are read from its annotations or, for a module,
@@ -79,10 +88,11 @@ def put(
         found = table_format(text)
         if found is not None:
             chosen[port] = found
+    signed = [examples.load(path) for path in example or ()]
     rules = functions.CallRules(tuple(caller) if caller else None, quota, new_version)
     with settings(context).session() as session:
         if source in functions.BUILTINS and not Path(source).exists():
-            posted = functions.put_builtin(session, source, name, rules=rules)
+            posted = functions.put_builtin(session, source, name, rules=rules, examples=signed)
         else:
             posted = functions.put(
                 session,
@@ -95,6 +105,7 @@ def put(
                 outputs=output or (),
                 formats=chosen,
                 rules=rules,
+                examples=signed,
             )
         view = functions.find(session, posted.digest)
     value = {"index": posted.index, **view.model_dump(mode="json")}
@@ -119,7 +130,11 @@ def _said(said: FunctionStatement) -> dict[str, Any]:
         "callers",
         "quota",
     )
-    return {**{key: dumped[key] for key in names}, "code": said.code.sha256 if said.code else None}
+    return {
+        **{key: dumped[key] for key in names},
+        "code": said.code.sha256 if said.code else None,
+        "examples": dumped.get("examples", []),
+    }
 
 
 def describe(said: FunctionStatement) -> str:
@@ -197,6 +212,9 @@ def show_function(console: Console, found: functions.Shown) -> None:
     )
     line(console, describe(found.said))
     line(console, f"digest {found.digest}")
+    if found.said.examples:
+        named = ", ".join(item.name for item in found.said.examples)
+        line(console, f"examples: {named}; `mesatee function test {short(found.digest)}` repeats them")
     code = shown_code(found)
     if code is not None:
         what = "module, of which this is the contract" if found.said.executor == "wasm" else "code"

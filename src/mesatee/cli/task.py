@@ -9,11 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from ..errors import InputError, Malformed, MesateeError
+from ..errors import InputError, Malformed
 from ..party import config, functions, results, tasks
 from ..party.session import Session
 from ..protocol import limits, statements, wire
-from ..protocol.jsonstrict import parse
 from ..protocol.model import validate
 from . import classes, taskview
 from .common import (
@@ -29,6 +28,7 @@ from .common import (
     short,
     size,
     table,
+    typed,
     verb,
 )
 from .common import out as console_out
@@ -181,18 +181,7 @@ def _arguments(session: Session, function: str, given: dict[str, str]) -> dict[s
     if not given:
         return {}
     types = {str(item.get("name")): item.get("type") for item in functions.find(session, function).arguments}
-    found: dict[str, Any] = {}
-    for name, text in given.items():
-        if types.get(name) == "str":
-            found[name] = text
-            continue
-        try:
-            found[name] = parse(text.encode(), limit=limits.ARGUMENTS_BYTES)
-        except MesateeError:
-            found[name] = text
-        if types.get(name) == "float" and isinstance(found[name], int) and not isinstance(found[name], bool):
-            found[name] = float(found[name])
-    return found
+    return typed(types, given)
 
 
 @app.command("list")

@@ -20,10 +20,11 @@ from ..errors import Conflict, DigestMismatch, InputError, Malformed, NotFound, 
 from ..protocol import envelope as dsse
 from ..protocol import limits, records, statements, wire, wraps
 from ..protocol.digests import b64decode, b64encode
+from ..protocol.marginals import Marginals
 from ..protocol.model import TableFormat
 from ..protocol.policy_text import DEFAULT_DATASET_POLICY
 from ..protocol.statements import ColumnInfo
-from . import names
+from . import marginals, names
 from .files import replacing
 from .http import Progress, visible
 from .identity import Identity
@@ -60,6 +61,8 @@ class Shape:
     format: TableFormat
     columns: tuple[ColumnInfo, ...]
     rows: int | None
+    marginals: Marginals | None = None
+    """With noise, if a plan asked for them."""
     doubts: tuple[str, ...] = ()
     """What looks like a mistake, in words for the owner. It stops nothing."""
 
@@ -92,11 +95,14 @@ def format_of(path: Path) -> TableFormat:
     return found
 
 
-def describe(source: BinaryIO, format: TableFormat, keys: Sequence[str] = ()) -> Shape:
-    """Format, columns and rows of an open file.
+def describe(
+    source: BinaryIO, format: TableFormat, keys: Sequence[str] = (), plan: marginals.Plan | None = None
+) -> Shape:
+    """Format, columns and rows of an open file, and what the `plan` wants counted, with noise.
 
-    `keys` are columns that must be there. Raises `InputError` for an empty or unreadable file, columns
-    without a name or with the same one, and missing keys; `TooLarge` for more columns than a statement holds.
+    `keys` are columns that must be there. Raises what `marginals.measure` raises, `InputError` for an empty or
+    unreadable file, columns without a name or with the same one, and missing keys; `TooLarge` for more columns than a
+    statement holds.
     """
     size = os.fstat(source.fileno()).st_size
     if size == 0:
@@ -104,6 +110,8 @@ def describe(source: BinaryIO, format: TableFormat, keys: Sequence[str] = ()) ->
     if format not in ("csv", "parquet", "arrow"):
         if keys:
             raise InputError(f"a file of format {format} has no columns, so no key column")
+        if plan is not None:
+            raise InputError(f"a file of format {format} has no columns, so nothing to count for mock data")
         return Shape(format, (), _json_rows(source, size) if format == "json" else None)
     table = _read(source, format)
     found = list(table.schema)
@@ -122,8 +130,12 @@ def describe(source: BinaryIO, format: TableFormat, keys: Sequence[str] = ()) ->
             raise InputError(f"there is no column {visible(key)!r}", hint=f"there are: {listed}")
     if table.num_rows == 0:
         raise InputError("the table has no rows")
-    columns = tuple(ColumnInfo(name=item.name, type=str(item.type)[: limits.NAME_CHARS]) for item in found)
-    return Shape(format, columns, table.num_rows, tuple(_doubts(table, format, keys)))
+    columns = tuple(
+        ColumnInfo(name=item.name, type=str(item.type)[: limits.NAME_CHARS], required=not item.nullable)
+        for item in found
+    )
+    counted = None if plan is None else marginals.measure(table, plan)
+    return Shape(format, columns, table.num_rows, counted, tuple(_doubts(table, format, keys)))
 
 
 def _doubts(table: Table, format: TableFormat, keys: Sequence[str]) -> Iterator[str]:
@@ -183,6 +195,7 @@ def seal(
     *,
     format: TableFormat | None = None,
     keys: Sequence[str] = (),
+    plan: marginals.Plan | None = None,
     progress: Progress | None = None,
 ) -> SealedFile:
     """Seal data to the identity's own age key.
@@ -203,7 +216,7 @@ def seal(
             opened, format = _in_memory(stack, source, format)
             if target is None:
                 raise Malformed("data that is no file needs a target to be sealed into")
-        shape = describe(opened, format, keys)
+        shape = describe(opened, format, keys, plan)
         opened.seek(0)
         with replacing(target, exclusive=True) as file:
             sealed = _core.age_seal(opened.fileno(), file.fileno(), [identity.age.recipient], progress)
@@ -228,7 +241,12 @@ def _in_memory(
 
 
 def sealed_file(
-    identity: Identity, path: Path, *, format: TableFormat | None = None, keys: Sequence[str] = ()
+    identity: Identity,
+    path: Path,
+    *,
+    format: TableFormat | None = None,
+    keys: Sequence[str] = (),
+    plan: marginals.Plan | None = None,
 ) -> SealedFile:
     """A file that any age tool has sealed to this identity's recipient; it is opened once to see what it
     holds.
@@ -249,7 +267,7 @@ def sealed_file(
         file.seek(0)
         with _scratch(size, path.parent) as plain:
             _core.age_open(file.fileno(), plain.fileno(), key, limits.BLOB_BYTES)
-            shape = describe(plain, format, keys)
+            shape = describe(plain, format, keys, plan)
     return SealedFile(path, digest, size, key, shape)
 
 
@@ -291,6 +309,7 @@ def put(
         columns=sealed.shape.columns,
         rows=sealed.shape.rows,
         policy=policy,
+        marginals=sealed.shape.marginals,
         wrap=wrap_for_service(session, sealed.file_key, sealed.digest),
     )
 

@@ -14,6 +14,7 @@ from .. import _core
 from ..errors import DigestMismatch, Malformed, NotFound
 from ..protocol import limits, mesapy, signature, statements, wasm, wire
 from ..protocol.digests import sha256
+from ..protocol.examples import Example
 from ..protocol.model import TableFormat
 from ..protocol.statements import Argument, Port
 from . import executors, files, names
@@ -167,24 +168,18 @@ class CallRules:
 OPEN: Final = CallRules()
 
 
-def put(
-    session: Session,
+def read_file(
     path: Path,
-    name: str | None = None,
-    *,
     entry: str | None = None,
-    private: bool = False,
+    *,
     executor: str | None = None,
     contract_file: Path | None = None,
     outputs: Sequence[str] = (),
     formats: Mapping[str, TableFormat] | None = None,
-    rules: CallRules = OPEN,
-) -> Posted:
-    """Register a Python file or a WebAssembly module. Public code is stored as it is; private code is sealed
-    and opens only in attested workers.
+) -> tuple[bytes, Contract, str]:
+    """The code in a Python file or a WebAssembly module, its contract, and the name that it has by default.
 
-    Raises `Malformed`, `TooLarge`, `NotFound`, `Unavailable` if the executor's package is not here, or
-    `Conflict` if a function of this name is in use and `rules` call it no newer version.
+    Nothing of it runs. Raises as `put`, but `Conflict`.
     """
     source = files.read(path, limits.CODE_BYTES, "function file")
     if executor is None:
@@ -206,17 +201,49 @@ def put(
         python: Literal["python", "mesapy"] = "mesapy" if executor == "mesapy" else "python"
         said = contract(source, entry, outputs=outputs, formats=formats, executor=python)
         default = said.entry
+    return source, said, default
+
+
+def put(
+    session: Session,
+    path: Path,
+    name: str | None = None,
+    *,
+    entry: str | None = None,
+    private: bool = False,
+    executor: str | None = None,
+    contract_file: Path | None = None,
+    outputs: Sequence[str] = (),
+    formats: Mapping[str, TableFormat] | None = None,
+    rules: CallRules = OPEN,
+    examples: Sequence[Example] = (),
+) -> Posted:
+    """Register a Python file or a WebAssembly module, with examples of what it gives.
+
+    Public code is stored as it is; private code is sealed and opens only in attested workers.
+
+    Raises `Malformed`, `TooLarge`, `NotFound`, `Unavailable` if the executor's package is not here, or
+    `Conflict` if a function of this name is in use and `rules` call it no newer version.
+    """
+    source, said, default = read_file(
+        path, entry, executor=executor, contract_file=contract_file, outputs=outputs, formats=formats
+    )
     name = _checked_name(session, default if name is None else name, rules)
     if private:
         code = _put_private(session, source)
     else:
         code = statements.CodeRef(sha256=sha256(source), size=len(source), wrap=None)
         _upload(session, code.sha256, source)
-    return _post(session, name, said, private, code, rules)
+    return _post(session, name, said, private, code, rules, examples)
 
 
 def put_builtin(
-    session: Session, builtin: str, name: str | None = None, *, rules: CallRules = OPEN
+    session: Session,
+    builtin: str,
+    name: str | None = None,
+    *,
+    rules: CallRules = OPEN,
+    examples: Sequence[Example] = (),
 ) -> Posted:
     """Register a function that every worker has, so that tasks can name it.
 
@@ -227,7 +254,7 @@ def put_builtin(
             f"there is no builtin {builtin[:64]!r}", hint=f"there are {', '.join(sorted(BUILTINS))}"
         )
     name = _checked_name(session, builtin if name is None else name, rules)
-    return _post(session, name, BUILTINS[builtin], False, None, rules)
+    return _post(session, name, BUILTINS[builtin], False, None, rules, examples)
 
 
 def _checked_name(session: Session, name: str, rules: CallRules) -> str:
@@ -264,6 +291,7 @@ def _post(
     private: bool,
     code: statements.CodeRef | None,
     rules: CallRules,
+    examples: Sequence[Example],
 ) -> Posted:
     callers = None if rules.callers is None else tuple(session.party(item).id for item in rules.callers)
     return session.post(
@@ -279,6 +307,7 @@ def _post(
         outputs=said.outputs,
         callers=callers,
         quota=rules.quota,
+        examples=tuple(examples),
     )
 
 
@@ -354,6 +383,7 @@ __all__ = [
     "only_function",
     "put",
     "put_builtin",
+    "read_file",
     "retire",
     "show",
     "suspend",

@@ -36,6 +36,7 @@ from ..errors import (
 from ..protocol import checkpoint as cp
 from ..protocol import envelope as dsse
 from ..protocol import statements, wire
+from ..protocol.author import Author
 from ..protocol.jsonstrict import encode
 from ..protocol.model import Model, validate
 from ..protocol.records import LogRecord, RecordProof
@@ -267,9 +268,9 @@ class Session:
 
     # -- statements -------------------------------------------------------------------------------
 
-    def _author(self, note: str) -> statements.Author:
+    def _author(self, note: str) -> Author:
         said = self.service
-        return statements.Author(
+        return Author(
             signer=self.identity.signing,
             origin=said.said.origin,
             service=said.digest,

@@ -82,6 +82,28 @@ COMPILED_BYTES: Final = 64 * MIB
 COMPILED_CACHE_BYTES: Final = 256 * MIB
 """Compiled modules that a worker keeps, in bytes."""
 
+# -- mock data and examples -----------------------------------------------------------------------
+MARGINALS_BYTES: Final = 12 * KIB
+"""The marginals in a dataset statement, in bytes of canonical JSON: they fit a statement beside columns and policy."""
+MARGINAL_BINS: Final = 64
+"""Bins of one histogram, and values that one column's owner names."""
+MARGINAL_VALUE_CHARS: Final = 64
+"""A named value of a column, in characters."""
+MARGINAL_BOUND: Final = 2**53
+"""Bounds of a histogram over numbers lie between minus and plus this: up to it each integer is a float, too."""
+EPSILON_UNIT: Final = 1_000_000
+"""Parts of epsilon: statements carry whole millionths, so that what was spent is exact."""
+MOCK_EPSILON: Final = 10 * EPSILON_UNIT
+"""All that one statement's marginals may spend, in millionths: above 10 the promise says next to nothing."""
+MOCK_ROWS: Final = 1_000_000
+"""Rows of one file of mock data."""
+EXAMPLES: Final = 8
+"""Examples in a function statement."""
+EXAMPLE_INPUT_BYTES: Final = 4 * KIB
+"""An input of an example that stands in the statement itself, in bytes."""
+EXAMPLES_BYTES: Final = 12 * KIB
+"""All examples of a function, in bytes of canonical JSON: they fit a statement beside its callers and arguments."""
+
 # -- sealed data ----------------------------------------------------------------------------------
 BLOB_BYTES: Final = 64 * GIB
 """A sealed file, in bytes."""

@@ -18,6 +18,8 @@ Origin = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{
 PolicyText = Annotated[str, StringConstraints(min_length=1, max_length=limits.POLICY_BYTES)]
 Measurement = Annotated[str, StringConstraints(pattern=r"^(none|[0-9a-f]{64,128})$")]
 """A TEE's measurement in hex; ``none`` for a machine of level 1, which measures nothing."""
+Column = Annotated[str, StringConstraints(min_length=1, max_length=limits.COLUMN_CHARS)]
+"""A column's name."""
 TableFormat = Literal["csv", "parquet", "arrow", "json", "bytes"]
 
 

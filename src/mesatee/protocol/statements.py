@@ -7,17 +7,16 @@ that the party has verified, so a gateway whose log was rolled back meets its ow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Annotated, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import (
     Field,
     JsonValue,
     StringConstraints,
-    ValidationError,
     model_validator,
 )
 
@@ -25,9 +24,12 @@ from ..errors import KeyRefused, Malformed, TooLarge, UnsupportedVersion
 from . import envelope as dsse
 from . import limits
 from .digests import AgeRecipient, Hex16, Hex32, HpkePublic, Name, Wrap, sha256
+from .examples import Example
+from .examples import check as check_examples
 from .executors import Executor
 from .jsonstrict import canonical, encode, parse_object
-from .model import Measurement, Model, Origin, PolicyText, TableFormat, Time, malformed, validate
+from .marginals import Marginals
+from .model import Column, Measurement, Model, Origin, PolicyText, TableFormat, Time, validate
 from .service import RecoveryStatement as RecoveryStatement
 from .service import ServiceStatement as ServiceStatement
 from .sources import Source
@@ -38,10 +40,6 @@ PREDICATE_PREFIX = "urn:mesatee:statement:"
 VERSION = "v1"
 STATEMENTS_REMEMBERED = 128
 """Statements whose reading is remembered, by their bytes: as many as are under way at once, in some 20 MiB at most."""
-
-C = TypeVar("C", bound="Common")
-
-Column = Annotated[str, StringConstraints(min_length=1, max_length=limits.COLUMN_CHARS)]
 
 
 class PartyKeys(Model):
@@ -92,6 +90,8 @@ class ColumnInfo(Model):
 
     name: Column
     type: Annotated[str, StringConstraints(min_length=1, max_length=limits.NAME_CHARS)]
+    required: bool = Field(default=False, exclude_if=lambda value: not value)
+    """The file's schema says that every row has a value. Not part of the signed form where it does not."""
 
 
 class DatasetStatement(Common):
@@ -105,6 +105,14 @@ class DatasetStatement(Common):
     rows: Annotated[int, Field(ge=0)] | None
     policy: PolicyText
     wrap: Wrap
+    marginals: Marginals | None = Field(default=None, exclude_if=lambda value: value is None)
+    """For mock data, noisy. Without them the field is not part of the signed form."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DatasetStatement:
+        if self.marginals is not None:
+            self.marginals.check({item.name: item.type for item in self.columns}, self.rows)
+        return self
 
     def about(self) -> dict[str, str]:
         """See `Common.about`."""
@@ -155,6 +163,10 @@ class FunctionStatement(Common):
     """Parties whose tasks may name it, beside its owner's; None for everybody's."""
     quota: Annotated[int, Field(ge=1, le=limits.RUNS)] | None
     """Runs that each of them has, over all of its tasks; None for any number."""
+    examples: Annotated[tuple[Example, ...], Field(max_length=limits.EXAMPLES)] = Field(
+        default=(), exclude_if=lambda value: not value
+    )
+    """What it must give for which inputs. Without any the field is not part of the signed form."""
 
     @model_validator(mode="after")
     def _consistent(self) -> FunctionStatement:
@@ -167,6 +179,13 @@ class FunctionStatement(Common):
                 raise ValueError("names of inputs, outputs and arguments are unique")
         if any(port.name == "diagnostics" for port in self.outputs):
             raise ValueError("diagnostics is a reserved output")
+        check_examples(
+            self.examples,
+            required=[port.name for port in self.inputs if not port.optional],
+            inputs=None if self.variadic else [port.name for port in self.inputs],
+            arguments=[item.name for item in self.arguments],
+            outputs=[port.name for port in self.outputs],
+        )
         return self
 
     def about(self) -> dict[str, str]:
@@ -555,30 +574,3 @@ def verify(envelope: dsse.Envelope, kind: str | None = None) -> Statement:
     if isinstance(predicate, ServiceStatement) and predicate.log_key != signer:
         raise KeyRefused("a service statement is signed by its log key")
     return Statement(envelope.digest, signer, predicate, envelope)
-
-
-@dataclass(frozen=True, slots=True)
-class Author:
-    """What every statement of one party has in common; time and randomness are its caller's."""
-
-    signer: dsse.Signer
-    origin: str
-    service: str
-    checkpoint: str
-    time: int
-    nonce: Callable[[], str]
-
-    def write(self, kind: type[C], **fields: Any) -> Statement:
-        """Fill in the common fields and sign. Raises `Malformed` for fields that do not fit."""
-        common: dict[str, Any] = {
-            "origin": self.origin,
-            "service": self.service,
-            "time": self.time,
-            "nonce": self.nonce(),
-            "checkpoint": self.checkpoint,
-        }
-        try:
-            predicate = kind(**common, **fields)
-        except ValidationError as error:
-            raise malformed(kind.kind, error) from None
-        return sign(predicate, self.signer)

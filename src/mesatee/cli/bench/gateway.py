@@ -28,6 +28,7 @@ from ...party.config import endpoint, read_trust
 from ...party.identity import Identity
 from ...party.session import Session
 from ...protocol import statements
+from ...protocol.author import Author
 from .. import up
 from . import loadgen, peers
 from .rows import Goal, Row, Say, compare
@@ -67,10 +68,10 @@ def request(body: bytes) -> bytes:
     return len(whole).to_bytes(4, "big") + whole
 
 
-def author(session: Session) -> statements.Author:
+def author(session: Session) -> Author:
     """Signs for a session's identity over the checkpoint that it has verified."""
     said = session.service
-    return statements.Author(
+    return Author(
         signer=session.identity.signing,
         origin=said.said.origin,
         service=said.digest,

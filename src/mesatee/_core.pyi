@@ -393,6 +393,12 @@ def prepare_sandbox(read_paths: Sequence[str], keep_fds: Sequence[int]) -> list[
     Returns the active layers; one that the kernel lacks is missing. Raises `SandboxFailed`.
     """
 
+def narrow_sandbox(read_paths: Sequence[str]) -> None:
+    """Leave of what `prepare_sandbox` made readable only these, for good; without Landlock nothing happens.
+
+    Comes before `enter_sandbox`. Raises `SandboxFailed`.
+    """
+
 def enter_sandbox(
     address_space: int,
     compiled: int | None,

@@ -32,6 +32,11 @@ fn prepare_sandbox(
 }
 
 #[pyfunction]
+fn narrow_sandbox(py: Python<'_>, read_paths: Vec<String>) -> PyResult<()> {
+    sandbox::narrow_sandbox(&read_paths).map_err(|error| failed(py, &error))
+}
+
+#[pyfunction]
 fn enter_sandbox(
     py: Python<'_>,
     address_space: u64,
@@ -72,6 +77,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(enter_namespaces, module)?)?;
     module.add_function(wrap_pyfunction!(enter_sandbox, module)?)?;
     module.add_function(wrap_pyfunction!(prepare_sandbox, module)?)?;
+    module.add_function(wrap_pyfunction!(narrow_sandbox, module)?)?;
     module.add_function(wrap_pyfunction!(prepare_zygote, module)?)?;
     module.add_function(wrap_pyfunction!(memfd, module)?)?;
     module.add_function(wrap_pyfunction!(memfd_seal, module)?)

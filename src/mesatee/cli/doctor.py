@@ -284,7 +284,7 @@ def versions() -> list[Check]:
     found.append(Check("installation", "mesatee", "pass", metadata.version("mesatee")))
     built = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(core.stat().st_mtime))
     found.append(Check("installation", "rust core", "pass", f"{core.name}, built {built}"))
-    for name in ("cedarpy", "pydantic-core", "cbor2", "numpy", "pandas", "pyarrow", "scikit-learn"):
+    for name in ("cedarpy", "pydantic-core", "cbor2", "numpy", "pandas", "polars", "pyarrow", "scikit-learn"):
         try:
             found.append(Check("installation", name, "pass", metadata.version(name)))
         except metadata.PackageNotFoundError:

@@ -265,7 +265,7 @@ def _rows(
             "start of the zygote",
             "ms",
             [warm * MS],
-            note="once for a worker: numpy, pandas, Arrow and scikit-learn are imported",
+            note="once for a worker: numpy, pandas, polars, Arrow and scikit-learn are imported",
         ),
     )
 

@@ -436,7 +436,10 @@ def worker(predicate: statements.TaskStatement, facts: WorkerFacts, environments
     if facts.measurement not in accept.workers:
         raise EvidenceRefused(f"the task does not accept a worker of measurement {facts.measurement[:16]}")
     if predicate.environment not in environments:
-        raise EvidenceRefused("the worker does not have the environment that the task names")
+        raise EvidenceRefused(
+            f"the worker does not have the environment {predicate.environment[:16]} that the task names",
+            hint="its operator builds it there by `mesatee env build NAME --lock FILE`",
+        )
 
 
 def attempt(found: Run, *, lease_alive: bool) -> int:

@@ -36,6 +36,7 @@ import mesatee
 from mesatee.attestation.tee.software import Components
 from mesatee.errors import NotFound
 from mesatee.extras import missing
+from mesatee.protocol.environments import canonical_name as canonical
 from mesatee.protocol.executors import PACKAGES
 
 Tree: TypeAlias = dict[str, Path]
@@ -44,9 +45,11 @@ Tree: TypeAlias = dict[str, Path]
 TCB_ROOTS: Final = ("pydantic", "cedarpy", "cbor2", "starlette", "uvicorn", "h11", "httpx", "httpcore")
 """Distributions that gateway and worker import; their requirements follow from their metadata."""
 ENVIRONMENTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"base": ("numpy", "pandas", "pyarrow", "scikit-learn")}
+    {"base": ("numpy", "pandas", "polars", "pyarrow", "scikit-learn")}
 )
 """Execution environments that this version offers, by name; each has the executors that are installed, too."""
+OPTIONAL: Final = ("onnxruntime",)
+"""Distributions of extras that children load where they are installed; then every environment covers them."""
 THREADS: Final = 4
 """Files are hashed by this many threads: hashing releases the interpreter's lock, reading waits for the
 disk.
@@ -168,11 +171,6 @@ def _is_loaded(name: str) -> bool:
     return not name.startswith(("config-", "ensurepip/_bundled/")) and not name.endswith((".pyc", ".a", ".o"))
 
 
-def canonical(name: str) -> str:
-    """A distribution's normalised name (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def closure(roots: Iterable[str]) -> tuple[str, ...]:
     """The installed distributions that `roots` require, with themselves, sorted. Raises `NotFound` if a root
     is missing.
@@ -253,9 +251,22 @@ def _environment(name: str) -> TreeDigest:
 
 
 def _roots(name: str) -> tuple[str, ...]:
-    """The distributions of an environment: its own, and the executors that are installed."""
+    """The distributions of an environment: its own, and those of extras that are installed."""
     extras = [package for executor, package in PACKAGES.items() if missing(executor) is None]
-    return (*ENVIRONMENTS[name], *extras)
+    return (*ENVIRONMENTS[name], *extras, *(package for package in OPTIONAL if _installed(package)))
+
+
+def base_roots() -> tuple[str, ...]:
+    """The distributions of the base environment, without what they require."""
+    return _roots("base")
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def measure(environments: Sequence[str] = ()) -> Measurement:
@@ -295,9 +306,11 @@ def unmeasured_modules(modules: Mapping[str, ModuleType | None] | None = None) -
 
 __all__ = [
     "ENVIRONMENTS",
+    "OPTIONAL",
     "TCB_ROOTS",
     "Measurement",
     "TreeDigest",
+    "base_roots",
     "canonical",
     "closure",
     "code_tree",

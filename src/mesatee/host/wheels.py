@@ -109,7 +109,7 @@ def _unpack(path: Path, item: Requirement, folder: Path, owners: dict[str, str],
             for info, target in _entries(wheel, what):
                 environments.check_path(target)
                 if owners.setdefault(target.casefold(), item.name) != item.name:
-                    raise Malformed(f"{what} has {ascii(target[:80])}, which {owners[target.casefold()]} has")
+                    raise Malformed(f"{what} has {target[:80]!a}, which {owners[target.casefold()]} has")
                 _extract(wheel, info, folder / target, room, what)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OverflowError) as error:
         raise Malformed(f"{what} is no readable zip file: {error}") from None
@@ -122,16 +122,16 @@ def _entries(wheel: zipfile.ZipFile, what: str) -> Iterator[tuple[zipfile.ZipInf
         # As it stands in the file: the library cuts a name at NUL.
         if info.filename != info.orig_filename:
             raise Malformed(
-                f"{what} has the name {ascii(info.orig_filename[:80])}, which is read in two ways"
+                f"{what} has the name {info.orig_filename[:80]!a}, which is read in two ways"
             )
         if info.flag_bits & _ENCRYPTED or info.compress_type not in _PLAIN:
-            raise Malformed(f"{what} has {ascii(info.filename[:80])} encrypted or compressed in an odd way")
+            raise Malformed(f"{what} has {info.filename[:80]!a} encrypted or compressed in an odd way")
         kind = stat.S_IFMT(info.external_attr >> 16)
         if info.is_dir():
             environments.check_path(info.filename.rstrip("/"))
             continue
         if kind not in (0, stat.S_IFREG):
-            raise Malformed(f"{what} has {ascii(info.filename[:80])}, which is a link or a device")
+            raise Malformed(f"{what} has {info.filename[:80]!a}, which is a link or a device")
         environments.check_path(info.filename)
         target = info.filename
         data = _DATA.fullmatch(target)
@@ -140,7 +140,7 @@ def _entries(wheel: zipfile.ZipFile, what: str) -> Iterator[tuple[zipfile.ZipInf
                 continue
             target = data[2]
         if target.casefold() in seen:
-            raise Malformed(f"{what} has {ascii(target[:80])} twice")
+            raise Malformed(f"{what} has {target[:80]!a} twice")
         seen.add(target.casefold())
         yield info, target
 
@@ -167,7 +167,7 @@ def _extract(wheel: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path, room: 
         target.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        raise Malformed(f"{what} has {ascii(info.filename[:80])} as a file and as a folder") from None
+        raise Malformed(f"{what} has {info.filename[:80]!a} as a file and as a folder") from None
     with os.fdopen(fd, "wb") as out, wheel.open(info) as source:
         while chunk := source.read(_CHUNK_BYTES):
             room[1] -= len(chunk)

@@ -258,16 +258,16 @@ def check_files(paths: Iterable[str], modules: frozenset[str], distributions: fr
         check_path(path)
         other = folded.setdefault(path.casefold(), path)
         if other != path:
-            raise Malformed(f"{ascii(path[:80])} and {ascii(other[:80])} differ in case only")
+            raise Malformed(f"{path[:80]!a} and {other[:80]!a} differ in case only")
         module = module_of(path)
         if module is not None and module.casefold() in modules:
             raise Malformed(
-                f"{ascii(path[:80])} would shadow {module!r}, which the base, MesaTEE or Python has",
+                f"{path[:80]!a} would shadow {module!r}, which the base, MesaTEE or Python has",
                 hint="leave that package out of the lock",
             )
         distribution = distribution_of(path)
         if distribution is not None and distribution in distributions:
-            raise Malformed(f"{ascii(path[:80])} would pass for the base's {distribution}")
+            raise Malformed(f"{path[:80]!a} would pass for the base's {distribution}")
 
 
 def listing(files: Mapping[str, FileFacts]) -> bytes:

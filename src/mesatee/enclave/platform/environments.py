@@ -99,15 +99,15 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
         facts = entry.stat(follow_symlinks=False)
         if stat.S_ISDIR(facts.st_mode):
             if facts.st_mode & 0o022:
-                raise Malformed(f"others may write into the folder {ascii(path[:80])}")
+                raise Malformed(f"others may write into the folder {path[:80]!a}")
             yield from _walk(folder / entry.name, f"{path}/")
             continue
         if not stat.S_ISREG(facts.st_mode):
-            raise Malformed(f"{ascii(path[:80])} is a link or a device, not a file")
+            raise Malformed(f"{path[:80]!a} is a link or a device, not a file")
         if facts.st_nlink != 1:
-            raise Malformed(f"{ascii(path[:80])} has a second name, by which it may be changed")
+            raise Malformed(f"{path[:80]!a} has a second name, by which it may be changed")
         if stat.S_IMODE(facts.st_mode) not in said.MODES:
-            raise Malformed(f"{ascii(path[:80])} has the mode {stat.S_IMODE(facts.st_mode):04o}")
+            raise Malformed(f"{path[:80]!a} has the mode {stat.S_IMODE(facts.st_mode):04o}")
         yield path, facts
 
 
@@ -168,7 +168,7 @@ def _difference(before: bytes, files: Mapping[str, FileFacts]) -> str:
     verb = {(True, False): "is gone", (False, True): "was added"}.get(
         (_has(built, path), _has(now, path)), "is another file"
     )
-    return f"{ascii(path[:80])} {verb}"
+    return f"{path[:80]!a} {verb}"
 
 
 def _has(lines: set[bytes], path: str) -> bool:

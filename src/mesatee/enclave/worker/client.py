@@ -76,8 +76,8 @@ class GatewayClient:
         self._renew_at = time.monotonic() + CERTIFICATE_SECONDS / 2
 
     def refresh(self) -> None:
-        """Between two attempts: replace key and evidence long before they expire, and when the worker's environments are
-        others than the evidence names.
+        """Between two attempts: replace key and evidence long before they expire, and when the worker has other
+        environments than the evidence names.
         """
         if time.monotonic() >= self._renew_at or dict(self._environments()) != self._offered:
             self._http.close()

@@ -13,6 +13,7 @@ from ..errors import InputError, Malformed, MesateeError
 from ..party import config, functions, results, tasks
 from ..party.session import Session
 from ..protocol import limits, statements, wire
+from ..protocol.environments import BASE
 from ..protocol.jsonstrict import parse
 from ..protocol.model import validate
 from . import classes, taskview
@@ -75,7 +76,12 @@ def new(
         list[str] | None, typer.Option(help="Accepted measurement; repeatable [service file].")
     ] = None,
     allow_simulated: Annotated[bool, typer.Option(help="Accept workers in simulated hardware.")] = False,
-    environment: Annotated[str | None, typer.Option(help="Digest of the environment [service file].")] = None,
+    environment: Annotated[
+        str | None,
+        typer.Option(
+            help="Digest, or name of one that was built here by `mesatee env` [the service's base]."
+        ),
+    ] = None,
     seconds: Annotated[
         int, typer.Option(min=1, max=limits.RUN_SECONDS, help="Limit of one run's time.")
     ] = 600,
@@ -115,7 +121,7 @@ def new(
             outputs=receivers,
             arguments=_arguments(session, function, pairs(arg or [], "--arg")),
             accept=accept,
-            environment=environment or _environment(chosen),
+            environment=_environment(chosen, environment),
             runs=runs,
             days=days,
             run_limits=bounds,
@@ -167,7 +173,12 @@ def _accept(
     return validate(statements.Accept, value, "accepted workers")
 
 
-def _environment(chosen: Settings) -> str:
+def _environment(chosen: Settings, wanted: str | None) -> str:
+    if wanted is not None and wanted != BASE:
+        # Not at the top: it can measure, which needs a part of the enclave that no party's verb loads.
+        from . import environments
+
+        return environments.resolve(chosen.home, wanted)
     service = chosen.service_file()
     if service is None:
         raise Malformed(

@@ -121,9 +121,7 @@ def _entries(wheel: zipfile.ZipFile, what: str) -> Iterator[tuple[zipfile.ZipInf
     for info in wheel.infolist():
         # As it stands in the file: the library cuts a name at NUL.
         if info.filename != info.orig_filename:
-            raise Malformed(
-                f"{what} has the name {info.orig_filename[:80]!a}, which is read in two ways"
-            )
+            raise Malformed(f"{what} has the name {info.orig_filename[:80]!a}, which is read in two ways")
         if info.flag_bits & _ENCRYPTED or info.compress_type not in _PLAIN:
             raise Malformed(f"{what} has {info.filename[:80]!a} encrypted or compressed in an odd way")
         kind = stat.S_IFMT(info.external_attr >> 16)

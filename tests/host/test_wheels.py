@@ -8,11 +8,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from tests.support import wheels
 
 from mesatee.errors import DigestMismatch, Malformed, NotFound, TooLarge, Unavailable
 from mesatee.host import wheels as w
 from mesatee.protocol import environments, limits
-from tests.support import wheels
 
 
 @pytest.fixture

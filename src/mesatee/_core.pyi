@@ -417,6 +417,12 @@ def enter_sandbox(
 def prepare_zygote() -> None:
     """No core file, not dumpable, no new privileges; orphans of children become ours. Raises `SandboxFailed`."""
 
+def collapse_memory() -> int:
+    """Ask the kernel for large pages in place of what this process has written, so that it is forked faster.
+
+    Returns how many it made: 0 before Linux 6.1. Contents stay as they are.
+    """
+
 def memfd(name: str) -> int: ...
 def memfd_seal(fd: int) -> None:
     """Forbid writing, growing and shrinking for good."""

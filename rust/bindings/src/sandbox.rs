@@ -63,6 +63,11 @@ fn prepare_zygote(py: Python<'_>) -> PyResult<()> {
 }
 
 #[pyfunction]
+fn collapse_memory(py: Python<'_>) -> usize {
+    py.detach(sandbox::collapse_memory)
+}
+
+#[pyfunction]
 fn memfd(py: Python<'_>, name: &str) -> PyResult<i32> {
     sandbox::memfd(name).map_err(|error| failed(py, &error))
 }
@@ -79,6 +84,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(prepare_sandbox, module)?)?;
     module.add_function(wrap_pyfunction!(narrow_sandbox, module)?)?;
     module.add_function(wrap_pyfunction!(prepare_zygote, module)?)?;
+    module.add_function(wrap_pyfunction!(collapse_memory, module)?)?;
     module.add_function(wrap_pyfunction!(memfd, module)?)?;
     module.add_function(wrap_pyfunction!(memfd_seal, module)?)
 }

@@ -16,6 +16,7 @@ mod files;
 mod landlocked;
 mod layers;
 mod namespaces;
+mod pages;
 mod root;
 mod seccomp;
 mod sys;
@@ -26,4 +27,5 @@ pub use confine::{
 pub use files::{memfd, memfd_seal};
 pub use layers::{layer, sandbox_layers};
 pub use namespaces::enter_namespaces;
+pub use pages::collapse_memory;
 pub use sys::SandboxError;

@@ -96,6 +96,8 @@ def preload() -> None:
     # Objects that are here now will not be collected in children: fewer pages to copy.
     gc.collect()
     gc.freeze()
+    # A fork copies an entry for each page, and a hundred megabytes are 25,000 of them, or 50 large ones.
+    _core.collapse_memory()
 
 
 @dataclass(slots=True)

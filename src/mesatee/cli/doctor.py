@@ -27,8 +27,8 @@ import typer
 from .. import _core
 from ..attestation.appraisal import LEVELS
 from ..attestation.tee import software
-from ..enclave.platform.detect import Candidate, detect
 from ..enclave.platform import environments as built
+from ..enclave.platform.detect import Candidate, detect
 from ..enclave.platform.measure import measure
 from ..errors import MesateeError
 from ..protocol import limits

@@ -10,7 +10,7 @@ from tests.support import wheels
 
 from mesatee.cli import environments, up
 from mesatee.enclave.platform import environments as platform
-from mesatee.errors import Conflict
+from mesatee.errors import Conflict, Malformed
 from mesatee.party import functions, tasks
 from mesatee.protocol import wire
 from mesatee.protocol.environments import FOLDER, PACKAGES
@@ -37,10 +37,11 @@ def built(service: up.Service, tmp_path_factory: pytest.TempPathFactory) -> Iter
     environments.remove(service.home, "shapes")
 
 
-def task(lab: Lab, environment: str, dataset: str, number: int) -> wire.TaskView:
+def task(lab: Lab, environment: str, dataset: str, number: int, asks: str | None = None) -> wire.TaskView:
     path = lab.folder / f"work{number}.py"
     path.write_text(SOURCE)
-    function = functions.put(lab.scientist, path, f"shapes-{lab.folder.name}-{number}").digest
+    rules = functions.CallRules(environment=asks)
+    function = functions.put(lab.scientist, path, f"shapes-{lab.folder.name}-{number}", rules=rules).digest
     posted = tasks.new(
         lab.scientist,
         f"shapes-{lab.folder.name}-{number}",
@@ -57,7 +58,10 @@ def task(lab: Lab, environment: str, dataset: str, number: int) -> wire.TaskView
 def test_a_task_names_an_environment_and_the_receipt_proves_it(
     lab: Lab, service: up.Service, built: str
 ) -> None:
-    view = task(lab, built, lab.table("x\n1\n2\n"), 0)
+    dataset = lab.table("x\n1\n2\n")
+    with pytest.raises(Malformed, match="alone"):
+        task(lab, lab.people.environment, dataset, 2, asks=built)
+    view = task(lab, built, dataset, 0, asks=built)
     run = lab.run(view)
     taken = lab.result(view)
     assert run.status == "finished", taken.outputs["diagnostics"].read_text()

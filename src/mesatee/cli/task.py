@@ -13,7 +13,6 @@ from ..errors import InputError, Malformed, MesateeError
 from ..party import config, functions, results, tasks
 from ..party.session import Session
 from ..protocol import limits, statements, wire
-from ..protocol.environments import BASE
 from ..protocol.jsonstrict import parse
 from ..protocol.model import validate
 from . import classes, taskview
@@ -33,6 +32,7 @@ from .common import (
     verb,
 )
 from .common import out as console_out
+from .function import named
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -79,7 +79,7 @@ def new(
     environment: Annotated[
         str | None,
         typer.Option(
-            help="Digest, or name of one that was built here by `mesatee env` [the service's base]."
+            help="Digest, or name of one built here by `mesatee env` [the function's, else the base]."
         ),
     ] = None,
     seconds: Annotated[
@@ -121,7 +121,7 @@ def new(
             outputs=receivers,
             arguments=_arguments(session, function, pairs(arg or [], "--arg")),
             accept=accept,
-            environment=_environment(chosen, environment),
+            environment=_environment(chosen, session, function, environment),
             runs=runs,
             days=days,
             run_limits=bounds,
@@ -173,12 +173,11 @@ def _accept(
     return validate(statements.Accept, value, "accepted workers")
 
 
-def _environment(chosen: Settings, wanted: str | None) -> str:
-    if wanted is not None and wanted != BASE:
-        # Not at the top: it can measure, which needs a part of the enclave that no party's verb loads.
-        from . import environments
-
-        return environments.resolve(chosen.home, wanted)
+def _environment(chosen: Settings, session: Session, function: str, wanted: str | None) -> str:
+    """The one that is named, else the one that the function asks for, else the service's base."""
+    found = named(chosen, wanted) or functions.find(session, function, in_use=True).environment
+    if found is not None:
+        return found
     service = chosen.service_file()
     if service is None:
         raise Malformed(

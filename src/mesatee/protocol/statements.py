@@ -155,6 +155,8 @@ class FunctionStatement(Common):
     """Parties whose tasks may name it, beside its owner's; None for everybody's."""
     quota: Annotated[int, Field(ge=1, le=limits.RUNS)] | None
     """Runs that each of them has, over all of its tasks; None for any number."""
+    environment: Annotated[Hex32 | None, Field(exclude_if=lambda value: value is None)] = None
+    """The only environment in which tasks may run it; left out for any."""
 
     @model_validator(mode="after")
     def _consistent(self) -> FunctionStatement:
@@ -167,6 +169,8 @@ class FunctionStatement(Common):
                 raise ValueError("names of inputs, outputs and arguments are unique")
         if any(port.name == "diagnostics" for port in self.outputs):
             raise ValueError("diagnostics is a reserved output")
+        if self.environment is not None and self.executor != "python":
+            raise ValueError("only a Python function asks for an environment")
         return self
 
     def about(self) -> dict[str, str]:

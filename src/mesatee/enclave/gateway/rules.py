@@ -84,6 +84,11 @@ def task(state: State, signer: str, predicate: statements.TaskStatement, now: in
     _life(predicate.expires, now, "task")
     function = in_use(state.function(predicate.function), "function")
     _may_call(signer, function)
+    if function.predicate.environment not in (None, predicate.environment):
+        raise Malformed(
+            f"the function runs in the environment {function.predicate.environment} alone",
+            hint="name that digest, or a function that runs in any environment",
+        )
     _inputs(state, signer, function.predicate, predicate)
     check_arguments(function.predicate, predicate.arguments)
     known = {port.name for port in function.predicate.outputs} | {"diagnostics"}

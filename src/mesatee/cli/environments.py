@@ -176,7 +176,7 @@ def listed(home: Path, *, check: bool = False) -> list[Listed]:
 
 
 def remove(home: Path, name: str) -> None:
-    """Remove an environment, whole or not. A run that uses it goes on with what it has read.
+    """Remove an environment, whole or not. A run that uses it just now gives no result.
 
     Raises `NotFound` or `Malformed`.
     """

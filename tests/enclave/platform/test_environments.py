@@ -128,6 +128,45 @@ def test_an_environment_that_was_changed_after_it_was_built(tmp_path: Path, what
         environments.use(digest)
 
 
+TOUCHES: dict[str, Callable[[Path], object]] = {
+    "a file written and put back": lambda p: _put_back(p / "demo/__init__.py"),
+    "a file replaced by its copy": lambda p: (
+        shutil.copy2(p / "demo/__init__.py", p / "demo/x"),
+        (p / "demo/x").rename(p / "demo/__init__.py"),
+    ),
+    "a file that came and went": lambda p: (_plain(p / "demo/json.py"), (p / "demo/json.py").unlink()),
+    "a package that came and went": lambda p: ((p / "evil").mkdir(), (p / "evil").rmdir()),
+    "a folder swapped": lambda p: (
+        shutil.copytree(p / "demo", p / "new"),
+        (p / "demo").rename(p / "old"),
+        (p / "new").rename(p / "demo"),
+    ),
+}
+
+
+def _put_back(path: Path) -> None:
+    facts, text = path.stat(), path.read_text()
+    path.write_text("raise SystemExit\n")
+    path.write_text(text)
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+
+@pytest.mark.parametrize("what", TOUCHES)
+def test_a_change_between_measuring_and_the_end_of_a_run(tmp_path: Path, what: str) -> None:
+    """Also if nothing of it can be seen any more."""
+    made = make(tmp_path)
+    environments = e.Environments(tmp_path, BASE)
+    digest = environments.current()["stats"]
+    environments.use(digest)
+    environments.confirm()
+    TOUCHES[what](made / said.PACKAGES)
+    with pytest.raises(EnvironmentCorrupt, match="touched while a function ran"):
+        environments.confirm()
+    # The next run measures anew, and a run in the base has nothing to do with it.
+    environments.use(BASE)
+    environments.confirm()
+
+
 def test_a_manifest_cannot_vouch_for_other_files(tmp_path: Path) -> None:
     """Whoever changes files and writes the manifest anew has made another environment, with another digest."""
     made = make(tmp_path)

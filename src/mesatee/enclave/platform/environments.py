@@ -4,8 +4,9 @@ What an environment's folder says of itself is the host's word. The worker reads
 `mesatee.protocol.environments` defines it, and offers what it found; before a run it does so again, and refuses what
 differs. It imports nothing of it: that happens in the sandboxed child.
 
-A file is measured and used later, so whoever may write into the folder while a function runs can give it other code,
-as with all that level 2 measures. That code is confined like the function's own.
+A file is measured and used later. So after the run the worker looks whether any file or folder was touched since: the
+kernel keeps that time, and nobody but root can set it back. What root does then goes unnoticed, as with all that level
+2 measures; its code is confined like the function's own.
 """
 
 from __future__ import annotations
@@ -212,6 +213,7 @@ class Environments:
         self.folder = folder
         self._base = base
         self._known: dict[str, tuple[tuple[int, ...], Environment | None]] = {}
+        self._in_use: tuple[str, dict[str, tuple[int, ...]]] | None = None
         folder.mkdir(parents=True, exist_ok=True)
         if stat.S_IMODE(folder.stat().st_mode) != 0o755:
             # A child is nobody, and reads them. The folder above keeps others out.
@@ -243,11 +245,14 @@ class Environments:
         Raises `EnvironmentCorrupt` if it differs from what was offered, after which it is offered no more, and
         `NotFound` if there is none.
         """
+        self._in_use = None
         if digest == self._base:
             return ""
         for name, (written, known) in self._known.items():
             if known is not None and known.digest == digest:
                 try:
+                    # Before the files are read, so that a change in between shows itself afterwards.
+                    self._in_use = (name, _stamps(self.folder / name / said.PACKAGES))
                     if check(self.folder / name, self._base).digest != digest:
                         raise EnvironmentCorrupt(f"the environment {name} is another one now")
                 except EnvironmentCorrupt:
@@ -256,9 +261,31 @@ class Environments:
                 return name
         raise NotFound(f"this worker has no environment {digest}", hint=BUILD_HINT)
 
+    def confirm(self) -> None:
+        """After a run: nothing of the environment of the last `use` was touched. Raises `EnvironmentCorrupt`."""
+        if self._in_use is None:
+            return
+        name, before = self._in_use
+        now = _stamps(self.folder / name / said.PACKAGES)
+        touched = sorted(path for path in {*before, *now} if before.get(path) != now.get(path))
+        if touched:
+            raise EnvironmentCorrupt(
+                f"the environment {name} was touched while a function ran: {touched[0][:80]!a}"
+            )
+
+
+def _stamps(root: Path) -> dict[str, tuple[int, ...]]:
+    """Of every file and folder."""
+    found = {".": _stamp(root)}
+    for folder, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            found[path.relative_to(root).as_posix()] = _stamp(path)
+    return found
+
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """Changes when the file is written anew."""
+    """Changes when it is written anew, or replaced, or given another mode or name."""
     try:
         facts = path.lstat()
     except OSError:

@@ -123,6 +123,8 @@ class Worker:
                 service, grant, key, client.key, client.evidence, client.seen(), self._blobs, environment
             )
             finished = attempt.run(self._supervisor, grant.worker)
+            # Before anybody gets the account of it.
+            self._environments.confirm()
             faults.point("receipt.signed")
             self._hand_in(grant, finished.receipt, finished.wraps)
         except (Conflict, SandboxFailed, EnvironmentCorrupt, NotFound) as error:

@@ -33,7 +33,8 @@ Each error names what was wrong and what to do next::
     │   └── SandboxFailed          the sandbox could not be set up as asked
     ├── Corrupt               500  stored or sealed bytes were altered or cut
     │   ├── SealedDataCorrupt
-    │   └── LogCorrupt
+    │   ├── LogCorrupt
+    │   └── EnvironmentCorrupt
     └── TaskFailed            422  the function did not succeed; `code` is from a closed list
 
 >>> error = TooLarge("body has 70000 bytes, the limit is 65536", hint="split the statement")
@@ -243,6 +244,12 @@ class LogCorrupt(Corrupt):
     """The stored log was altered, cut or reordered."""
 
     default_hint = "restore the log from a good copy; the gateway starts only on a log that verifies"
+
+
+class EnvironmentCorrupt(Corrupt):
+    """An environment's files are not those that were measured when it was built."""
+
+    default_hint = "`mesatee env remove NAME`, then `mesatee env build NAME --lock FILE`"
 
 
 class TaskFailed(MesateeError):

@@ -156,8 +156,8 @@ class Table:
         return frame
 
     def to_polars(self) -> Any:
-        """A `polars.DataFrame`. Raises `ImportError` where polars is not installed."""
-        import polars  # type: ignore[import-not-found, unused-ignore]  # optional
+        """A `polars.DataFrame`."""
+        import polars
 
         return polars.from_arrow(self._arrow)
 

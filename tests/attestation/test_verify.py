@@ -178,10 +178,28 @@ def test_environments_in_the_claims_are_those_measured(installation: Installatio
     policy = installation.policy(measurements="any")
     honest = Claims.of_key(SPKI, "worker", environments=base)
     appraise(installation.evidence(honest, measured), SPKI, policy, NOW, "worker")
-    for said in ({}, {"base": "bb" * 32}, base | {"more": "ba" * 32}):
+    for said in ({}, {"base": "bb" * 32}, {"more": "ba" * 32}):
         lie = Claims.of_key(SPKI, "worker", environments=said)
         with pytest.raises(EvidenceRefused, match="environments"):
             appraise(installation.evidence(lie, measured), SPKI, policy, NOW, "worker")
+
+
+def test_a_worker_may_promise_more_environments_than_its_measurement_covers(
+    installation: Installation,
+) -> None:
+    """What it measured later changes no measurement, so that trust files and tasks stay as they are."""
+    base, more = {"base": "ba" * 32}, {"base": "ba" * 32, "more": "bb" * 32}
+    measured = software.Components("0a" * 32, "0b" * 32, "0c" * 32, base)
+    policy = installation.policy(measurements=(measured.measurement,))
+    claims = Claims.of_key(SPKI, "worker", environments=more)
+    found = appraise(installation.evidence(claims, measured), SPKI, policy, NOW, "worker")
+    assert (dict(found.environments), found.measurement) == (more, measured.measurement)
+    # Who was measured without any is no worker that could have measured one.
+    bare = software.Components("0a" * 32, "0b" * 32, "0c" * 32)
+    with pytest.raises(EvidenceRefused, match="environments"):
+        appraise(
+            installation.evidence(claims, bare), SPKI, installation.policy(measurements="any"), NOW, "worker"
+        )
 
 
 def test_claims_that_the_report_does_not_vouch_for(installation: Installation) -> None:

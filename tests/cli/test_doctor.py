@@ -17,7 +17,8 @@ from mesatee import _core
 from mesatee.attestation.tee import software
 from mesatee.cli import attesters, doctor
 from mesatee.enclave.platform import detect
-from mesatee.protocol import limits
+from mesatee.protocol import environments, limits
+from mesatee.protocol.digests import sha256
 
 
 @pytest.fixture
@@ -167,3 +168,27 @@ def test_it_fails_when_something_needed_is_missing(tmp_path: Path) -> None:
     (tmp_path / "service" / "installation.key").write_text("no key")
     _, code = run(tmp_path, True)
     assert code == 1
+
+
+def test_it_says_which_environments_there_are(tmp_path: Path) -> None:
+    [none] = doctor.environments(tmp_path)
+    assert (none.status, none.name) == ("pass", "environments")
+    lock = b"demo==1.0 --hash=sha256:" + b"0" * 64 + b"\n"
+    manifest = environments.Manifest(
+        version=1,
+        name="stats",
+        digest="ab" * 32,
+        base="ba" * 32,
+        lock=sha256(lock),
+        packages=(),
+        provided=(),
+        files=0,
+        bytes=0,
+    )
+    for name in ("stats", "torn"):
+        (tmp_path / environments.FOLDER / name).mkdir(parents=True)
+    (tmp_path / environments.FOLDER / "stats" / environments.MANIFEST).write_text(manifest.model_dump_json())
+    whole, torn = doctor.environments(tmp_path)
+    assert (whole.name, whole.status, "ab" * 32 in whole.found) == ("stats", "pass", True)
+    assert (torn.name, torn.status) == ("torn", "warn")
+    assert "mesatee env remove torn" in torn.next_step

@@ -125,6 +125,12 @@ def _task(vector: Any, **changes: Any) -> wire.Bundle:
     return _receipt_by(vector)
 
 
+def _function(vector: Any, **changes: Any) -> wire.Bundle:
+    said = vector.function.predicate.model_copy(update=changes)
+    vector.function = statements.sign(said, vector.parties["carol"].signing)
+    return _task(vector, function=vector.function.digest)
+
+
 def _accept(vector: Any, **changes: Any) -> wire.Bundle:
     accept = vector.task.predicate.accept
     return _task(vector, accept=accept.model_copy(update=changes))
@@ -198,6 +204,7 @@ TAMPERED: dict[str, tuple[int, Callable[[Any], wire.Bundle]]] = {
     "task asks for a higher level": (7, lambda v: _accept(v, min_level=4)),
     "task accepts another TEE": (7, lambda v: _accept(v, tees=("sgx",))),
     "function signature": (8, lambda v: v.bundle(function=_other_signature(v.function.envelope.as_dict()))),
+    "function of another environment": (8, lambda v: _function(v, environment="13" * 32)),
     "function is a dataset": (8, lambda v: v.bundle(function=v.left.envelope.as_dict())),
     "dataset missing": (9, lambda v: v.bundle(datasets={v.left.digest: v.left.envelope.as_dict()})),
     "datasets exchanged": (

@@ -297,7 +297,7 @@ class Live:
             self.gateway.port,
             attester,
             self.trust,
-            attester.environments,
+            lambda: attester.environments,
             self.endorsements,
         )
         self._clients.append(client)

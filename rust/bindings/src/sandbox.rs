@@ -32,6 +32,11 @@ fn prepare_sandbox(
 }
 
 #[pyfunction]
+fn narrow_sandbox(py: Python<'_>, read_paths: Vec<String>) -> PyResult<()> {
+    sandbox::narrow_sandbox(&read_paths).map_err(|error| failed(py, &error))
+}
+
+#[pyfunction]
 fn enter_sandbox(
     py: Python<'_>,
     address_space: u64,
@@ -58,6 +63,11 @@ fn prepare_zygote(py: Python<'_>) -> PyResult<()> {
 }
 
 #[pyfunction]
+fn collapse_memory(py: Python<'_>) -> usize {
+    py.detach(sandbox::collapse_memory)
+}
+
+#[pyfunction]
 fn memfd(py: Python<'_>, name: &str) -> PyResult<i32> {
     sandbox::memfd(name).map_err(|error| failed(py, &error))
 }
@@ -72,7 +82,9 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(enter_namespaces, module)?)?;
     module.add_function(wrap_pyfunction!(enter_sandbox, module)?)?;
     module.add_function(wrap_pyfunction!(prepare_sandbox, module)?)?;
+    module.add_function(wrap_pyfunction!(narrow_sandbox, module)?)?;
     module.add_function(wrap_pyfunction!(prepare_zygote, module)?)?;
+    module.add_function(wrap_pyfunction!(collapse_memory, module)?)?;
     module.add_function(wrap_pyfunction!(memfd, module)?)?;
     module.add_function(wrap_pyfunction!(memfd_seal, module)?)
 }

@@ -48,6 +48,14 @@ pub(crate) fn prctl(step: &'static str, option: i32, value: u64) -> Result<i32> 
     check(step, i64::from(answer)).map(|value| value as i32)
 }
 
+/// Ask for a large page in place of the small ones from `start` on; whether the kernel made one.
+pub(crate) fn collapse(start: usize, length: usize) -> bool {
+    /// Since Linux 6.1; not in every version of the C library's bindings.
+    const MADV_COLLAPSE: libc::c_int = 25;
+    // SAFETY: this advice changes neither contents nor rights of memory, whatever the range is; nothing is dereferenced.
+    unsafe { libc::madvise(start as *mut libc::c_void, length, MADV_COLLAPSE) == 0 }
+}
+
 pub(crate) fn unshare(step: &'static str, flags: i32) -> Result<()> {
     // SAFETY: `unshare` takes flags only. CLONE_FILES, CLONE_FS and CLONE_VM are not used here.
     check(step, i64::from(unsafe { libc::unshare(flags) })).map(|_| ())

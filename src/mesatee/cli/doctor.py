@@ -27,10 +27,12 @@ import typer
 from .. import _core
 from ..attestation.appraisal import LEVELS
 from ..attestation.tee import software
+from ..enclave.platform import environments as built
 from ..enclave.platform.detect import Candidate, detect
 from ..enclave.platform.measure import measure
 from ..errors import MesateeError
 from ..protocol import limits
+from ..protocol.environments import FOLDER
 from .attesters import best, usable
 
 Status = Literal["pass", "info", "warn", "fail"]
@@ -271,6 +273,34 @@ def service(home: Path) -> Check:
     return Check("service", "embedded service", "pass", "was founded, does not run: `mesatee up` starts it")
 
 
+def environments(home: Path) -> list[Check]:
+    """What Python functions may import beside the base. Not measured here: `mesatee env list --check` does."""
+    folder = home / FOLDER
+    found = []
+    for name in built.names(folder):
+        try:
+            manifest = built.manifest(folder / name)
+        except MesateeError as error:
+            found.append(
+                Check(
+                    "functions",
+                    name,
+                    "warn",
+                    error.message,
+                    f"`mesatee env remove {name}`, and build it anew",
+                )
+            )
+        else:
+            found.append(
+                Check(
+                    "functions", name, "pass", f"{len(manifest.packages)} packages, digest {manifest.digest}"
+                )
+            )
+    return found or [
+        Check("functions", "environments", "pass", "the base alone: `mesatee env build` makes others")
+    ]
+
+
 def versions() -> list[Check]:
     """Interpreter, packages and core."""
     found: list[Check] = []
@@ -284,7 +314,7 @@ def versions() -> list[Check]:
     found.append(Check("installation", "mesatee", "pass", metadata.version("mesatee")))
     built = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(core.stat().st_mtime))
     found.append(Check("installation", "rust core", "pass", f"{core.name}, built {built}"))
-    for name in ("cedarpy", "pydantic-core", "cbor2", "numpy", "pandas", "pyarrow", "scikit-learn"):
+    for name in ("cedarpy", "pydantic-core", "cbor2", "numpy", "pandas", "polars", "pyarrow", "scikit-learn"):
         try:
             found.append(Check("installation", name, "pass", metadata.version(name)))
         except metadata.PackageNotFoundError:
@@ -315,6 +345,7 @@ def examine(home: Path, found: Sequence[Candidate] | None = None) -> list[Check]
         *protection(),
         memory_lock(),
         swap(),
+        *environments(home),
         service(home),
     ]
 

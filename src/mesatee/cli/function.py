@@ -11,11 +11,12 @@ from rich.console import Console
 from ..errors import Malformed
 from ..party import functions
 from ..protocol import limits, wasm
+from ..protocol.environments import BASE
 from ..protocol.executors import Executor
 from ..protocol.model import TableFormat
 from ..protocol.statements import FunctionStatement
 from . import examples
-from .common import AsJson, emit, line, pairs, settings, short, table, verb
+from .common import AsJson, Settings, emit, line, pairs, settings, short, table, verb
 from .data import in_use, table_format
 from .trial import try_out
 
@@ -64,6 +65,12 @@ def put(
         int | None,
         typer.Option(min=1, max=limits.RUNS, help="Runs that each other party has of it [any number]."),
     ] = None,
+    environment: Annotated[
+        str | None,
+        typer.Option(
+            help="The only environment that it runs in: a digest, or the name of one built here by `mesatee env` [any]."
+        ),
+    ] = None,
     new_version: Annotated[
         bool,
         typer.Option("--new-version", help="It is the newer version of your function of this name."),
@@ -89,8 +96,11 @@ def put(
         if found is not None:
             chosen[port] = found
     signed = [examples.load(path) for path in example or ()]
-    rules = functions.CallRules(tuple(caller) if caller else None, quota, new_version)
-    with settings(context).session() as session:
+    chosen_settings = settings(context)
+    rules = functions.CallRules(
+        tuple(caller) if caller else None, quota, new_version, named(chosen_settings, environment)
+    )
+    with chosen_settings.session() as session:
         if source in functions.BUILTINS and not Path(source).exists():
             posted = functions.put_builtin(session, source, name, rules=rules, examples=signed)
         else:
@@ -116,6 +126,19 @@ def put(
     emit(as_json, value, human)
 
 
+def named(chosen: Settings, environment: str | None) -> str | None:
+    """The digest of an environment that was named on the command line, if it was. Raises as `environments.resolve`."""
+    if environment is None:
+        return None
+    service = chosen.service_file()
+    if environment == BASE and service is not None:
+        return service.environment
+    # Not at the top: it can measure, which needs a part of the enclave that no party's verb loads.
+    from . import environments
+
+    return environments.resolve(chosen.home, environment)
+
+
 def _said(said: FunctionStatement) -> dict[str, Any]:
     dumped = said.model_dump(mode="json")
     names = (
@@ -130,8 +153,9 @@ def _said(said: FunctionStatement) -> dict[str, Any]:
         "callers",
         "quota",
     )
+    dumped.setdefault("environment", None)
     return {
-        **{key: dumped[key] for key in names},
+        **{key: dumped[key] for key in (*names, "environment")},
         "code": said.code.sha256 if said.code else None,
         "examples": dumped.get("examples", []),
     }
@@ -215,6 +239,8 @@ def show_function(console: Console, found: functions.Shown) -> None:
     if found.said.examples:
         named = ", ".join(item.name for item in found.said.examples)
         line(console, f"examples: {named}; `mesatee function test {short(found.digest)}` repeats them")
+    if found.said.environment is not None:
+        line(console, f"runs in the environment {found.said.environment} alone")
     code = shown_code(found)
     if code is not None:
         what = "module, of which this is the contract" if found.said.executor == "wasm" else "code"

@@ -42,6 +42,7 @@ ONE_THREAD: Final = {
     "MKL_NUM_THREADS": "1",
     "ARROW_IO_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "_RJEM_MALLOC_CONF": "background_thread:false",
 }
 """The zygote refuses to start with a second thread; so does the instance that stands for it."""
 _MODULES: Final[Mapping[RoleName, str]] = {

@@ -138,7 +138,9 @@ KERNEL: Final = Known("C", "mapped by the kernel into every process: the clock w
 LANGUAGES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "numpy": "C, C++, assembly",
+        "onnxruntime": "C++",
         "pandas": "C (Cython)",
+        "polars-runtime-32": "Rust",
         "pyarrow": "C++",
         "scikit-learn": "C, C++ (Cython)",
         "pydantic-monty": "Rust",

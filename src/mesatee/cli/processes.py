@@ -31,19 +31,21 @@ from ..enclave.gateway.forks import ForkProofs
 from ..enclave.gateway.gateway import TICKET_AGAIN, Gateway, GatewayConfig
 from ..enclave.gateway.identity import open_service, write_recovery
 from ..enclave.gateway.monitor import LEASE_SECONDS
+from ..enclave.platform.environments import Environments
 from ..enclave.sandbox.supervisor import Supervisor
 from ..enclave.worker.client import GatewayClient
 from ..enclave.worker.worker import Worker
 from ..endorse.store import Current, Store
 from ..errors import Malformed, MesateeError
 from ..protocol import limits
+from ..protocol.environments import BASE, FOLDER
 from ..protocol.jsonstrict import parse_object
 from ..protocol.model import Model, validate
 from ..protocol.service import SuccessionRules
 from . import attesters
 
-ENVIRONMENT = "base"
-"""The function environment that workers offer."""
+ENVIRONMENT = BASE
+"""The function environment that every worker offers, and that is part of its measurement."""
 WORKER_END_SECONDS = 1.0
 """How long a stopping worker gets to end its child. Nothing that it has must be saved: an attempt that is not handed in
 is made again. Without a bound it would wait for the answer of a queue or a gateway, which may be gone."""
@@ -165,15 +167,20 @@ def worker(config: ProcessConfig, lifeline: Lifeline) -> None:
     """Run a worker."""
     doors = HostClient(config.host_socket)
     mine = attesters.attester(config.attester, Path(config.folder), (ENVIRONMENT,), config.tpm)
-    environments = mine.environments
+    # Those that the operator built are found without a new start, and measured before each use.
+    built = Environments(Path(config.home) / FOLDER, mine.environments[ENVIRONMENT])
+
+    def environments() -> dict[str, str]:
+        return {**mine.environments, **built.current()}
+
     trust = TrustPolicy.from_toml(config.gateway_trust)
     kept = Current(Store(Path(config.home)))
     client = GatewayClient(config.listen_host, config.listen_port, mine, trust, environments, kept)
     # A ticket comes back to the queue before the run's lease ends, so that the next worker finds it at once.
     patience = config.lease_seconds * TICKET_AGAIN
-    service = Worker(client, doors.queue, doors.blobs, Supervisor(), patience)
+    service = Worker(client, doors.queue, doors.blobs, Supervisor(environments=built.folder), built, patience)
     lifeline.serve(service.stop, WORKER_END_SECONDS)
-    service.run(lambda: _ready(measurement=mine.measurement, environments=dict(environments)))
+    service.run(lambda: _ready(measurement=mine.measurement, environments=environments()))
 
 
 def main() -> int:

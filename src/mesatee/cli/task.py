@@ -32,6 +32,7 @@ from .common import (
     verb,
 )
 from .common import out as console_out
+from .function import named
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -75,7 +76,12 @@ def new(
         list[str] | None, typer.Option(help="Accepted measurement; repeatable [service file].")
     ] = None,
     allow_simulated: Annotated[bool, typer.Option(help="Accept workers in simulated hardware.")] = False,
-    environment: Annotated[str | None, typer.Option(help="Digest of the environment [service file].")] = None,
+    environment: Annotated[
+        str | None,
+        typer.Option(
+            help="Digest, or name of one built here by `mesatee env` [the function's, else the base]."
+        ),
+    ] = None,
     seconds: Annotated[
         int, typer.Option(min=1, max=limits.RUN_SECONDS, help="Limit of one run's time.")
     ] = 600,
@@ -115,7 +121,7 @@ def new(
             outputs=receivers,
             arguments=_arguments(session, function, pairs(arg or [], "--arg")),
             accept=accept,
-            environment=environment or _environment(chosen),
+            environment=_environment(chosen, session, function, environment),
             runs=runs,
             days=days,
             run_limits=bounds,
@@ -167,7 +173,11 @@ def _accept(
     return validate(statements.Accept, value, "accepted workers")
 
 
-def _environment(chosen: Settings) -> str:
+def _environment(chosen: Settings, session: Session, function: str, wanted: str | None) -> str:
+    """The one that is named, else the one that the function asks for, else the service's base."""
+    found = named(chosen, wanted) or functions.find(session, function, in_use=True).environment
+    if found is not None:
+        return found
     service = chosen.service_file()
     if service is None:
         raise Malformed(

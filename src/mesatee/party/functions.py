@@ -157,12 +157,14 @@ def only_function(source: bytes) -> str:
 @dataclass(frozen=True, slots=True)
 class CallRules:
     """Who may name a function in tasks (names of parties; None: everybody), how many runs each of them has (None: any
-    number), and whether it is the newer version of one that its owner has registered under its name.
+    number), whether it is the newer version of one that its owner has registered under its name, and the digest of the
+    only environment in which it runs (None: any).
     """
 
     callers: tuple[str, ...] | None = None
     quota: int | None = None
     new_version: bool = False
+    environment: str | None = None
 
 
 OPEN: Final = CallRules()
@@ -308,6 +310,7 @@ def _post(
         callers=callers,
         quota=rules.quota,
         examples=tuple(examples),
+        environment=rules.environment,
     )
 
 

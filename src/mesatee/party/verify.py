@@ -216,6 +216,7 @@ def verify_bundle(
         _task(task, receipt)
     with _step(8, "function"):
         owner, function = _signed(bundle.function, receipt.function, statements.FunctionStatement, service)
+        _must(function.environment in (None, receipt.environment), "it runs in another environment alone")
     with _step(9, "inputs"):
         inputs = _inputs(bundle, receipt, service, task)
     with _step(10, "approvals"):

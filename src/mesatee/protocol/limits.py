@@ -185,6 +185,21 @@ RUN_SECONDS: Final = 24 * 3_600
 ATTEMPTS: Final = 3
 """Attempts of one run before it counts as failed."""
 
+# -- environments ---------------------------------------------------------------------------------
+
+LOCK_BYTES: Final = MIB
+"""A lock file, in bytes: some 300 packages with the hashes of all their wheels."""
+LOCK_PACKAGES: Final = 1_024
+"""Packages in one lock."""
+ENVIRONMENT_FILES: Final = 100_000
+"""Files of one environment: each is hashed before each run."""
+ENVIRONMENT_BYTES: Final = 8 * GIB
+"""All files of one environment, in bytes, unpacked."""
+ENVIRONMENT_PATH_BYTES: Final = 512
+"""The path of one file within an environment, in bytes of UTF-8."""
+ENVIRONMENT_MANIFEST_BYTES: Final = MIB
+"""What stands beside the files of an environment, in bytes of JSON."""
+
 # -- attestation ----------------------------------------------------------------------------------
 CBOR_DEPTH: Final = 8
 """Nesting of the CBOR that we define ourselves, in levels: our deepest structure has 4."""

@@ -167,6 +167,8 @@ class FunctionStatement(Common):
         default=(), exclude_if=lambda value: not value
     )
     """What it must give for which inputs. Without any the field is not part of the signed form."""
+    environment: Annotated[Hex32 | None, Field(exclude_if=lambda value: value is None)] = None
+    """The only environment in which tasks may run it; left out for any."""
 
     @model_validator(mode="after")
     def _consistent(self) -> FunctionStatement:
@@ -186,6 +188,8 @@ class FunctionStatement(Common):
             arguments=[item.name for item in self.arguments],
             outputs=[port.name for port in self.outputs],
         )
+        if self.environment is not None and self.executor != "python":
+            raise ValueError("only a Python function asks for an environment")
         return self
 
     def about(self) -> dict[str, str]:

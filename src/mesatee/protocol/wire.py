@@ -229,6 +229,8 @@ class FunctionView(Model):
     suspended: bool
     version: int
     """Of those that its owner registered under its name, counted from 1."""
+    environment: Hex32 | None = None
+    """The only one in which tasks may run it; None for any."""
 
 
 class ApprovalView(Model):

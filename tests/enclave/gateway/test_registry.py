@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,14 +11,19 @@ import pytest
 from tests.support.gateway import Case, World, changed_task, function_fields, make_case, task_fields
 
 from mesatee.enclave.gateway.state import State
-from mesatee.errors import Conflict, Denied, NotFound, QuotaExceeded, StateError
+from mesatee.errors import Conflict, Denied, Malformed, NotFound, QuotaExceeded, StateError
+from mesatee.protocol import envelope as dsse
+from mesatee.protocol.jsonstrict import canonical
 from mesatee.protocol.statements import (
     CancelStatement,
+    CodeRef,
     FunctionStatement,
     RetireStatement,
     RunStatement,
     SuspendStatement,
     TaskStatement,
+    payload,
+    read,
 )
 
 
@@ -169,3 +175,43 @@ def test_a_snapshot_holds_the_registry(case: Case) -> None:
     case.world.post(case.left, SuspendStatement, target=function, suspended=True)
     assert State.restore(case.world.state.dump()) == case.world.state
     assert changed_task(case)
+
+
+def test_a_function_may_ask_for_one_environment(case: Case) -> None:
+    """That is the task's own, which its approvers read; a function for any environment says nothing."""
+    code = {"executor": "python", "code": CodeRef(sha256="cc" * 32, size=1, wrap=None)}
+    fields = task_fields(
+        offered(case, **code), case.inputs, (case.scientist,), case.worker.facts, int(case.world.clock)
+    )
+    other = function_fields(name="other", environment="ab" * 32, **code)
+    with pytest.raises(Malformed, match="alone"):
+        named(case, case.world.post(case.left, FunctionStatement, **other).digest)
+    bound = function_fields(name="bound", environment=fields["environment"], **code)
+    named(case, case.world.post(case.left, FunctionStatement, **bound).digest, name="in-it")
+
+
+def test_what_is_left_out_has_one_form(case: Case) -> None:
+    """A null in its place would be a second digest for the same fact."""
+    said = case.world.post(case.left, FunctionStatement, **function_fields(name="any"))
+    held = case.world.monitor.state.function(said.digest)
+    assert held.predicate.environment is None
+    body = json.loads(payload(held.predicate))
+    assert "environment" not in body["predicate"]
+    body["predicate"]["environment"] = None
+    envelope = dsse.sign(canonical(body), [case.left.signing])
+    with pytest.raises(Malformed, match="canonical form"):
+        read(envelope)
+
+
+def test_only_python_asks_for_an_environment(case: Case) -> None:
+    for executor, code in (
+        ("builtin", None),
+        ("wasm", CodeRef(sha256="cc" * 32, size=1, wrap=None)),
+        ("mesapy", CodeRef(sha256="cc" * 32, size=1, wrap=None)),
+    ):
+        with pytest.raises(ValueError, match="only a Python function"):
+            case.left.write(
+                case.world.desk,
+                FunctionStatement,
+                **function_fields(executor=executor, code=code, environment="ab" * 32),
+            )

@@ -105,6 +105,37 @@ def test_a_planted_file_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert m.tree_digest(m.distributions_tree(["demo"])).files == 3
 
 
+def test_what_an_interpreter_runs_when_it_starts_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever put it there: a planted one would run before any code of ours."""
+    monkeypatch.setattr(m.sysconfig, "get_path", lambda kind: str(tmp_path))
+    (tmp_path / "package.py").write_text("")
+    empty = m.tree_digest(m.start_up_tree())
+    assert empty.files == 0
+    seen = {empty.digest}
+    for name in ("evil.pth", "sitecustomize.py", "usercustomize.cpython-311-x86_64-linux-gnu.so"):
+        (tmp_path / name).write_text("import os\n")
+        seen.add(m.tree_digest(m.start_up_tree()).digest)
+    (tmp_path / "sitecustomize").mkdir()
+    (tmp_path / "sitecustomize" / "__init__.py").write_text("")
+    seen.add(m.tree_digest(m.start_up_tree()).digest)
+    assert len(seen) == 5
+
+
+def test_it_counts_in_the_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = tmp_path / "evil.pth"
+    planted.write_text("import evil\n")
+    for name in ("code_tree", "interpreter_tree"):
+        monkeypatch.setattr(m, name, dict)
+    before = m.measure()
+    plain = m.start_up_tree()
+    monkeypatch.setattr(m, "start_up_tree", lambda: plain | {"site/evil.pth": planted})
+    after = m.measure()
+    assert after.components.libraries != before.components.libraries
+    assert after.digest != before.digest
+
+
 def test_unmeasured_modules(tmp_path: Path) -> None:
     import os
 

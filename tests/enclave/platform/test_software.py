@@ -39,6 +39,9 @@ def test_none_attester() -> None:
 def test_it_vouches_for_no_other_environments() -> None:
     with pytest.raises(Malformed):
         attester().evidence(dataclasses.replace(CLAIMS, environments={"base": "0e" * 32}), NOW)
+    with pytest.raises(Malformed):
+        attester().evidence(dataclasses.replace(CLAIMS, environments={"more": "0d" * 32}), NOW)
+    attester().evidence(dataclasses.replace(CLAIMS, environments={"base": "0d" * 32, "more": "0e" * 32}), NOW)
 
 
 def test_life_one_below_and_one_above() -> None:

@@ -22,7 +22,7 @@ def client(live: Live, service: tuple[str, ...] | Literal["any"]) -> GatewayClie
     """A worker with the trust policy that a launcher wrote for it."""
     trust = TrustPolicy(gateway=replace(live.trust.gateway, service=service))
     attester = live.worker_attester
-    return GatewayClient("127.0.0.1", live.gateway.port, attester, trust, attester.environments)
+    return GatewayClient("127.0.0.1", live.gateway.port, attester, trust, lambda: attester.environments)
 
 
 @pytest.mark.parametrize("service", ["any", (), ("0a" * 32, "0b" * 32)])

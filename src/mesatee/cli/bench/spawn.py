@@ -2,7 +2,8 @@
 
 *Ready* is the moment at which a Python function of a party has computed something with numpy, by the
 monotonic clock that all processes of a machine share; namespaces, Landlock, seccomp and limits are in force
-by then. *Done* is when the supervisor has the outcome and the child is gone. The supervisor keeps one child
+by then. The same with onnxruntime, where the extra `ml` is installed: the function has the module and a
+session's options. *Done* is when the supervisor has the outcome and the child is gone. The supervisor keeps one child
 ready: samples with a pause before them find it, those back to back have to wait for the next one. The peer is
 bubblewrap with all namespaces unshared and a bare interpreter, without numpy and without seccomp filter:
 ready when its first line has run, done when it has ended.
@@ -15,13 +16,16 @@ it has read all bytes.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -36,6 +40,7 @@ from .rows import Goal, Row, Say, compare
 SAMPLES, QUICK_SAMPLES = 200, 20
 READY_GOAL: Final = Goal("at most 0.3 of the peer", ratio_at_most=0.3)
 PEER: Final = "bubblewrap + bare python"
+INFERENCE_GOAL: Final = Goal("at most 5 ms and 0.3 of the peer", ours_at_most=5.0, ratio_at_most=0.3)
 MS: Final = 1_000.0
 PAUSE_SECONDS: Final = 0.1
 """Before a sample that is to find a child ready, beside the peer's own time."""
@@ -53,6 +58,18 @@ def ready() -> dict:
     assert np.ones(8).sum() == 8
     return {"at": time.monotonic_ns()}
 """
+INFERENCE: Final = b"""\
+import time
+import numpy as np
+import onnxruntime
+
+def ready() -> dict:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    assert np.ones(8).sum() == 8 and "CPUExecutionProvider" in onnxruntime.get_available_providers()
+    return {"at": time.monotonic_ns()}
+"""
+WITH_INFERENCE: Final = "ready with numpy and onnxruntime"
 TAKE: Final = b"""\
 import time
 from mesatee.table import Table
@@ -137,6 +154,7 @@ def measure(quick: bool, say: Say) -> tuple[Row, ...]:
     """The rows of ``bench spawn``."""
     samples = QUICK_SAMPLES if quick else SAMPLES
     job = Job("python", "ready", code=FUNCTION, outputs={"result": OutputSpec("json")})
+    inference = dataclasses.replace(job, code=INFERENCE) if _has_inference() else None
     missing = ""
     command: list[str] = []
     try:
@@ -147,10 +165,12 @@ def measure(quick: bool, say: Say) -> tuple[Row, ...]:
     mine: list[tuple[float, float]] = []
     peer: list[tuple[float, float]] = []
     packed: list[tuple[float, float]] = []
+    models: list[float] = []
     layers: tuple[str, ...] = ()
     say("starting the zygote")
     start = time.monotonic()
-    with Supervisor() as supervisor:
+    # As a worker has it: with a folder of environments, which each child has to be kept out of.
+    with tempfile.TemporaryDirectory() as folder, Supervisor(environments=Path(folder)) as supervisor:
         warm = time.monotonic() - start
         ours(supervisor, job)
         for number in range(samples):
@@ -159,6 +179,9 @@ def measure(quick: bool, say: Say) -> tuple[Row, ...]:
             time.sleep(PAUSE_SECONDS)
             ready, done, layers = ours(supervisor, job)
             mine.append((ready * MS, done * MS))
+            if inference is not None:
+                time.sleep(PAUSE_SECONDS)
+                models.append(ours(supervisor, inference)[0] * MS)
             if command:
                 # Not while the next child is being made, which would slow the peer down.
                 time.sleep(PAUSE_SECONDS)
@@ -173,6 +196,7 @@ def measure(quick: bool, say: Say) -> tuple[Row, ...]:
         by_file, by_pipe = hand_over(supervisor, QUICK_HAND_OVERS if quick else HAND_OVERS)
     return (
         *_rows(mine, peer, packed, layers, warm, missing),
+        with_inference(models, [ready for ready, _ in peer]),
         compare(
             f"hand over {HAND_OVER_BYTES // 1_000_000} MB",
             "ms",
@@ -185,6 +209,15 @@ def measure(quick: bool, say: Say) -> tuple[Row, ...]:
             "until all bytes have been read, without the start of its process",
         ),
     )
+
+
+def with_inference(mine: list[float], peer: list[float]) -> Row:
+    """The row of the extra `ml`, also where it is not installed."""
+    if not mine:
+        note = "the extra `ml` is not installed: pip install 'mesatee[ml]'"
+        return Row(WITH_INFERENCE, "ms", None, peer_name=PEER, goal=INFERENCE_GOAL.text, note=note)
+    note = "as `ready with numpy`, and onnxruntime is at hand, which the zygote has loaded; no model is loaded yet"
+    return compare(WITH_INFERENCE, "ms", mine, peer, peer_name=PEER, goal=INFERENCE_GOAL, note=note)
 
 
 def hand_over(supervisor: Supervisor, samples: int) -> tuple[list[float], list[float]]:
@@ -203,6 +236,14 @@ def hand_over(supervisor: Supervisor, samples: int) -> tuple[list[float], list[f
             time.sleep(PAUSE_SECONDS)
             by_pipe.append(pipe(data) * MS)
     return by_file, by_pipe
+
+
+def _has_inference() -> bool:
+    try:
+        metadata.version("onnxruntime")
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _table(size: int) -> bytes:
@@ -265,7 +306,7 @@ def _rows(
             "start of the zygote",
             "ms",
             [warm * MS],
-            note="once for a worker: numpy, pandas, Arrow and scikit-learn are imported",
+            note="once for a worker: numpy, pandas, polars, Arrow and scikit-learn are imported",
         ),
     )
 

@@ -84,6 +84,11 @@ def task(state: State, signer: str, predicate: statements.TaskStatement, now: in
     _life(predicate.expires, now, "task")
     function = in_use(state.function(predicate.function), "function")
     _may_call(signer, function)
+    if function.predicate.environment not in (None, predicate.environment):
+        raise Malformed(
+            f"the function runs in the environment {function.predicate.environment} alone",
+            hint="name that digest, or a function that runs in any environment",
+        )
     _inputs(state, signer, function.predicate, predicate)
     check_arguments(function.predicate, predicate.arguments)
     known = {port.name for port in function.predicate.outputs} | {"diagnostics"}
@@ -436,7 +441,10 @@ def worker(predicate: statements.TaskStatement, facts: WorkerFacts, environments
     if facts.measurement not in accept.workers:
         raise EvidenceRefused(f"the task does not accept a worker of measurement {facts.measurement[:16]}")
     if predicate.environment not in environments:
-        raise EvidenceRefused("the worker does not have the environment that the task names")
+        raise EvidenceRefused(
+            f"the worker does not have the environment {predicate.environment[:16]} that the task names",
+            hint="its operator builds it there by `mesatee env build NAME --lock FILE`",
+        )
 
 
 def attempt(found: Run, *, lease_alive: bool) -> int:

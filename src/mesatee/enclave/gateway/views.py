@@ -124,6 +124,7 @@ class Views:
             outputs=tuple(port.model_dump(mode="json") for port in said.outputs),
             callers=said.callers,
             quota=said.quota,
+            environment=said.environment,
             retired=held.retired is not None,
             suspended=held.suspended,
             version=self._state.function_versions[f"{held.signer}/{said.name}"].index(held.digest) + 1,

@@ -2,19 +2,20 @@
 
 - code: the `mesatee` package as installed: every file but caches and type stubs, with the Rust core.
 - interpreter: the executable, libpython and the standard library without test, idlelib and build leftovers.
-- libraries: the distributions that the trusted processes load (`TCB_ROOTS` and what they require).
+- libraries: the distributions that the trusted processes load (`TCB_ROOTS` and what they require), and what an
+  interpreter runs by itself when it starts: `.pth` files and `sitecustomize` of site-packages, whoever put them there.
 - environments: the distributions that a worker's sandboxed children load (`ENVIRONMENTS`).
 
 A distribution's tree is walked on disk: its RECORD only says which folders are its own, so a file that
 somebody added or altered changes the digest. Nothing is cached on disk. Code, interpreter and libraries are
-some 80 MB (0.2 s on two cores, 0.3 s with cold caches), the base environment some 420 MB (0.8 s, 1.7 s cold),
+some 80 MB (0.2 s on two cores, 0.3 s with cold caches), the base environment some 620 MB (1.2 s, 2.5 s cold),
 which is why only a worker measures it.
 
 Limits, stated so that nobody reads more into level 2: files are measured, not memory, so root can change them
 between measuring and loading; byte code caches are not measured, so the launcher must start the trusted
 processes with a private, empty ``PYTHONPYCACHEPREFIX`` (or ``-X pycache_prefix``), or a planted ``.pyc``
-would run unmeasured; ``.pth`` files of site-packages are not measured: `unmeasured_modules` names what was
-loaded from elsewhere.
+would run unmeasured. What a measured ``.pth`` file adds to the path is not measured: `unmeasured_modules` names what
+was loaded from elsewhere.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ import mesatee
 from mesatee.attestation.tee.software import Components
 from mesatee.errors import NotFound
 from mesatee.extras import missing
+from mesatee.protocol.environments import canonical_name as canonical
 from mesatee.protocol.executors import PACKAGES
 
 Tree: TypeAlias = dict[str, Path]
@@ -44,9 +46,11 @@ Tree: TypeAlias = dict[str, Path]
 TCB_ROOTS: Final = ("pydantic", "cedarpy", "cbor2", "starlette", "uvicorn", "h11", "httpx", "httpcore")
 """Distributions that gateway and worker import; their requirements follow from their metadata."""
 ENVIRONMENTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"base": ("numpy", "pandas", "pyarrow", "scikit-learn")}
+    {"base": ("numpy", "pandas", "polars", "pyarrow", "scikit-learn")}
 )
 """Execution environments that this version offers, by name; each has the executors that are installed, too."""
+OPTIONAL: Final = ("onnxruntime",)
+"""Distributions of extras that children load where they are installed; then every environment covers them."""
 THREADS: Final = 4
 """Files are hashed by this many threads: hashing releases the interpreter's lock, reading waits for the
 disk.
@@ -54,6 +58,7 @@ disk.
 _LABEL: Final = b"mesatee tree v1\0"
 _CACHES: Final = frozenset({"__pycache__"})
 _STDLIB_LEFT_OUT: Final = _CACHES | {"test", "tests", "idlelib", "site-packages", "dist-packages"}
+_START_UP: Final = frozenset({"sitecustomize", "usercustomize"})
 _REQUIREMENT: Final = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 
 
@@ -168,11 +173,6 @@ def _is_loaded(name: str) -> bool:
     return not name.startswith(("config-", "ensurepip/_bundled/")) and not name.endswith((".pyc", ".a", ".o"))
 
 
-def canonical(name: str) -> str:
-    """A distribution's normalised name (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def closure(roots: Iterable[str]) -> tuple[str, ...]:
     """The installed distributions that `roots` require, with themselves, sorted. Raises `NotFound` if a root
     is missing.
@@ -237,6 +237,23 @@ def distributions_tree(names: Iterable[str]) -> Tree:
     return {name: path for name, path in tree.items() if not name.endswith("/")}
 
 
+def start_up_tree() -> Tree:
+    """What runs in every interpreter of this installation before any module of ours, under ``site/``.
+
+    No installer's record is asked: a planted file is in none.
+    """
+    tree: Tree = {}
+    for folder in sorted({sysconfig.get_path(kind) for kind in ("purelib", "platlib")}):
+        for path in sorted(Path(folder).glob("*")):
+            if path.suffix == ".pth" or path.name.partition(".")[0] in _START_UP:
+                if path.is_dir():
+                    found = _walk(path, _CACHES)
+                    tree.update((f"site/{path.name}/{name}", file) for name, file in found)
+                else:
+                    tree[f"site/{path.name}"] = path
+    return tree
+
+
 def environment_digest(name: str) -> str:
     """The digest of an execution environment, hex. Raises `NotFound` for an unknown name or a missing
     distribution.
@@ -253,16 +270,29 @@ def _environment(name: str) -> TreeDigest:
 
 
 def _roots(name: str) -> tuple[str, ...]:
-    """The distributions of an environment: its own, and the executors that are installed."""
+    """The distributions of an environment: its own, and those of extras that are installed."""
     extras = [package for executor, package in PACKAGES.items() if missing(executor) is None]
-    return (*ENVIRONMENTS[name], *extras)
+    return (*ENVIRONMENTS[name], *extras, *(package for package in OPTIONAL if _installed(package)))
+
+
+def base_roots() -> tuple[str, ...]:
+    """The distributions of the base environment, without what they require."""
+    return _roots("base")
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def measure(environments: Sequence[str] = ()) -> Measurement:
     """Measure this process's files, and the named environments if it is a worker. Raises `NotFound`."""
     code = tree_digest(code_tree())
     interpreter = tree_digest(interpreter_tree())
-    libraries = tree_digest(distributions_tree(closure(TCB_ROOTS)))
+    libraries = tree_digest(distributions_tree(closure(TCB_ROOTS)) | start_up_tree())
     measured = {name: _environment(name) for name in environments}
     everything = (code, interpreter, libraries, *measured.values())
     return Measurement(
@@ -283,7 +313,7 @@ def unmeasured_modules(modules: Mapping[str, ModuleType | None] | None = None) -
 
     In a gateway or worker this should be empty; ``__main__`` started from a file of ours is in the code tree.
     """
-    trees = (code_tree(), interpreter_tree(), distributions_tree(closure(TCB_ROOTS)))
+    trees = (code_tree(), interpreter_tree(), distributions_tree(closure(TCB_ROOTS)), start_up_tree())
     known = {path.resolve() for tree in trees for path in tree.values()}
     found = []
     for name, module in dict(sys.modules if modules is None else modules).items():
@@ -295,9 +325,11 @@ def unmeasured_modules(modules: Mapping[str, ModuleType | None] | None = None) -
 
 __all__ = [
     "ENVIRONMENTS",
+    "OPTIONAL",
     "TCB_ROOTS",
     "Measurement",
     "TreeDigest",
+    "base_roots",
     "canonical",
     "closure",
     "code_tree",
@@ -305,6 +337,7 @@ __all__ = [
     "environment_digest",
     "interpreter_tree",
     "measure",
+    "start_up_tree",
     "tree_digest",
     "unmeasured_modules",
 ]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from mesatee import _core, function
-from mesatee.enclave.sandbox import engine
+from mesatee.enclave.sandbox import engine, environment
 from mesatee.enclave.sandbox.executors import EXECUTORS, execute, flush, mesapy
 from mesatee.enclave.sandbox.executors.python import FILE, MODULE
 from mesatee.enclave.sandbox.protocol import (
@@ -37,6 +37,8 @@ from mesatee.protocol import limits
 _SEED_BYTES: Final = 32
 _ARROW_THREADS: Final = 2
 """Arrow has one helper when it reads in the caller's thread, and two beside its pool."""
+_POLARS_THREADS: Final = 1
+"""Polars computes in a thread of its own, also where the function may have one only."""
 _STREAMS: Final = 3
 """Descriptors 0, 1 and 2."""
 _FIXED_FDS: Final = 5
@@ -70,11 +72,13 @@ class _Task:
     outputs: dict[str, int]
 
 
-def outer(jobs: int, read_paths: list[str]) -> int:
+def outer(jobs: int, base_paths: list[str], environments: str | None = None) -> int:
     """Enter the namespaces, fork the inner child, wait for it; returns its code, or 128 and its signal.
 
-    `jobs` is the socket from which the one job comes; no other descriptor of the zygote is kept.
+    `jobs` is the socket from which the one job comes; no other descriptor of the zygote is kept. Of the folder
+    `environments` the job's own stays readable once it is known.
     """
+    read_paths = base_paths if environments is None else [*base_paths, environments]
     os.setpgid(0, 0)
     try:
         # The zygote's is one open file for all of its children: what a function does to its flags or its
@@ -94,7 +98,7 @@ def outer(jobs: int, read_paths: list[str]) -> int:
         code = 1
         try:
             os.close(held)
-            code = inner(jobs, read_paths, layers, space, alive, late)
+            code = inner(jobs, base_paths, environments, layers, space, alive, late)
         finally:
             # Never back into the code of the outer child.
             os._exit(code)
@@ -106,7 +110,13 @@ def outer(jobs: int, read_paths: list[str]) -> int:
 
 
 def inner(
-    jobs: int, read_paths: list[str], layers: list[str], space: int, alive: int, late: int | None
+    jobs: int,
+    base_paths: list[str],
+    environments: str | None,
+    layers: list[str],
+    space: int,
+    alive: int,
+    late: int | None,
 ) -> int:
     """Lock this process in as far as possible, take one job, lock it in for good, run the job, report.
 
@@ -114,8 +124,8 @@ def inner(
     2. Leave if the outer child went away before our parent-death signal was set.
     3. Touch the memory that a run uses.
     4. Wait for the job; no job comes when the supervisor goes.
-    5. Fresh seeds, the file that says where it runs, its limits, seccomp; the descriptors of this job are the
-       only ones that stay.
+    5. Fresh seeds, the file that says where it runs, its environment, its limits, seccomp; the descriptors of
+       this job are the only ones that stay.
     6. Refuse when a required layer is missing.
     7. Run, report.
 
@@ -125,9 +135,9 @@ def inner(
     os.environ.clear()
     try:
         # Without a private root the machine's own file of this name is none of the function's business.
-        readable = read_paths if late is None else [*read_paths, function.FILE]
+        readable = base_paths if late is None else [*base_paths, function.FILE]
         kept = [*range(_STREAMS), jobs, alive, *_present(late)]
-        layers += _core.prepare_sandbox(readable, kept)
+        layers += _core.prepare_sandbox([*readable, environments] if environments else readable, kept)
     except MesateeError as error:
         return _refuse(jobs, f"sandbox: {error}")
     # 2.
@@ -146,6 +156,7 @@ def inner(
         where = _read_whole(task.attestation, limits.ATTESTATION_BYTES)
         if late is not None:
             _fill(late, where)
+        environment.enter(task.job.environment, environments, readable)
         layers += _lock_in(task, space)
     except (MesateeError, OSError) as error:
         _say(task.report, refused_line(f"sandbox: {error}"))
@@ -241,7 +252,7 @@ def _lock_in(task: _Task, space: int) -> list[str]:
         *task.inputs.values(),
         *task.outputs.values(),
     ]
-    threads = bounds.threads + _ARROW_THREADS
+    threads = bounds.threads + _ARROW_THREADS + _POLARS_THREADS
     compiled = engine.SPACE_BYTES if task.job.executor in COMPILES else None
     return _core.enter_sandbox(space, compiled, bounds.cpu_seconds, task.job.file_bytes, threads, keep)
 
@@ -263,11 +274,14 @@ def _run(job: Job, inputs: dict[str, int], outputs: dict[str, int]) -> Failure |
 
 
 def _allow_threads(threads: int) -> None:
-    """Arrow sizes its pool by the machine, not by our limit."""
+    """Arrow and polars size their pools by the machine, not by our limit."""
     import pyarrow as pa
 
-    pa.set_cpu_count(max(1, min(threads - 1, os.cpu_count() or 1)))
+    arrow = max(1, min(threads - 1, os.cpu_count() or 1))
+    pa.set_cpu_count(arrow)
     pa.set_io_thread_count(1)
+    # Read when the first query starts the pool. Not by os.environ: the function's environment is empty.
+    os.putenv("POLARS_MAX_THREADS", str(max(_POLARS_THREADS, threads - 1 - arrow)))
 
 
 def _seed() -> None:

@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
 from mesatee.errors import Malformed, TooLarge
-from mesatee.protocol import limits
+from mesatee.protocol import environments, limits
 from mesatee.protocol.signature import RESERVED_OUTPUT
 
 Executor = Literal["builtin", "python", "mesapy", "wasm", "wasm_compiler"]
@@ -66,7 +66,7 @@ class Limits:
 
     `seconds` of wall clock from the request on, `cpu_seconds` of processor time over all threads,
     `memory_bytes` of address space beyond the warm interpreter and the mapped inputs, `output_bytes` over
-    all outputs, `threads` of the function including the first one (Arrow has two helpers beside these).
+    all outputs, `threads` of the function including the first one (Arrow has two helpers beside these, polars one).
     """
 
     seconds: float = 300.0
@@ -102,7 +102,7 @@ class Job:
     """One run. `code`, `attestation` and `compiled` cross by memory file, everything else in the message.
 
     `attestation` is the JSON that the child finds at `mesatee.function.FILE`; `compiled` is what the worker's
-    own compiling of `code` gave.
+    own compiling of `code` gave. `environment` names one of those that the supervisor knows, empty for the base.
     """
 
     executor: Executor
@@ -115,6 +115,7 @@ class Job:
     require: frozenset[str] = frozenset()
     attestation: bytes = b""
     compiled: bytes = field(default=b"", repr=False)
+    environment: str = ""
 
     def __post_init__(self) -> None:
         _one_of("the executor", self.executor, get_args(Executor))
@@ -126,6 +127,10 @@ class Job:
             )
         for name in (self.entry, *self.inputs, *self.outputs):
             _name(name)
+        if not isinstance(self.environment, str):
+            raise Malformed("the environment is a name")
+        if self.environment:
+            environments.check_name(self.environment)
         for group in (self.inputs, self.outputs):
             if len(group) > limits.INPUTS:
                 raise TooLarge(f"a job has at most {limits.INPUTS} inputs and as many outputs")
@@ -158,6 +163,7 @@ class Job:
                 "outputs": [[name, spec.format, spec.max_bytes] for name, spec in self.outputs.items()],
                 "limits": {name: getattr(self.limits, name) for name in _LIMIT_NAMES},
                 "require": sorted(self.require),
+                "environment": self.environment,
             }
         )
         if len(message) > limits.JOB_BYTES:
@@ -187,11 +193,12 @@ class Job:
             outputs=outputs,
             limits=Limits(**bounds),
             require=frozenset(_layers(fields["require"])),
+            environment=fields["environment"],
         )
 
 
 _LIMIT_NAMES: Final = ("seconds", "cpu_seconds", "memory_bytes", "output_bytes", "threads")
-_JOB_NAMES: Final = {"executor", "entry", "args", "inputs", "outputs", "limits", "require"}
+_JOB_NAMES: Final = {"executor", "entry", "args", "inputs", "outputs", "limits", "require", "environment"}
 
 
 NEXT: Final = b"next"

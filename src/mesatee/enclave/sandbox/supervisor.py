@@ -29,6 +29,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from mesatee import _core
@@ -125,9 +126,17 @@ class Supervisor:
     code is run.
     """
 
-    def __init__(self, *, require: Iterable[str] = (), python: str = sys.executable) -> None:
+    def __init__(
+        self,
+        *,
+        require: Iterable[str] = (),
+        python: str = sys.executable,
+        environments: Path | None = None,
+    ) -> None:
+        """`environments`: the folder of those that jobs may name."""
         self._require = frozenset(require)
         self._python = python
+        self._environments = environments
         self._running = threading.Lock()
         self._state = threading.Lock()
         self._zygote: ZygoteProcess | None = None
@@ -221,7 +230,7 @@ class Supervisor:
             self._zygote.close()
             self._zygote = None
         if self._zygote is None:
-            self._zygote = ZygoteProcess(self._python)
+            self._zygote = ZygoteProcess(self._python, self._environments)
         return self._zygote
 
 

@@ -1,7 +1,8 @@
 """The warm interpreter from which every child is forked (ADR 1 "The sandbox").
 
-Run as ``python -I -B -m mesatee.enclave.sandbox.zygote``, with one SOCK_SEQPACKET socket as descriptor 3.
-It has numpy, pandas, Arrow and scikit-learn loaded, holds no key, runs no foreign code and sees neither jobs
+Run as ``python -I -B -m mesatee.enclave.sandbox.zygote [ENVIRONMENTS]``, with one SOCK_SEQPACKET socket as
+descriptor 3. ENVIRONMENTS is the folder of environments that jobs may name; nothing is imported from it here.
+It has numpy, pandas, polars, Arrow and scikit-learn loaded, holds no key, runs no foreign code and sees neither jobs
 nor data: it keeps one child waiting, the *spare*, and gives the supervisor the socket by which that child takes
 its only job. So nothing of a job can be left in the memory from which the next child is forked. It has one
 thread, so that a fork is whole.
@@ -43,9 +44,12 @@ AGAIN_SECONDS: Final = 0.2
 """Pause before another child when one died without a job: whatever kills children must not keep us busy."""
 
 PRELOADED: Final = (
+    "mesatee.inference",
     "numpy",
     "numpy.random",
+    "onnxruntime",
     "pandas",
+    "polars",
     "pyarrow",
     "pyarrow.acero",
     "pyarrow.compute",
@@ -92,6 +96,8 @@ def preload() -> None:
     # Objects that are here now will not be collected in children: fewer pages to copy.
     gc.collect()
     gc.freeze()
+    # A fork copies an entry for each page, and a hundred megabytes are 25,000 of them, or 50 large ones.
+    _core.collapse_memory()
 
 
 @dataclass(slots=True)
@@ -106,9 +112,10 @@ class _Family:
 class _Zygote:
     """The loop: keep a spare, obey, and tell of each end."""
 
-    def __init__(self, control: socket.socket, paths: list[str]) -> None:
+    def __init__(self, control: socket.socket, paths: list[str], environments: str | None) -> None:
         self._control = control
         self._paths = paths
+        self._environments = environments
         self._families: dict[int, _Family] = {}
         self._count = 0
         self._spare: int | None = None
@@ -149,7 +156,7 @@ class _Zygote:
             if pid == 0:
                 code = 1
                 try:
-                    code = child.outer(childs.fileno(), self._paths)
+                    code = child.outer(childs.fileno(), self._paths, self._environments)
                 finally:
                     # Never back into the zygote's loop, whatever happened.
                     os._exit(code)
@@ -220,7 +227,7 @@ def main() -> int:
     paths = read_paths()
     preload()
     control.send(READY)
-    _Zygote(control, paths).serve()
+    _Zygote(control, paths, sys.argv[1] if len(sys.argv) > 1 else None).serve()
     return 0
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from pathlib import Path
 from typing import Final
 
 from mesatee.enclave.sandbox.protocol import READY, Exit, Refused, Spare, command, parse_answer
@@ -26,6 +27,7 @@ _ENVIRONMENT: Final = {
     "MKL_NUM_THREADS": "1",
     "ARROW_IO_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    "_RJEM_MALLOC_CONF": "background_thread:false",
     # Allocators that reserve address space far ahead would run into RLIMIT_AS.
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "MALLOC_ARENA_MAX": "2",
@@ -37,7 +39,7 @@ _CONTROL_FD: Final = 3
 class ZygoteProcess:
     """The zygote process, the socket to it, and the child that waits for a job."""
 
-    def __init__(self, python: str) -> None:
+    def __init__(self, python: str, environments: Path | None = None) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         errors = os.memfd_create("zygote-stderr")
         self.control = ours
@@ -51,6 +53,8 @@ class ZygoteProcess:
                 (os.POSIX_SPAWN_DUP2, theirs.fileno(), _CONTROL_FD),
             ]
             command = [python, "-I", "-B", "-m", "mesatee.enclave.sandbox.zygote"]
+            if environments is not None:
+                command.append(str(environments.resolve()))
             self.pid = os.posix_spawn(python, command, _ENVIRONMENT, file_actions=actions)
             theirs.close()
             self._await_ready(errors)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import httpx
@@ -29,6 +29,8 @@ TIMEOUT_SECONDS = 30.0
 """For one request to the gateway."""
 
 M = TypeVar("M", bound=Model)
+Offered = Callable[[], Mapping[str, str]]
+"""Environments that a worker offers: name -> digest, hex."""
 
 
 class GatewayClient:
@@ -40,9 +42,10 @@ class GatewayClient:
         port: int,
         attester: Attester,
         trust: TrustPolicy,
-        environments: Mapping[str, str],
+        environments: Offered,
         endorsements: Source = nothing,
     ) -> None:
+        """`environments`: name -> digest of what this worker offers now; asked again before each attempt."""
         self._endorsements = endorsements
         self._where = (host, port)
         self._attester = attester
@@ -55,8 +58,9 @@ class GatewayClient:
         """A fresh channel key with evidence bound to it."""
         now = int(time.time())
         self.key = SigningKey.generate()
+        self._offered = dict(self._environments())
         claims = Claims.of_key(
-            spki(self.key.public), "worker", service=self._service, environments=self._environments
+            spki(self.key.public), "worker", service=self._service, environments=self._offered
         )
         self.evidence = self._attester.evidence(claims)
         certificate = make_certificate(
@@ -72,8 +76,10 @@ class GatewayClient:
         self._renew_at = time.monotonic() + CERTIFICATE_SECONDS / 2
 
     def refresh(self) -> None:
-        """Between two attempts: replace key and evidence long before they expire."""
-        if time.monotonic() >= self._renew_at:
+        """Between two attempts: replace key and evidence long before they expire, and when the worker has other
+        environments than the evidence names.
+        """
+        if time.monotonic() >= self._renew_at or dict(self._environments()) != self._offered:
             self._http.close()
             self._open()
 

@@ -61,7 +61,9 @@ class Attempt:
         evidence: bytes,
         gateway: tuple[str, Appraisal],
         blobs: Blobs,
+        environment: str = "",
     ) -> None:
+        """`environment`: the name, on this worker, of the one that the grant names; empty for the base."""
         said = validate(statements.ServiceStatement, _predicate(service), "service")
         self._origin = said.origin
         self._service = service.digest
@@ -72,6 +74,7 @@ class Attempt:
         self._evidence = evidence
         self._gateway_certificate, self._gateway = gateway
         self._blobs = blobs
+        self._environment = environment
 
     def run(self, sandbox: Sandbox, worker: statements.WorkerFacts) -> Finished:
         """Open the inputs, run the function, seal the outputs, sign the receipt.
@@ -195,6 +198,7 @@ class Attempt:
                 threads=bounds.threads,
             ),
             attestation=where,
+            environment=self._environment,
         )
 
     # -- outputs ----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from ..._core import HpkeKey
 from ...errors import (
     Conflict,
     Denied,
+    EnvironmentCorrupt,
     EvidenceRefused,
     HostFailed,
     InputError,
@@ -25,6 +26,7 @@ from ...protocol import wire
 from ...protocol.doors import Blobs, Lease, Queue
 from ...protocol.envelope import Envelope
 from .. import faults
+from ..platform.environments import Environments
 from ..sandbox.supervisor import Supervisor
 from .client import GatewayClient
 from .run import Attempt
@@ -39,7 +41,7 @@ RETRY_SECONDS = 1.0
 DROP = (Conflict, Denied, NotFound, InputError)
 """Answers after which a ticket is worth nothing: the run has ended, or the ticket is not the gateway's."""
 
-OUR_OWN = (HostFailed, TimedOut, SandboxFailed, EvidenceRefused, LevelTooLow)
+OUR_OWN = (HostFailed, TimedOut, SandboxFailed, EnvironmentCorrupt, EvidenceRefused, LevelTooLow)
 """What this machine and the channel have to say, in the log with its reason."""
 
 
@@ -52,12 +54,14 @@ class Worker:
         queue: Queue,
         blobs: Blobs,
         supervisor: Supervisor,
+        environments: Environments,
         queue_lease_seconds: float = QUEUE_LEASE_SECONDS,
     ) -> None:
         self._client = client
         self._queue = queue
         self._blobs = blobs
         self._supervisor = supervisor
+        self._environments = environments
         self._queue_lease_seconds = queue_lease_seconds
         self._stop = threading.Event()
 
@@ -113,12 +117,19 @@ class Worker:
         keeper.start()
         try:
             client = self._client
-            attempt = Attempt(service, grant, key, client.key, client.evidence, client.seen(), self._blobs)
+            # Before any input is opened: every file of it is read, so that what runs is what the task names.
+            environment = self._environments.use(grant.environment)
+            attempt = Attempt(
+                service, grant, key, client.key, client.evidence, client.seen(), self._blobs, environment
+            )
             finished = attempt.run(self._supervisor, grant.worker)
+            # Before anybody gets the account of it.
+            self._environments.confirm()
             faults.point("receipt.signed")
             self._hand_in(grant, finished.receipt, finished.wraps)
-        except (Conflict, SandboxFailed) as error:
-            # Either the run was stopped, or this machine cannot isolate it: the lease lapses and another may try.
+        except (Conflict, SandboxFailed, EnvironmentCorrupt, NotFound) as error:
+            # Either the run was stopped, or this machine cannot isolate it, or it has not the environment any more: the
+            # lease lapses and another may try.
             _note("attempt_ended", error)
         finally:
             over.set()

@@ -254,7 +254,7 @@ def test_each_run_has_seeds_of_its_own(run_python):
 
 def test_fifty_runs_leave_no_descriptor_and_no_process(supervisor, run_python):
     run_python(PLAIN + "return data", {"data": ("bytes", b"")})
-    pid = supervisor.zygote_pid
+    pid = supervisor.zygote_pid()
 
     def seen():
         """Once the spare is there: the number of our descriptors and the zygote's, its children, our zombies."""
@@ -311,19 +311,19 @@ def test_a_dead_zygote_is_replaced():
     job = Job("builtin", "echo", inputs={"data": "bytes"}, outputs={"r": OutputSpec("bytes")})
     fd = sealed_memfd("data", b"x")
     with Supervisor() as own:
-        first = own.zygote_pid
+        first = own.zygote_pid()
         os.kill(first, signal.SIGKILL)
         time.sleep(0.1)
         with own.run(job, {"data": fd}) as outcome:
             assert outcome.failure is None
-        assert own.zygote_pid != first
+        assert own.zygote_pid() != first
         sleeper = Job(
             "python",
             "f",
             code=b"import time\ndef f() -> bytes:\n    time.sleep(60)",
             outputs={"r": OutputSpec("bytes")},
         )
-        threading.Timer(0.3, os.kill, (own.zygote_pid, signal.SIGKILL)).start()
+        threading.Timer(0.3, os.kill, (own.zygote_pid(), signal.SIGKILL)).start()
         with pytest.raises(SandboxFailed, match="zygote died"):
             own.run(sleeper, {})
         with own.run(job, {"data": fd}) as outcome:
@@ -337,7 +337,7 @@ def test_nothing_outlives_a_supervisor_that_is_killed():
     code = (
         "from mesatee.enclave.sandbox import *\n"
         "with Supervisor() as own:\n"
-        "    print(own.zygote_pid, flush=True)\n"
+        "    print(own.zygote_pid(), flush=True)\n"
         "    code = b'import time\\ndef f() -> bytes:\\n    time.sleep(60)'\n"
         "    own.run(Job('python', 'f', code=code, outputs={'r': OutputSpec('bytes')}), {})\n"
     )

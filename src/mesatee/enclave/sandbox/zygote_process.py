@@ -9,7 +9,7 @@ import socket
 import time
 from typing import Final
 
-from mesatee.enclave.sandbox.protocol import READY, Exit, Refused, Spare, command, parse_answer
+from mesatee.enclave.sandbox.protocol import READY, Exit, Refused, Spare, SpareKind, command, parse_answer
 from mesatee.errors import InputError, SandboxFailed
 from mesatee.protocol import limits
 
@@ -37,7 +37,7 @@ _CONTROL_FD: Final = 3
 class ZygoteProcess:
     """The zygote process, the socket to it, and the child that waits for a job."""
 
-    def __init__(self, python: str) -> None:
+    def __init__(self, python: str, kind: SpareKind) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         errors = os.memfd_create("zygote-stderr")
         self.control = ours
@@ -50,7 +50,7 @@ class ZygoteProcess:
                 (os.POSIX_SPAWN_DUP2, errors, 2),
                 (os.POSIX_SPAWN_DUP2, theirs.fileno(), _CONTROL_FD),
             ]
-            command = [python, "-I", "-B", "-m", "mesatee.enclave.sandbox.zygote"]
+            command = [python, "-I", "-B", "-m", "mesatee.enclave.sandbox.zygote", kind]
             self.pid = os.posix_spawn(python, command, _ENVIRONMENT, file_actions=actions)
             theirs.close()
             self._await_ready(errors)

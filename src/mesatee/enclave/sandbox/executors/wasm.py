@@ -1,8 +1,8 @@
 """The `wasm` executor: a WASI module, compiled in one sandboxed child and run in another (ADR 12).
 
-The engine and the host functions are made once, in the zygote. A run loads the compiled code that the worker
-vouches for, instantiates it with a memory of its own and calls its entry. wasmtime is loaded here and nowhere in
-the worker.
+The engine and the host functions are made once, in a zygote that has no other children. A run loads the compiled
+code that the worker vouches for, instantiates it with a memory of its own and calls its entry. wasmtime is loaded
+here and nowhere in the worker.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mesatee.enclave.sandbox.executors import wasi
 from mesatee.enclave.sandbox.executors.calling import Failed, FileCall, explain
 from mesatee.enclave.sandbox.protocol import COMPILED_OUTPUT, Job
 from mesatee.errors import InputError
+from mesatee.extras import missing
 from mesatee.protocol import wasm
 from mesatee.protocol.jsonstrict import canonical
 from mesatee.protocol.signature import Port, Signature
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
 
 _SEED_LABEL: Final = b"mesatee wasm seed v1\0"
 _PAGE_BYTES: Final = 65_536
+_WARM: Final = """
+(module
+  (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "_start") (drop (call $random (i32.const 0) (i32.const 8)))))
+"""
+_WARM_CONTRACT: Final = b'[inputs]\ndata = "bytes"\n[outputs]\nresult = "bytes"\n'
+_WARM_RUNS: Final = 2
+"""The second one finds what the first one made."""
 _COMPILING: Final = Signature("compile", (), None, (), (Port(COMPILED_OUTPUT, "bytes"),), "fields")
 
 
@@ -145,6 +155,22 @@ def prepared() -> Engine:
     return _ENGINES[0]
 
 
+def _warm_world(memory: Memory) -> wasi.Wasi:
+    return wasi.Wasi(memory, {}, {}, b"{}", b"")
+
+
+def warm_up() -> None:
+    """Compile a module and run it, as jobs do, and leave nothing of it. Nothing without the package."""
+    if missing("wasm"):
+        return
+    found = prepared()
+    compiled = found.compile(bytes(found.wasmtime.wat2wasm(_WARM)))
+    for _ in range(_WARM_RUNS):
+        found.run(compiled, wasm.ENTRY, _PAGE_BYTES, _warm_world)
+    wasm.derive(wasm.attach(wasm.PREAMBLE, _WARM_CONTRACT))
+    found.world = None
+
+
 def load_compiler(job: Job) -> FileCall:
     """The job that compiles: its code is the module, its only output the compiled code."""
 
@@ -199,4 +225,4 @@ def load(job: Job) -> FileCall:
     return FileCall(run, contract.signature, contract.optional)
 
 
-__all__ = ["Ended", "Engine", "Memory", "load", "load_compiler", "prepared"]
+__all__ = ["Ended", "Engine", "Memory", "load", "load_compiler", "prepared", "warm_up"]

@@ -51,11 +51,11 @@ def children(pid):
     return [int(pid) for pid, state in rows if not state.startswith("Z")]
 
 
-def spare(supervisor, *, besides=()):
+def spare(supervisor, *, besides=(), kind="general"):
     """Outer and inner process of the spare, once both are there."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        for outer in children(supervisor.zygote_pid()):
+        for outer in children(supervisor.zygote_pid(kind)):
             if outer not in besides and (inner := children(outer)):
                 return outer, inner[0]
         time.sleep(0.01)

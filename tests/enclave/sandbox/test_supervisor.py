@@ -252,8 +252,26 @@ def test_each_run_has_seeds_of_its_own(run_python):
     assert len({text.split()[0] for text in results}) == len({text.split()[1] for text in results}) == 3
 
 
-def test_fifty_runs_leave_no_descriptor_and_no_process(supervisor, run_python):
-    run_python(PLAIN + "return data", {"data": ("bytes", b"")})
+def test_fifty_runs_leave_no_descriptor_and_no_process():
+    # A supervisor of its own: another test's module would make a second zygote in between.
+    with Supervisor() as supervisor:
+        fifty_runs(supervisor)
+
+
+def fifty_runs(supervisor):
+    data = sealed_memfd("data", b"")
+
+    def run(body):
+        job = Job(
+            "python",
+            "f",
+            code=(PLAIN + body).encode(),
+            inputs={"data": "bytes"},
+            outputs={"result": OutputSpec("bytes")},
+        )
+        supervisor.run(job, {"data": data}).close()
+
+    run("return data")
     pid = supervisor.zygote_pid()
 
     def seen():
@@ -273,8 +291,9 @@ def test_fifty_runs_leave_no_descriptor_and_no_process(supervisor, run_python):
     before = seen()
     for number in range(50):
         body = ("return data", "raise ValueError", "os._exit(1)")[number % 3]
-        run_python(PLAIN + body, {"data": ("bytes", b"")})
+        run(body)
     assert seen() == before
+    os.close(data)
     assert before[2:] == (1, [])
 
 

@@ -61,10 +61,12 @@ class Engine:
             self.linker.define_func(wasm.WASI, name, kind, self._function(name, bool(results)))
 
     def _function(self, name: str, answers: bool) -> Callable[..., int | None]:
+        call = wasi.function(name)
+
         def called(*arguments: int) -> int | None:
             if self.world is None:
                 raise RuntimeError("a module called before it had a run")
-            answer = self.world.call(name, arguments)
+            answer = call(self.world, arguments)
             return answer if answers else None
 
         return called
@@ -76,7 +78,10 @@ class Engine:
     def run(
         self, compiled: bytes, entry: str, memory_bytes: int, world: Callable[[Memory], wasi.Wasi]
     ) -> Ended:
-        """Instantiate, call `entry`; what goes wrong is in the answer, never raised."""
+        """Instantiate, call `entry`; what goes wrong is in the answer, never raised.
+
+        The module's memory lives as long as the answer: a child ends with it, and frees nothing before.
+        """
         module = self.wasmtime.Module.deserialize(self.engine, compiled)
         store = self.wasmtime.Store(self.engine)
         store.set_limits(
@@ -101,6 +106,8 @@ class Engine:
         except (self.wasmtime.WasmtimeError, self.wasmtime.Trap) as error:
             text = str(error)
             return Ended(made, text, memory.full() or ("limit" in text and memory.memory is None))
+        finally:
+            self.world = None
         return Ended(made, None, False)
 
 
@@ -168,7 +175,6 @@ def warm_up() -> None:
     for _ in range(_WARM_RUNS):
         found.run(compiled, wasm.ENTRY, _PAGE_BYTES, _warm_world)
     wasm.derive(wasm.attach(wasm.PREAMBLE, _WARM_CONTRACT))
-    found.world = None
 
 
 def load_compiler(job: Job) -> FileCall:

@@ -18,7 +18,16 @@ from mesatee.protocol.statements import RunLimits
 pytestmark = pytest.mark.e2e
 
 OWNERS = ("a", "b", "c", "d")
-NAMED = ("echo", "argument", "word_count", "millionaires", "four_parties", "exception", "endless_out_of_time")
+NAMED = (
+    "echo",
+    "argument",
+    "optional_input_missing",
+    "word_count",
+    "millionaires",
+    "four_parties",
+    "exception",
+    "endless_out_of_time",
+)
 CHOSEN = [
     pytest.param(case, executor, id=f"{case.name}-{executor}")
     for case in CASES

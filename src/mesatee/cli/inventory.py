@@ -106,7 +106,7 @@ def find_processes(home: Path) -> dict[RoleName, int]:
             # It ended while we looked.
             continue
         role = _role(words, service)
-        if role in _ZYGOTES:
+        if role is not None and role in _ZYGOTES:
             zygotes.append((role, int(entry.name), parent))
         elif role is not None:
             found[role] = int(entry.name)

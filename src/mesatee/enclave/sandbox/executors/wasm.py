@@ -228,7 +228,7 @@ def load(job: Job) -> FileCall:
             explain(f"the module wrote no /out/{', /out/'.join(left_out)}")
             raise Failed("wrong_output")
 
-    return FileCall(run, contract.signature, contract.optional)
+    return FileCall(run, contract.signature)
 
 
 __all__ = ["Ended", "Engine", "Memory", "load", "load_compiler", "prepared", "warm_up"]

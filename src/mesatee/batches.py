@@ -261,7 +261,7 @@ def _merged(left: Any, right: Any) -> Any:
 
 
 def _wider(one: Any, other: Any) -> Any:
-    """What holds the values of both: of numbers floating ones, of dates times, and of what does not go together text."""
+    """What holds the values of both: of numbers floating ones, of dates times, else text where they do not fit."""
     import pyarrow as pa
 
     if one.equals(other) or pa.types.is_null(other):

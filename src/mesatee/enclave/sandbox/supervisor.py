@@ -300,7 +300,8 @@ class _Run:
             theirs.append(sealed_memfd("code", job.code))
             theirs.append(sealed_memfd("attestation", job.attestation))
             theirs.append(sealed_memfd("compiled", job.compiled))
-            outputs = {name: self._own(_core.memfd(name)) for name in job.outputs}
+            # Names of memfds are seen in /proc: they say nothing of the task.
+            outputs = {name: self._own(_core.memfd("output")) for name in job.outputs}
             given = [self._own(_reopened(inputs[name])) for name in job.inputs]
             self._give(job.encode(), [*theirs, *given, *outputs.values()])
         finally:

@@ -1,7 +1,7 @@
 """Whether there is another task at all: what a child can observe is the same with and without a neighbour.
 
 The neighbour is a run of another supervisor that holds data, arguments and outputs and works all the while. The
-observer writes down everything of the machine that it can see or ask for. What it cannot be kept from, because it shares
+observer writes down everything of the machine that it can see or ask for. What it cannot be kept from, as it shares
 processor and memory, stands in SECURITY.md: how long things take.
 """
 

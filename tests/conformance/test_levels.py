@@ -1,6 +1,6 @@
 """The whole path on levels 1 to 3: register, propose, approve, run, collect and verify, with every executor.
 
-Level 3 is that of a simulated TPM (swtpm): the same path with quotes and sealed keys, and receipts that say `simulated`.
+Level 3 is that of a simulated TPM (swtpm): the same path with quotes and sealed keys, and receipts that say so.
 """
 
 from __future__ import annotations

@@ -55,8 +55,9 @@ SPARE_SECONDS: Final = 20.0
 """After this a zygote that has no child to offer is killed."""
 
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-_CPU_SHARE: Final = 0.8
-"""RLIMIT_CPU counts clock ticks, the usage is exact: a child ended for it has used about that much."""
+_CPU_SHARE: Final = 0.5
+"""RLIMIT_CPU counts clock ticks, the usage is exact: a child ended for it has used about that much. On a machine with
+far more to do than it can, ticks have been seen to count a third too much."""
 _CPU_GRACE_SECONDS: Final = 1
 """As the sandbox sets it: from SIGXCPU to SIGKILL."""
 _TRIES: Final = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import socket
@@ -12,8 +13,9 @@ import pytest
 from tests.enclave.sandbox.test_spare import kill, said, spare
 from tests.support.cases import contract, module
 
-from mesatee.enclave.sandbox import Job, OutputSpec, Supervisor, sealed_memfd
+from mesatee.enclave.sandbox import Job, Limits, OutputSpec, Supervisor, sealed_memfd
 from mesatee.enclave.sandbox.protocol import SpareKind, spare_kind
+from mesatee.enclave.sandbox.zygote_process import ZygoteProcess
 
 MODULE = Job(
     "wasm",
@@ -85,6 +87,18 @@ def test_a_child_takes_no_job_of_the_other_kind(own, kind: SpareKind, job: Job):
     os.close(write)
     assert b"does not run in a child of the kind" in said(read)
     assert (echo(own, PYTHON), echo(own, MODULE)) == (b"data", b"data")
+
+
+def test_the_start_of_a_zygote_is_no_part_of_a_run(monkeypatch):
+    made = ZygoteProcess.__init__
+
+    def slow(zygote, python, kind):
+        time.sleep(2.5)
+        made(zygote, python, kind)
+
+    monkeypatch.setattr(ZygoteProcess, "__init__", slow)
+    with Supervisor() as fresh:
+        assert echo(fresh, dataclasses.replace(MODULE, limits=Limits(seconds=2))) == b"data"
 
 
 def test_one_dead_zygote_leaves_the_other_alone(own):

@@ -47,8 +47,8 @@ class Table:
         """Read CSV with a header row; an empty number is null. Raises `pyarrow.ArrowInvalid`."""
         from pyarrow import csv
 
-        options = csv.ReadOptions(use_threads=_threads())
-        return cls(csv.read_csv(_reader(source), read_options=options))
+        options = csv.ReadOptions(use_threads=threads())
+        return cls(csv.read_csv(reader(source), read_options=options))
 
     @classmethod
     def from_parquet(cls, source: Source) -> Table:
@@ -56,8 +56,8 @@ class Table:
         from pyarrow import parquet
 
         # Not `read_table`: that loads the data set library, which looks at paths and starts threads.
-        file = parquet.ParquetFile(_reader(source), pre_buffer=False)
-        return cls(file.read(use_threads=_threads()))
+        file = parquet.ParquetFile(reader(source), pre_buffer=False)
+        return cls(file.read(use_threads=threads()))
 
     @classmethod
     def from_arrow(cls, source: Any) -> Table:
@@ -67,18 +67,23 @@ class Table:
         """
         import pyarrow as pa
 
-        if isinstance(source, pa.Table):
-            return cls(source)
-        if isinstance(source, pa.RecordBatch):
-            return cls(pa.Table.from_batches([source]))
-        reader = _reader(source)
-        start = reader.read(len(_IPC_FILE_MAGIC))
-        reader.seek(0)
-        opened = pa.ipc.open_file(reader) if start == _IPC_FILE_MAGIC else pa.ipc.open_stream(reader)
+        if isinstance(source, (pa.Table, pa.RecordBatch)):
+            return cls.from_arrow_object(source)
+        file = reader(source)
+        start = file.read(len(_IPC_FILE_MAGIC))
+        file.seek(0)
+        opened = pa.ipc.open_file(file) if start == _IPC_FILE_MAGIC else pa.ipc.open_stream(file)
         table = opened.read_all()
         # IPC carries raw offsets: wrong ones would make later code read outside of its buffers.
         table.validate(full=True)
         return cls(table)
+
+    @classmethod
+    def from_arrow_object(cls, source: Any) -> Table:
+        """A `pyarrow.Table` or record batch as it is. Raises `TypeError` for anything else."""
+        import pyarrow as pa
+
+        return cls(pa.Table.from_batches([source]) if isinstance(source, pa.RecordBatch) else source)
 
     @classmethod
     def from_pandas(cls, frame: pd.DataFrame) -> Table:
@@ -152,7 +157,7 @@ class Table:
 
     def to_pandas(self) -> pd.DataFrame:
         """A DataFrame."""
-        frame: pd.DataFrame = self._arrow.to_pandas(use_threads=_threads())
+        frame: pd.DataFrame = self._arrow.to_pandas(use_threads=threads())
         return frame
 
     def to_polars(self) -> Any:
@@ -196,14 +201,15 @@ class Table:
                 raise ValueError(f"a table is one of {', '.join(FORMATS)}")
 
 
-def _threads() -> bool:
+def threads() -> bool:
     """Whether Arrow may start threads: a sandbox may have forbidden it."""
     import pyarrow as pa
 
     return int(pa.cpu_count()) > 1
 
 
-def _reader(source: Source) -> Any:
+def reader(source: Source) -> Any:
+    """An Arrow input file of a path, which is mapped, or of bytes."""
     import pyarrow as pa
 
     if isinstance(source, (str, os.PathLike)):

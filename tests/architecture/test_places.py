@@ -14,7 +14,7 @@ ALLOWED: dict[str, set[str]] = {
     "endorse": {"endorse", "attestation", "protocol"},
     "party": {"party", "channel", "attestation", "extras", "protocol", "table"},
     # Only functions and the executors, in the sandboxed child, use `table`: see the test of native libraries.
-    "enclave": {"enclave", "channel", "attestation", "extras", "function", "protocol", "table"},
+    "enclave": {"enclave", "channel", "attestation", "extras", "function", "protocol", "table", "batches"},
     "host": {"host", "attestation", "protocol"},
 }
 """Place -> places that it may import, beside the package itself, `errors` and the Rust core."""
@@ -148,7 +148,7 @@ def test_the_trusted_places_name_no_native_library() -> None:
     """Static half of the first promise; `test_processes` looks at what is really loaded."""
     native = {"numpy", "pandas", "pyarrow", "sklearn", "sqlite3", "scipy", "polars", "onnxruntime"}
     for module in below("protocol", "attestation", "channel", "enclave/gateway", "enclave/worker"):
-        assert "mesatee.table" not in targets(module), module.place
+        assert not {"mesatee.table", "mesatee.batches"} & set(targets(module)), module.place
     for module in below("protocol", "attestation", "channel", "enclave/gateway", "enclave/worker"):
         for item in imports(module):
             assert item.module.split(".")[0] not in native, (module.place, item.module)

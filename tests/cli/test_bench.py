@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesatee.cli import bench
-from mesatee.cli.bench import gateway, loadgen, peers, rows, spawn
+from mesatee.cli.bench import gateway, invoke, loadgen, peers, rows, spawn
+from mesatee.enclave.sandbox import Supervisor, sealed_memfd
 from mesatee.errors import Denied, InputError, NotFound, Unavailable
 
 FIELDS = {
@@ -200,6 +201,31 @@ def test_spawn(capsys: pytest.CaptureFixture[str]) -> None:
     # Without bubblewrap the row is there and says why it has no peer.
     assert (row["peer"] is None) == ("no peer: " in str(row["note"]))
     assert "seccomp" in str(row["note"])
+
+
+@pytest.mark.slow
+def test_invoke(capsys: pytest.CaptureFixture[str]) -> None:
+    found = quick("invoke", capsys)
+    for executor in ("builtin", "python", "mesapy", "wasm"):
+        trip, alone = found[f"round trip of {executor}"], found[f"{executor} in this process"]
+        assert trip["peer_name"] == "bare python, started for the call"
+        # The executor's own share is a part of the trip.
+        assert 0 < alone["ours"] < trip["ours"]  # type: ignore[operator]
+    assert found["hand over 100 MB"]["ratio"] is not None
+
+
+def test_invoke_measures_what_it_says() -> None:
+    """One of each, on every executor: the output is the input."""
+    fd = sealed_memfd("data", invoke.INPUT)
+    jobs = invoke.echoes()
+    assert set(jobs) == {"builtin", "python", "mesapy", "wasm"}
+    with Supervisor() as supervisor:
+        for job in jobs.values():
+            assert invoke.trip(supervisor, job, fd) > 0
+    assert invoke.alone(invoke.compiled(jobs["wasm"]), fd) > 0
+    assert invoke.alone(jobs["python"], fd) > 0
+    assert invoke.bare() > 0
+    os.close(fd)
 
 
 @pytest.mark.slow

@@ -23,6 +23,18 @@ def overlap(
 """
 
 
+def test_optional_inputs_batches_and_views_in_the_statement() -> None:
+    found = functions.contract(
+        b"def f(a: Batches, b: Table | None, c: memoryview | None = None) -> Batches: ..."
+    )
+    assert [(item.name, item.format, item.optional) for item in found.inputs] == [
+        ("a", "csv", False),
+        ("b", "csv", True),
+        ("c", "bytes", True),
+    ]
+    assert [(item.name, item.format) for item in found.outputs] == [("result", "csv")]
+
+
 def test_the_contract_comes_from_the_source() -> None:
     found = functions.contract(SOURCE)
     assert found.entry == "overlap"

@@ -48,6 +48,16 @@ def test_sources_that_keep_to_the_contract(source):
         "def f(a) -> bytes: ...",
         "def f(a: int) -> bytes: ...",
         "def f(a: Table = None) -> bytes: ...",
+        "def f(a: Table | None = 1) -> bytes: ...",
+        "def f(a: Table | None = x) -> bytes: ...",
+        "def f(a: None) -> bytes: ...",
+        "def f(a: None | None) -> bytes: ...",
+        "def f(a: Table | bytes) -> bytes: ...",
+        "def f(a: Table | bytes | None) -> bytes: ...",
+        "def f(a: Optional[int]) -> bytes: ...",
+        "def f(a: dict[str, Table] | None) -> bytes: ...",
+        "def f(a: dict[str, Batches]) -> bytes: ...",
+        "def f(a: Table) -> Table | None: ...",
         "def f(*a: Table) -> bytes: ...",
         "def f(**a: Table) -> bytes: ...",
         "def f(a: Table): ...",
@@ -126,6 +136,37 @@ def test_an_int_stays_one_where_both_fit():
 
 def test_nothing_is_run():
     assert derive("raise SystemExit\ndef f(a: Table) -> bytes: ...", "f").inputs == (Port("a", "table"),)
+
+
+@pytest.mark.parametrize(
+    ("kind", "port"),
+    [
+        ("Table | None", Port("a", "table", True)),
+        ("None | Table", Port("a", "table", True)),
+        ("Optional[Table]", Port("a", "table", True)),
+        ("typing.Optional[mesatee.table.Table]", Port("a", "table", True)),
+        ("'bytes | None'", Port("a", "bytes", True)),
+        ("Batches", Port("a", "batches")),
+        ("Batches | None", Port("a", "batches", True)),
+        ("memoryview", Port("a", "view")),
+        ("list | None", Port("a", "json", True)),
+    ],
+)
+def test_kinds_of_inputs(kind, port):
+    for default in ("", " = None") if port.optional else ("",):
+        found = derive(f"def f(a: {kind}{default}) -> Batches: ...", "f")
+        assert found.inputs == (port,)
+        assert found.outputs == (Port("result", "batches"),)
+        assert from_dict(json.loads(json.dumps(found.as_dict()))) == found
+
+
+def test_an_optional_input_may_be_left_out():
+    found = derive("def f(a: Table, b: Table | None) -> Table: ...", "f")
+    for names in (["a"], ["a", "b"]):
+        found.check_inputs(names)
+    for names in ([], ["b"], ["a", "c"]):
+        with pytest.raises(Malformed, match="may do without b"):
+            found.check_inputs(names)
 
 
 def test_names_that_a_task_may_use():

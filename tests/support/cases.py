@@ -66,6 +66,7 @@ class Case:
 DATA = bytes(range(256)) * 40
 TEXT = b"the quick brown fox\njumps over  the lazy dog\n" * 100
 ECHO = "def f(data: bytes) -> bytes:\n    return data\n"
+EITHER = "def f(data: bytes | None) -> bytes:\n    return b'neither' if data is None else data\n"
 ENDLESS = "def f() -> bytes:\n    while True:\n        pass\n    return b''\n"
 
 
@@ -83,6 +84,38 @@ def product(left: list[list[float]], right: list[list[float]]) -> list[list[floa
 
 
 LEFT, RIGHT = matrix(12, 1), matrix(12, 2)
+WIDTH, HEIGHT = 64, 48
+PIXELS = bytes((3 * x + 5 * y + x * y) % 256 for y in range(HEIGHT) for x in range(WIDTH))
+
+
+def halved(pixels: bytes, width: int, height: int) -> bytes:
+    """Half the width and height; each pixel is the mean of four."""
+    return bytes(
+        (
+            pixels[y * width + x]
+            + pixels[y * width + x + 1]
+            + pixels[(y + 1) * width + x]
+            + pixels[(y + 1) * width + x + 1]
+        )
+        // 4
+        for y in range(0, height, 2)
+        for x in range(0, width, 2)
+    )
+
+
+HALVE = """
+def f(image: bytes) -> bytes:
+    parts = image.split(b"\\n", 3)
+    sides = parts[1].decode().split()
+    width, height, pixels = int(sides[0]), int(sides[1]), parts[3]
+    found = []
+    for y in range(0, height, 2):
+        for x in range(0, width, 2):
+            at = y * width + x
+            four = pixels[at] + pixels[at + 1] + pixels[at + width] + pixels[at + width + 1]
+            found.append(f"{four // 4:02x}")
+    return f"P5\\n{width // 2} {height // 2}\\n255\\n".encode() + bytes.fromhex("".join(found))
+"""
 MATMUL = """
 def f(left: list, right: list) -> list:
     return [[sum([row[k] * right[k][j] for k in range(len(right))]) for j in range(len(right[0]))] for row in left]
@@ -117,14 +150,14 @@ CASES = (
     ),
     Case(
         "optional_input_missing",
-        executors=("wasm",),
+        EITHER,
         wat="optional",
         contract='[inputs]\ndata = {format = "bytes", optional = true}\n[outputs]\nresult = "bytes"\n',
         result=b"neither",
     ),
     Case(
         "optional_input_given",
-        executors=("wasm",),
+        EITHER,
         wat="optional",
         contract='[inputs]\ndata = {format = "bytes", optional = true}\n[outputs]\nresult = "bytes"\n',
         inputs={"data": b"here"},
@@ -218,6 +251,14 @@ CASES = (
         contract=contract("a", "b", "c", "d"),
         inputs={"a": b"17", "b": b"4", "c": b"1000000", "d": b"0"},
         result=b"1000021",
+    ),
+    Case(
+        "image_resize",
+        HALVE,
+        wat="image",
+        contract=contract("image"),
+        inputs={"image": b"P5\n%d %d\n255\n" % (WIDTH, HEIGHT) + PIXELS},
+        result=b"P5\n%d %d\n255\n" % (WIDTH // 2, HEIGHT // 2) + halved(PIXELS, WIDTH, HEIGHT),
     ),
     Case(
         "matrix_multiply",

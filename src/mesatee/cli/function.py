@@ -163,7 +163,9 @@ def _said(said: FunctionStatement) -> dict[str, Any]:
 
 def describe(said: FunctionStatement) -> str:
     """One line: what it takes and gives."""
-    inputs = "any inputs" if said.variadic else ", ".join(port.name for port in said.inputs) or "no input"
+    # In brackets what a task may leave out.
+    names = [f"[{port.name}]" if port.optional else port.name for port in said.inputs]
+    inputs = "any inputs" if said.variadic else ", ".join(names) or "no input"
     arguments = ", ".join(
         f"{item.name}: {item.type}" + ("" if item.required else f" = {item.default!r}")
         for item in said.arguments

@@ -24,6 +24,7 @@ from typing import Any, Final, Literal
 import typer
 
 from .. import _core
+from ..enclave.sandbox.protocol import SpareKind
 from ..errors import Malformed, MesateeError, Unavailable
 from ..protocol import limits
 from ..protocol.jsonstrict import parse_object
@@ -49,8 +50,10 @@ _MODULES: Final[Mapping[RoleName, str]] = {
     "gateway": "mesatee.cli.processes",
     "worker": "mesatee.cli.processes",
     "zygote": "mesatee.enclave.sandbox.zygote",
+    "wasm_zygote": "mesatee.enclave.sandbox.zygote",
     "host": "mesatee.host.server",
 }
+_ZYGOTES: Final[Mapping[RoleName, SpareKind]] = {"zygote": "general", "wasm_zygote": "wasm"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +96,7 @@ def find_processes(home: Path) -> dict[RoleName, int]:
     """The running processes of the embedded service in `home`, by role."""
     service = (home / "service").resolve()
     found: dict[RoleName, int] = {}
-    parents: dict[int, int] = {}
+    zygotes: list[tuple[RoleName, int, int]] = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -104,20 +107,21 @@ def find_processes(home: Path) -> dict[RoleName, int]:
             # It ended while we looked.
             continue
         role = _role(words, service)
-        if role == "zygote":
-            parents[int(entry.name)] = parent
+        if role is not None and role in _ZYGOTES:
+            zygotes.append((role, int(entry.name), parent))
         elif role is not None:
             found[role] = int(entry.name)
-    for pid, parent in parents.items():
+    for role, pid, parent in zygotes:
         if parent == found.get("worker"):
-            found["zygote"] = pid
+            found[role] = pid
     return found
 
 
 def _role(words: Sequence[str], service: Path) -> RoleName | None:
     """The role that a command line stands for in the service of this folder; every zygote is one for now."""
-    if _MODULES["zygote"] in words:
-        return "zygote"
+    if _MODULES["zygote"] in words[:-1]:
+        kind = words[words.index(_MODULES["zygote"]) + 1]
+        return next((role for role, name in _ZYGOTES.items() if name == kind), None)
     if _MODULES["host"] in words and "--data" in words[:-1]:
         data = Path(words[words.index("--data") + 1])
         return "host" if data.resolve() == service / "host" else None
@@ -149,10 +153,14 @@ def instance_maps(role: RoleName) -> bytes:
     """The map of a short-lived process that loads what this role loads. Raises `Unavailable`."""
     code = (
         f"import {_MODULES[role]} as role\n"
-        + ("role.preload()\n" if role == "zygote" else "import asyncio; asyncio.run(asyncio.sleep(0))\n")
+        + (
+            f"role.preload({_ZYGOTES[role]!r})\n"
+            if role in _ZYGOTES
+            else "import asyncio; asyncio.run(asyncio.sleep(0))\n"
+        )
         + "import sys; sys.stdout.write(open('/proc/self/maps').read())"
     )
-    environ = dict(ONE_THREAD) if role == "zygote" else None
+    environ = dict(ONE_THREAD) if role in _ZYGOTES else None
     command = [sys.executable, "-I", "-B", "-c", code]
     try:
         ended = subprocess.run(

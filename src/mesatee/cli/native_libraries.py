@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal, get_args
 
-RoleName = Literal["gateway", "worker", "zygote", "host"]
+RoleName = Literal["gateway", "worker", "zygote", "wasm_zygote", "host"]
 ROLES: Final[tuple[RoleName, ...]] = get_args(RoleName)
 TRUSTED: Final[frozenset[RoleName]] = frozenset({"gateway", "worker"})
 """Processes that hold keys or decide: only the lists below may be mapped there."""
@@ -26,6 +26,7 @@ CONFINED: Final[Mapping[RoleName, str]] = MappingProxyType(
         "worker": "nowhere: a trusted process, so that only the listed libraries may be here",
         "zygote": "the sandbox: holds no key and no network; each function runs in a fork of it under "
         "namespaces, Landlock, seccomp and limits",
+        "wasm_zygote": "the sandbox: as the zygote; what compiles and runs WebAssembly modules is forked from it",
         "host": "outside of the trusted base: sees ciphertext and signed statements only; what it says is "
         "parsed again as hostile",
     }
@@ -187,6 +188,8 @@ def language(origin: Origin, name: str, package: str | None) -> str:
 def judge(role: RoleName, origin: Origin, name: str, package: str | None) -> tuple[bool, str]:
     """Whether it may be mapped by a process of this role, and why or why not."""
     found = known(origin, name, package)
+    if name == "[anonymous]" and origin == "memory" and role == "wasm_zygote":
+        return True, "made by wasmtime, for its calls back into Python; modules run in the sandbox"
     if origin == "memory":
         return False, "executable memory that stands in no file: nobody can say what it is"
     if origin == "unknown":
@@ -195,7 +198,7 @@ def judge(role: RoleName, origin: Origin, name: str, package: str | None) -> tup
         if found is None:
             return False, "not on the list of what a process that holds keys may load"
         return True, found.reason
-    if role == "zygote":
+    if role in ("zygote", "wasm_zygote"):
         return True, "for functions, in the sandbox; the zygote itself reads no foreign byte"
     return True, "the host is trusted with nothing"
 

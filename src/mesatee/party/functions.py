@@ -22,7 +22,7 @@ from .data import wrap_for_service
 from .session import Posted, Session
 
 _FORMAT_OF_KIND: Final[Mapping[str, TableFormat]] = MappingProxyType(
-    {"table": "csv", "bytes": "bytes", "json": "json"}
+    {"table": "csv", "batches": "csv", "bytes": "bytes", "view": "bytes", "json": "json"}
 )
 _TYPES: Final = ("str", "int", "float", "bool", "list", "dict")
 
@@ -103,7 +103,10 @@ def contract(
     return Contract(
         executor,
         found.entry,
-        tuple(Port(name=port.name, format=_FORMAT_OF_KIND[port.kind]) for port in found.inputs),
+        tuple(
+            Port(name=port.name, format=_FORMAT_OF_KIND[port.kind], optional=port.optional)
+            for port in found.inputs
+        ),
         found.open_inputs is not None,
         tuple(_argument(item) for item in found.arguments),
         tuple(Port(name=name, format=cast(TableFormat, format)) for name, format in ports.items()),

@@ -44,9 +44,9 @@ def derive(source: bytes, entry: str) -> signature.Signature:
         raise
     _check(source)
     kinds = {port.kind for port in (*said.inputs, *said.outputs)}
-    if said.open_inputs is not None or said.returns != "one" or "table" in kinds:
+    if said.open_inputs is not None or said.returns != "one" or not kinds <= {"bytes", "json"}:
         raise Malformed(
-            f"{entry} takes or returns tables, which mesapy does not have",
+            f"{entry} takes or returns tables or views, which mesapy does not have",
             hint="take bytes (the file as it is), dict or list, and return one of these",
         )
     if said.attestation is not None:

@@ -1,8 +1,8 @@
 """The contract of a Python function, read from its source without running it (design.md section 6).
 
 A function's positional parameters are its inputs, its keyword-only parameters its arguments, and what it
-returns its outputs. The party that registers a function and the child that runs it derive the same
-`Signature`.
+returns its outputs. An input that is annotated ``Table | None`` may be left out. The party that registers a
+function and the child that runs it derive the same `Signature`.
 
 >>> source = '''
 ... def overlap(left: Table, right: Table, *, key: str = "id") -> Table:
@@ -26,7 +26,8 @@ from typing import Any, Final, Literal, get_args
 from mesatee.errors import Malformed, TooLarge
 from mesatee.protocol import limits
 
-Kind = Literal["table", "bytes", "json"]
+Kind = Literal["table", "bytes", "json", "batches", "view"]
+"""What a function gets or gives: `batches` is a table piece by piece, `view` the bytes of a file without a copy."""
 Returns = Literal["one", "fields", "mapping"]
 
 DEFAULT_OUTPUT: Final = "result"
@@ -37,7 +38,17 @@ RESERVED_OUTPUT: Final = "diagnostics"
 ATTESTATION: Final = "Attestation"
 """The annotation of the parameter in which a function is told where it runs, see `mesatee.function`."""
 
-_KINDS: Final[dict[str, Kind]] = {"Table": "table", "bytes": "bytes", "dict": "json", "list": "json"}
+_KINDS: Final[dict[str, Kind]] = {
+    "Table": "table",
+    "Batches": "batches",
+    "bytes": "bytes",
+    "memoryview": "view",
+    "dict": "json",
+    "list": "json",
+}
+_MAPPED: Final[tuple[Kind, ...]] = ("table", "bytes")
+"""What a function may take by any name."""
+_TAKES: Final = "Table, Batches, bytes, memoryview, dict or list"
 _SCALARS: Final = frozenset({"str", "int", "float", "bool", "None", "Any"})
 _TYPE_DEPTH: Final = 8
 _INTEGER_RANGE: Final = range(-(2**63), 2**63)
@@ -46,10 +57,11 @@ _INTEGER_RANGE: Final = range(-(2**63), 2**63)
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A named input or output."""
+    """A named input or output; a task need not give an optional input, which is None then."""
 
     name: str
     kind: Kind
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +116,12 @@ class Signature:
                 raise Malformed(f"{self.entry} needs at least one input")
             return
         wanted = {port.name for port in self.inputs}
-        if given != wanted:
-            raise Malformed(f"{self.entry} takes the inputs {_listed(wanted)}, not {_listed(given)}")
+        needed = {port.name for port in self.inputs if not port.optional}
+        if not needed <= given <= wanted:
+            left_out = f" and may do without {_listed(wanted - needed)}" if wanted != needed else ""
+            raise Malformed(
+                f"{self.entry} takes the inputs {_listed(wanted)}{left_out}, not {_listed(given)}"
+            )
 
     def check_outputs(self, names: Iterable[str]) -> None:
         """Raises `Malformed` if a task cannot ask this function for outputs of these names."""
@@ -124,7 +140,9 @@ class Signature:
         """The form that a function statement carries."""
         return {
             "entry": self.entry,
-            "inputs": [{"name": port.name, "kind": port.kind} for port in self.inputs],
+            "inputs": [
+                {"name": port.name, "kind": port.kind, "optional": port.optional} for port in self.inputs
+            ],
             "open_inputs": self.open_inputs,
             "arguments": [_argument_dict(argument) for argument in self.arguments],
             "outputs": [{"name": port.name, "kind": port.kind} for port in self.outputs],
@@ -144,16 +162,16 @@ def from_dict(value: Any) -> Signature:
         value, {"entry", "inputs", "open_inputs", "arguments", "outputs", "returns", "attestation"}
     )
     open_inputs, returns = fields["open_inputs"], fields["returns"]
-    if open_inputs is not None and (not isinstance(open_inputs, str) or open_inputs not in get_args(Kind)):
+    if open_inputs is not None and (not isinstance(open_inputs, str) or open_inputs not in _MAPPED):
         raise Malformed("open_inputs is not a kind of input")
     if not isinstance(returns, str) or returns not in get_args(Returns):
         raise Malformed("returns is not one, fields or mapping")
     signature = Signature(
         entry=_name(fields["entry"]),
-        inputs=_ports(fields["inputs"]),
-        open_inputs=open_inputs,  # type: ignore[arg-type]  # checked against the literal's values above
+        inputs=_ports(fields["inputs"], inputs=True),
+        open_inputs=open_inputs,
         arguments=tuple(_argument(item) for item in _items(fields["arguments"])),
-        outputs=_ports(fields["outputs"]),
+        outputs=_ports(fields["outputs"], inputs=False),
         returns=returns,  # type: ignore[arg-type]  # checked against the literal's values above
         attestation=None if fields["attestation"] is None else _name(fields["attestation"]),
     )
@@ -172,13 +190,14 @@ def _items(value: Any) -> list[Any]:
     return value
 
 
-def _ports(value: Any) -> tuple[Port, ...]:
+def _ports(value: Any, *, inputs: bool) -> tuple[Port, ...]:
     ports = []
     for item in _items(value):
-        fields = _members(item, {"name", "kind"})
-        if not isinstance(fields["kind"], str) or fields["kind"] not in get_args(Kind):
-            raise Malformed("an input or output is a table, bytes or json")
-        ports.append(Port(_name(fields["name"]), fields["kind"]))  # type: ignore[arg-type]  # checked above
+        fields = _members(item, {"name", "kind", "optional"} if inputs else {"name", "kind"})
+        kind, optional = fields["kind"], fields.get("optional", False)
+        if not isinstance(kind, str) or kind not in get_args(Kind) or not isinstance(optional, bool):
+            raise Malformed(f"an input or output is one of {', '.join(get_args(Kind))}")
+        ports.append(Port(_name(fields["name"]), kind, optional))  # type: ignore[arg-type]  # checked above
     return tuple(ports)
 
 
@@ -258,21 +277,45 @@ def _inputs(function: ast.FunctionDef) -> tuple[tuple[Port, ...], Kind | None]:
     arguments = function.args
     if arguments.vararg or arguments.kwarg:
         raise Malformed(f"{function.name} takes * or **: name every input; dict[str, Table] takes any")
-    if arguments.defaults:
-        raise Malformed(f"{function.name} has an input with a default: put arguments behind *")
     parameters = [*arguments.posonlyargs, *arguments.args]
-    if len(parameters) == 1:
+    defaults = dict(zip(reversed(parameters), reversed(arguments.defaults), strict=False))
+    if len(parameters) == 1 and not defaults:
         open_kind = _mapped_kind(_annotation(parameters[0].annotation, parameters[0].arg))
         if open_kind is not None:
             return (), open_kind
     ports = []
     for parameter in parameters:
         annotation = _annotation(parameter.annotation, parameter.arg)
-        kind = _KINDS.get(_head(annotation))
-        if kind is None or _mapped_kind(annotation) is not None:
-            raise Malformed(f"the input {parameter.arg} must be annotated Table, bytes, dict or list")
-        ports.append(Port(_name(parameter.arg), kind))
+        optional, inner = _optional(annotation)
+        kind = _KINDS.get(_head(inner))
+        if kind is None or _mapped_kind(inner) is not None:
+            raise Malformed(
+                f"the input {parameter.arg} must be annotated {_TAKES}",
+                hint="an input that may be missing is `Table | None`; dict[str, Table] takes any, as the only input",
+            )
+        default = defaults.get(parameter)
+        if default is not None and not (
+            optional and isinstance(default, ast.Constant) and default.value is None
+        ):
+            raise Malformed(
+                f"{function.name} has an input with a default: put arguments behind *",
+                hint="an input that may be missing is `Table | None`, and may have the default None",
+            )
+        ports.append(Port(_name(parameter.arg), kind, optional))
     return tuple(ports), None
+
+
+def _optional(node: ast.expr) -> tuple[bool, ast.expr]:
+    """Whether an annotation is a union with None, and what it is beside that."""
+    match node:
+        case ast.Subscript(slice=inner) if _head(node) == "Optional":
+            return True, inner
+        case ast.BinOp(op=ast.BitOr()):
+            parts = _union(node)
+            rest = [part for part in parts if not (isinstance(part, ast.Constant) and part.value is None)]
+            if len(rest) == 1 and len(parts) == 2:
+                return True, rest[0]
+    return False, node
 
 
 def _arguments(function: ast.FunctionDef) -> tuple[tuple[Argument, ...], str | None]:
@@ -309,9 +352,7 @@ def _outputs(function: ast.FunctionDef, tree: ast.Module) -> tuple[tuple[Port, .
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == head]
     if len(classes) == 1 and any(_head(base) == "NamedTuple" for base in classes[0].bases):
         return tuple(_field(node) for node in classes[0].body if isinstance(node, ast.AnnAssign)), "fields"
-    raise Malformed(
-        f"{function.name} must return Table, bytes, dict, list, dict[str, Table] or a NamedTuple of these"
-    )
+    raise Malformed(f"{function.name} must return {_TAKES}, dict[str, Table] or a NamedTuple of these")
 
 
 def _field(node: ast.AnnAssign) -> Port:
@@ -319,7 +360,7 @@ def _field(node: ast.AnnAssign) -> Port:
         raise Malformed("a NamedTuple has plain fields")
     kind = _KINDS.get(_head(_annotation(node.annotation, node.target.id)))
     if kind is None:
-        raise Malformed(f"the output {node.target.id} must be annotated Table, bytes, dict or list")
+        raise Malformed(f"the output {node.target.id} must be annotated {_TAKES}")
     return Port(node.target.id, kind)
 
 
@@ -356,6 +397,8 @@ def _mapped_kind(node: ast.expr) -> Kind | None:
     match node:
         case ast.Subscript(slice=ast.Tuple(elts=[key, value])) if _head(node) in ("dict", "Mapping"):
             kinds = [_KINDS.get(_head(part)) for part in _union(value)]
+            if "batches" in kinds or "view" in kinds:
+                raise Malformed("a dict of inputs or outputs holds Table or bytes")
             if _head(key) == "str" and ("table" in kinds or "bytes" in kinds):
                 return "table" if "table" in kinds else "bytes"
     return None

@@ -120,8 +120,11 @@ class Contract:
 
     signature: Signature
     formats: Mapping[str, TableFormat]
-    optional: frozenset[str]
-    """Inputs that a task may leave out; then there is no such file."""
+
+    @property
+    def optional(self) -> frozenset[str]:
+        """Inputs that a task may leave out; then there is no such file."""
+        return frozenset(port.name for port in self.signature.inputs if port.optional)
 
 
 def derive(module: bytes) -> Contract:
@@ -181,7 +184,10 @@ def parse(text: bytes) -> Contract:
     signature = from_dict(
         {
             "entry": fields.get("entry", ENTRY),
-            "inputs": [{"name": name, "kind": _kind(format)} for name, (format, _) in inputs.items()],
+            "inputs": [
+                {"name": name, "kind": _kind(format), "optional": optional}
+                for name, (format, optional) in inputs.items()
+            ],
             "open_inputs": None,
             "arguments": [_argument(name, value) for name, value in _table(fields.get("arguments", {}))],
             "outputs": [{"name": name, "kind": _kind(format)} for name, (format, _) in outputs.items()],
@@ -190,8 +196,7 @@ def parse(text: bytes) -> Contract:
         }
     )
     formats = {name: format for name, (format, _) in {**inputs, **outputs}.items()}
-    optional = frozenset(name for name, (_, optional) in inputs.items() if optional)
-    return Contract(signature, MappingProxyType(formats), optional)
+    return Contract(signature, MappingProxyType(formats))
 
 
 def _table(value: Any) -> Iterator[tuple[str, Any]]:

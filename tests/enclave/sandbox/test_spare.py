@@ -51,11 +51,11 @@ def children(pid):
     return [int(pid) for pid, state in rows if not state.startswith("Z")]
 
 
-def spare(supervisor, *, besides=()):
+def spare(supervisor, *, besides=(), kind="general"):
     """Outer and inner process of the spare, once both are there."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        for outer in children(supervisor.zygote_pid):
+        for outer in children(supervisor.zygote_pid(kind)):
             if outer not in besides and (inner := children(outer)):
                 return outer, inner[0]
         time.sleep(0.01)
@@ -100,7 +100,7 @@ def test_is_used_once_and_replaced(own, data):
         outer, inner = spare(own)
         assert not {outer, inner} & seen
         assert echo(own, data) is None
-        assert not {outer, inner} & {*children(own.zygote_pid)}
+        assert not {outer, inner} & {*children(own.zygote_pid())}
         assert not Path(f"/proc/{inner}").exists()
         seen |= {outer, inner}
 
@@ -109,7 +109,7 @@ def test_is_replaced_while_its_job_runs(own):
     before, _ = spare(own)
     thread, ended = start(own, SLEEP, {})
     after, _ = spare(own, besides=(before,))
-    assert set(children(own.zygote_pid)) == {before, after}
+    assert set(children(own.zygote_pid())) == {before, after}
     own.cancel()
     thread.join(10)
     assert ended[0][0] == "cancelled"
@@ -156,14 +156,14 @@ def test_whatever_kills_every_child_ends_the_run_too(own, data, monkeypatch):
         os.kill(pair[1], signal.SIGKILL)
         lost.append(pair[0])
 
-    zygote = own.zygote_pid
+    zygote = own.zygote_pid()
     monkeypatch.setattr(_Run, "_give", lose)
     with pytest.raises(SandboxFailed, match=f"{_TRIES} children ended before"):
         own.run(ECHO, {"data": data})
     assert len(lost) == _TRIES
     monkeypatch.undo()
     assert echo(own, data) is None
-    assert own.zygote_pid == zygote
+    assert own.zygote_pid() == zygote
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_whatever_kills_every_child_ends_the_run_too(own, data, monkeypatch):
 )
 def test_a_run_that_waits_for_one_can_be_stopped(own, data, bounds, expected):
     before = spare(own)
-    os.kill(own.zygote_pid, signal.SIGSTOP)
+    os.kill(own.zygote_pid(), signal.SIGSTOP)
     kill(before, 0)
     job = Job("builtin", "echo", inputs=ECHO.inputs, outputs=ECHO.outputs, limits=bounds)
     asked = time.monotonic()
@@ -186,7 +186,7 @@ def test_a_run_that_waits_for_one_can_be_stopped(own, data, bounds, expected):
     assert ended[0][0] == expected
     # Out of time is no sooner than that, and neither waits until there is a child again.
     assert (0 if expected == "cancelled" else bounds.seconds) <= ended[0][1] - asked < PROMPT_SECONDS
-    os.kill(own.zygote_pid, signal.SIGCONT)
+    os.kill(own.zygote_pid(), signal.SIGCONT)
     assert echo(own, data) is None
 
 
@@ -278,7 +278,7 @@ def test_nothing_of_a_job_is_in_the_memory_of_zygote_and_spare(own):
         with own.run(job, {"data": fd}) as outcome:
             assert outcome.failure is None
     os.close(fd)
-    for pid in (own.zygote_pid, *spare(own)):
+    for pid in (own.zygote_pid(), *spare(own)):
         memory = writable(pid)
         # What is surely there is found, so that finding nothing means something.
         assert b"mesatee.enclave.sandbox" in memory
@@ -326,7 +326,7 @@ def test_seeds_are_of_the_job_not_of_the_fork(own):
 
 def offered(supervisor):
     """The socket of a spare, as the supervisor holds it."""
-    zygote = supervisor._zygote
+    zygote = supervisor._zygotes["general"]
     while zygote.spare is None:
         zygote.hear()
     return zygote.spare
@@ -340,16 +340,16 @@ def said(fd):
 @pytest.mark.parametrize("message", [b"\xff" * 100, b"{}", b"[" * 10_000, ECHO.encode(), b"x" * 70_000])
 @pytest.mark.parametrize("descriptors", [0, 1, 3, 67, 80])
 def test_a_job_that_makes_no_sense_is_refused_and_the_zygote_lives_on(own, data, message, descriptors):
-    zygote = own.zygote_pid
+    zygote = own.zygote_pid()
     child, jobs = offered(own)
     read, write = os.pipe()
     socket.send_fds(jobs, [message], [write] * descriptors)
     os.close(write)
     answer = said(read)
     assert (b"refused" in answer) == (descriptors > 1)
-    own._zygote.tell(NEXT, child)
+    own._zygotes["general"].tell(NEXT, child)
     assert echo(own, data) is None
-    assert own.zygote_pid == zygote
+    assert own.zygote_pid() == zygote
 
 
 @pytest.mark.parametrize(
@@ -358,27 +358,27 @@ def test_a_job_that_makes_no_sense_is_refused_and_the_zygote_lives_on(own, data,
 @pytest.mark.parametrize("descriptors", [0, 1, 20])
 def test_a_command_that_makes_no_sense_is_refused_and_the_zygote_lives_on(own, data, message, descriptors):
     offered(own)
-    control = own._zygote.control
+    control = own._zygotes["general"].control
     socket.send_fds(control, [message], [data] * descriptors)
     assert isinstance(parse_answer(control.recv(limits.JOB_BYTES)), Refused)
-    zygote = own.zygote_pid
+    zygote = own.zygote_pid()
     assert echo(own, data) is None
-    assert own.zygote_pid == zygote
+    assert own.zygote_pid() == zygote
 
 
 def test_commands_about_other_children_change_nothing(own, data):
     before = spare(own)
     child, _ = offered(own)
-    control = own._zygote.control
+    control = own._zygotes["general"].control
     for number in (0, child + 1, 10**18):
         for word in (KILL, NEXT):
-            own._zygote.tell(word, number)
+            own._zygotes["general"].tell(word, number)
     # This one is refused, which is all that is heard: no child ended, and none was made.
-    own._zygote.tell(b"what", child)
+    own._zygotes["general"].tell(b"what", child)
     assert isinstance(parse_answer(control.recv(limits.JOB_BYTES)), Refused)
-    assert children(own.zygote_pid) == [before[0]]
+    assert children(own.zygote_pid()) == [before[0]]
     assert select.select([control], [], [], 0.3)[0] == []
     # The same words about this child do change something.
-    own._zygote.tell(KILL, child)
+    own._zygotes["general"].tell(KILL, child)
     assert isinstance(parse_answer(control.recv(limits.JOB_BYTES)), Exit)
     assert echo(own, data) is None

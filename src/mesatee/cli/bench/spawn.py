@@ -7,17 +7,11 @@ session's options. *Done* is when the supervisor has the outcome and the child i
 ready: samples with a pause before them find it, those back to back have to wait for the next one. The peer is
 bubblewrap with all namespaces unshared and a bare interpreter, without numpy and without seccomp filter:
 ready when its first line has run, done when it has ended.
-
-*Hand over* is from `run` on a filled, sealed memory file with an Arrow table until the function has read that
-table's last value, start of the child included; the peer is a pipe to a process that is already running, until
-it has read all bytes.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import os
 import shutil
 import subprocess
@@ -31,7 +25,7 @@ from types import MappingProxyType
 from typing import Final
 
 from ...enclave.sandbox.protocol import Job, OutputSpec
-from ...enclave.sandbox.supervisor import Supervisor, sealed_memfd
+from ...enclave.sandbox.supervisor import Supervisor
 from ...errors import SandboxFailed, Unavailable
 from ...protocol import limits
 from ...protocol.jsonstrict import parse_object
@@ -46,9 +40,6 @@ PAUSE_SECONDS: Final = 0.1
 """Before a sample that is to find a child ready, beside the peer's own time."""
 BURST: Final = 10
 """Runs in a row, of which all but the first count."""
-HAND_OVERS, QUICK_HAND_OVERS = 30, 5
-HAND_OVER_BYTES: Final = 100_000_000
-HAND_OVER_GOAL: Final = Goal("at most 0.3 of the peer", ratio_at_most=0.3)
 
 FUNCTION: Final = b"""\
 import time
@@ -70,22 +61,6 @@ def ready() -> dict:
     return {"at": time.monotonic_ns()}
 """
 WITH_INFERENCE: Final = "ready with numpy and onnxruntime"
-TAKE: Final = b"""\
-import time
-from mesatee.table import Table
-
-def take(table: Table) -> dict:
-    assert table.to_arrow()["x"][-1].as_py() == table.num_rows - 1
-    return {"at": time.monotonic_ns()}
-"""
-READER: Final = """\
-import posix, sys, time
-left = int(sys.argv[1])
-posix.write(1, b"r")
-while left:
-    left -= len(posix.read(0, 1 << 20))
-posix.write(1, str(time.monotonic_ns()).encode())
-"""
 BARE: Final = "import posix, time; posix.write(1, str(time.monotonic_ns()).encode())"
 
 
@@ -136,20 +111,6 @@ def bubblewrap_command() -> list[str]:
     return [program, *isolation, python, "-I", "-S", "-c", BARE]
 
 
-def pipe(data: bytes) -> float:
-    """Seconds until a running process has read `data` from a pipe."""
-    command = [sys.executable, "-I", "-S", "-c", READER, str(len(data))]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as reader:
-        assert reader.stdin is not None  # noqa: S101  # asked for above
-        assert reader.stdout is not None  # noqa: S101
-        reader.stdout.read(1)
-        start = time.monotonic_ns()
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(reader.stdin.fileno(), rest) :]
-        return (int(reader.stdout.read(32)) - start) / 1e9
-
-
 def measure(quick: bool, say: Say) -> tuple[Row, ...]:
     """The rows of ``bench spawn``."""
     samples = QUICK_SAMPLES if quick else SAMPLES
@@ -192,22 +153,9 @@ def measure(quick: bool, say: Say) -> tuple[Row, ...]:
                     ready, done, _ = ours(supervisor, job)
                     packed.append((ready * MS, done * MS))
                 del packed[-BURST]
-        say("handing over")
-        by_file, by_pipe = hand_over(supervisor, QUICK_HAND_OVERS if quick else HAND_OVERS)
     return (
         *_rows(mine, peer, packed, layers, warm, missing),
         with_inference(models, [ready for ready, _ in peer]),
-        compare(
-            f"hand over {HAND_OVER_BYTES // 1_000_000} MB",
-            "ms",
-            by_file,
-            by_pipe,
-            peer_name="pipe to a running process",
-            goal=HAND_OVER_GOAL,
-            note="from Supervisor.run on a filled sealed memory file, a child being ready, until the function "
-            "has read the last value of the Arrow table in it; pages are mapped as they are touched; the peer "
-            "until all bytes have been read, without the start of its process",
-        ),
     )
 
 
@@ -220,42 +168,12 @@ def with_inference(mine: list[float], peer: list[float]) -> Row:
     return compare(WITH_INFERENCE, "ms", mine, peer, peer_name=PEER, goal=INFERENCE_GOAL, note=note)
 
 
-def hand_over(supervisor: Supervisor, samples: int) -> tuple[list[float], list[float]]:
-    """Milliseconds by memory file and by pipe, taking turns."""
-    data = _table(HAND_OVER_BYTES)
-    job = Job("python", "take", code=TAKE, inputs={"table": "arrow"}, outputs={"result": OutputSpec("json")})
-    by_file: list[float] = []
-    by_pipe: list[float] = []
-    with contextlib.ExitStack() as stack:
-        fd = sealed_memfd("table", data)
-        stack.callback(os.close, fd)
-        ours(supervisor, job, {"table": fd})
-        for _ in range(samples):
-            time.sleep(PAUSE_SECONDS)
-            by_file.append(ours(supervisor, job, {"table": fd})[0] * MS)
-            time.sleep(PAUSE_SECONDS)
-            by_pipe.append(pipe(data) * MS)
-    return by_file, by_pipe
-
-
 def _has_inference() -> bool:
     try:
         metadata.version("onnxruntime")
     except metadata.PackageNotFoundError:
         return False
     return True
-
-
-def _table(size: int) -> bytes:
-    """An Arrow file with one column of consecutive numbers, of about `size` bytes."""
-    # Not at the top: `mesatee bench` is imported by the command line, which starts without Arrow.
-    import pyarrow as pa
-
-    from ...table import Table
-
-    sink = io.BytesIO()
-    Table(pa.table({"x": pa.array(range(size // 8), pa.int64())})).write(sink, "arrow")
-    return sink.getvalue()
 
 
 def _rows(

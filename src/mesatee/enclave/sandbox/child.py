@@ -20,16 +20,18 @@ from typing import Final
 
 from mesatee import _core, function
 from mesatee.enclave.sandbox import engine, environment
-from mesatee.enclave.sandbox.executors import EXECUTORS, execute, flush, mesapy
+from mesatee.enclave.sandbox.executors import EXECUTORS, execute, flush, mesapy, wasm
 from mesatee.enclave.sandbox.executors.python import FILE, MODULE
 from mesatee.enclave.sandbox.protocol import (
     COMPILES,
     Failure,
     Job,
     OutputSpec,
+    SpareKind,
     last_line,
     ready_line,
     refused_line,
+    spare_kind,
 )
 from mesatee.errors import InputError, Malformed, MesateeError
 from mesatee.protocol import limits
@@ -72,7 +74,7 @@ class _Task:
     outputs: dict[str, int]
 
 
-def outer(jobs: int, base_paths: list[str], environments: str | None = None) -> int:
+def outer(jobs: int, base_paths: list[str], kind: SpareKind, environments: str | None = None) -> int:
     """Enter the namespaces, fork the inner child, wait for it; returns its code, or 128 and its signal.
 
     `jobs` is the socket from which the one job comes; no other descriptor of the zygote is kept. Of the folder
@@ -98,7 +100,7 @@ def outer(jobs: int, base_paths: list[str], environments: str | None = None) -> 
         code = 1
         try:
             os.close(held)
-            code = inner(jobs, base_paths, environments, layers, space, alive, late)
+            code = inner(jobs, base_paths, kind, environments, layers, space, alive, late)
         finally:
             # Never back into the code of the outer child.
             os._exit(code)
@@ -112,6 +114,7 @@ def outer(jobs: int, base_paths: list[str], environments: str | None = None) -> 
 def inner(
     jobs: int,
     base_paths: list[str],
+    kind: SpareKind,
     environments: str | None,
     layers: list[str],
     space: int,
@@ -123,7 +126,7 @@ def inner(
     1. A clean environment, and the part of the sandbox that no job can change.
     2. Leave if the outer child went away before our parent-death signal was set.
     3. Touch the memory that a run uses.
-    4. Wait for the job; no job comes when the supervisor goes.
+    4. Wait for the job, which is one of this kind; no job comes when the supervisor goes.
     5. Fresh seeds, the file that says where it runs, its environment, its limits, seccomp; the descriptors of
        this job are the only ones that stay.
     6. Refuse when a required layer is missing.
@@ -144,10 +147,10 @@ def inner(
     if select.select([alive], [], [], 0)[0]:
         return 1
     # 3.
-    warm_up()
+    warm_up(kind)
     _seed()
     # 4.
-    task = _take(jobs)
+    task = _take(jobs, kind)
     if task is None:
         return 1
     # 5.
@@ -176,24 +179,27 @@ def inner(
     return 0
 
 
-def warm_up() -> None:
-    """Run a function of our own in the way of any other, and leave nothing of it.
+def warm_up(kind: SpareKind) -> None:
+    """Run a function of our own in the way of any other of this kind, and leave nothing of it.
 
     A forked process pays for each page that it writes first; now is the time. Starts no thread.
     """
+    ready_line(_WARM.inputs)
+    last_line(None, _WARM.outputs)
+    if kind == "wasm":
+        wasm.warm_up()
+        return
     result = _core.memfd("warm")
     job = dataclasses.replace(Job.decode(_WARM.encode()), code=_WARM.code)
     execute(job, EXECUTORS["python"], {}, {"result": result})
     os.close(result)
-    ready_line(_WARM.inputs)
-    last_line(None, _WARM.outputs)
     sys.modules.pop(MODULE, None)
     linecache.cache.pop(FILE, None)
-    # Not wasm: its library leaves a page that is writable and executable, and no other child may have one.
+    # Never wasm: its library leaves a page that is writable and executable, and no child of this kind has one.
     mesapy.warm_up()
 
 
-def _take(jobs: int) -> _Task | None:
+def _take(jobs: int, kind: SpareKind) -> _Task | None:
     """The one job; None when there is none, or one that makes no sense, which is refused."""
     with socket.socket(fileno=jobs) as source:
         message, fds, flags, _ = socket.recv_fds(source, limits.JOB_BYTES, _MOST_FDS)
@@ -202,7 +208,10 @@ def _take(jobs: int) -> _Task | None:
     try:
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             raise Malformed("the job is cut off")
-        return _task(Job.decode(message), fds)
+        job = Job.decode(message)
+        if spare_kind(job.executor) != kind:
+            raise Malformed(f"{job.executor} does not run in a child of the kind {kind}")
+        return _task(job, fds)
     except InputError as error:
         if len(fds) > _REPORT_INDEX:
             _say(fds[_REPORT_INDEX], refused_line(f"the job makes no sense: {error.message}"))
@@ -274,7 +283,9 @@ def _run(job: Job, inputs: dict[str, int], outputs: dict[str, int]) -> Failure |
 
 
 def _allow_threads(threads: int) -> None:
-    """Arrow and polars size their pools by the machine, not by our limit."""
+    """Arrow and polars size their pools by the machine, not by our limit. Nothing to do where it is not loaded."""
+    if "pyarrow" not in sys.modules:
+        return
     import pyarrow as pa
 
     arrow = max(1, min(threads - 1, os.cpu_count() or 1))

@@ -49,6 +49,8 @@ CHILD_FAILURES: Final[frozenset[Failure]] = frozenset(
 
 COMPILES: Final[frozenset[Executor]] = frozenset({"wasm", "wasm_compiler"})
 """Executors whose children make executable memory."""
+SpareKind = Literal["general", "wasm"]
+"""Which zygote a child comes from: wasmtime makes memory executable, so that no other executor shares one with it."""
 COMPILED_OUTPUT: Final = "compiled"
 """The only output of `wasm_compiler`."""
 REASON_CHARS: Final = 300
@@ -58,6 +60,11 @@ COMMAND_BYTES: Final = 32
 _MOST_CHILDREN: Final = 2**53
 LAYERS: Final = 32
 """Layers that a report may name."""
+
+
+def spare_kind(executor: Executor) -> SpareKind:
+    """The kind of child that runs this executor, and no other does."""
+    return "wasm" if executor in COMPILES else "general"
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +441,7 @@ __all__ = [
     "Refused",
     "Report",
     "Spare",
+    "SpareKind",
     "command",
     "last_line",
     "parse_answer",
@@ -441,4 +449,5 @@ __all__ = [
     "parse_report",
     "ready_line",
     "refused_line",
+    "spare_kind",
 ]

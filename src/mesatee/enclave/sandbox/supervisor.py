@@ -43,7 +43,9 @@ from mesatee.enclave.sandbox.protocol import (
     Failure,
     Job,
     Report,
+    SpareKind,
     parse_report,
+    spare_kind,
 )
 from mesatee.enclave.sandbox.zygote_process import KILL_SECONDS, ZygoteProcess
 from mesatee.errors import InputError, Malformed, SandboxFailed
@@ -54,8 +56,9 @@ SPARE_SECONDS: Final = 20.0
 """After this a zygote that has no child to offer is killed."""
 
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-_CPU_SHARE: Final = 0.8
-"""RLIMIT_CPU counts clock ticks, the usage is exact: a child ended for it has used about that much."""
+_CPU_SHARE: Final = 0.5
+"""RLIMIT_CPU counts clock ticks, the usage is exact: a child ended for it has used about that much. On a machine with
+far more to do than it can, ticks have been seen to count a third too much."""
 _CPU_GRACE_SECONDS: Final = 1
 """As the sandbox sets it: from SIGXCPU to SIGKILL."""
 _TRIES: Final = 2
@@ -120,7 +123,8 @@ class Supervisor:
     """Runs one job at a time; a second `run` waits for the first.
 
     One child is always kept ready, and used for one job only. It is replaced while that job runs; the next job
-    waits if it comes sooner.
+    waits if it comes sooner. A second one is kept for modules from the first of them on: it comes from a zygote
+    of its own, since wasmtime makes memory executable, which no child of another executor has.
 
     All methods may be called from any thread. `require` names isolation layers without which no foreign
     code is run.
@@ -139,7 +143,7 @@ class Supervisor:
         self._environments = environments
         self._running = threading.Lock()
         self._state = threading.Lock()
-        self._zygote: ZygoteProcess | None = None
+        self._zygotes: dict[SpareKind, ZygoteProcess] = {}
         self._wake: int | None = None
         self._closed = False
         self._compiled = CompiledCode()
@@ -152,9 +156,9 @@ class Supervisor:
         self.close()
 
     def start(self) -> None:
-        """Start the zygote, if it is not running. Raises `SandboxFailed`."""
+        """Start the general zygote, if it is not running. Raises `SandboxFailed`."""
         with self._running:
-            self._ready()
+            self._ready("general")
 
     def run(self, job: Job, inputs: Mapping[str, int]) -> Outcome:
         """Run `job` on sealed memory files, which stay the caller's.
@@ -176,6 +180,10 @@ class Supervisor:
             with self._state:
                 self._wake = wake
             stack.callback(self._no_wake)
+            # A zygote that has to be started is no part of the run's time.
+            before = time.monotonic()
+            self._ready(spare_kind(job.executor))
+            start += time.monotonic() - before
             if job.executor == "wasm":
                 compiled = self._compiled.get(job.code)
                 if compiled is None:
@@ -190,7 +198,8 @@ class Supervisor:
         """One child, or another if that was killed while it waited."""
         for _ in range(_TRIES):
             with ExitStack() as own, contextlib.suppress(_Unborn):
-                run = _Run(job, self._ready(), wake, self._require | job.require, own, start)
+                zygote = self._ready(spare_kind(job.executor))
+                run = _Run(job, zygote, wake, self._require | job.require, own, start)
                 return run.execute(inputs)
         raise SandboxFailed(f"{_TRIES} children ended before they ran the function")
 
@@ -204,34 +213,37 @@ class Supervisor:
                 os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
-        """Cancel what is running and end the zygote."""
+        """Cancel what is running and end the zygotes."""
         with self._state:
             self._closed = True
         self.cancel()
         with self._running:
-            if self._zygote is not None:
-                self._zygote.close()
-                self._zygote = None
+            while self._zygotes:
+                self._zygotes.popitem()[1].close()
 
-    @property
-    def zygote_pid(self) -> int | None:
-        """The process id of the zygote, for inventories."""
-        return self._zygote.pid if self._zygote is not None else None
+    def zygote_pid(self, kind: SpareKind = "general") -> int | None:
+        """The process id of a zygote; None while there is none of this kind."""
+        zygote = self._zygotes.get(kind)
+        return zygote.pid if zygote is not None else None
 
     def _no_wake(self) -> None:
         with self._state:
             self._wake = None
 
-    def _ready(self) -> ZygoteProcess:
+    def _ready(self, kind: SpareKind) -> ZygoteProcess:
         with self._state:
             if self._closed:
                 raise SandboxFailed("the supervisor is closed")
-        if self._zygote is not None and not self._zygote.alive():
-            self._zygote.close()
-            self._zygote = None
-        if self._zygote is None:
-            self._zygote = ZygoteProcess(self._python, self._environments)
-        return self._zygote
+        zygote = self._zygotes.get(kind)
+        if zygote is not None and not zygote.alive():
+            del self._zygotes[kind]
+            zygote.close()
+            zygote = None
+        if zygote is None:
+            zygote = self._zygotes[kind] = ZygoteProcess(
+                self._python, kind, self._environments if kind == "general" else None
+            )
+        return zygote
 
 
 class _Unborn(Exception):
@@ -304,7 +316,8 @@ class _Run:
             theirs.append(sealed_memfd("code", job.code))
             theirs.append(sealed_memfd("attestation", job.attestation))
             theirs.append(sealed_memfd("compiled", job.compiled))
-            outputs = {name: self._own(_core.memfd(name)) for name in job.outputs}
+            # Names of memfds are seen in /proc: they say nothing of the task.
+            outputs = {name: self._own(_core.memfd("output")) for name in job.outputs}
             given = [self._own(_reopened(inputs[name])) for name in job.inputs]
             self._give(job.encode(), [*theirs, *given, *outputs.values()])
         finally:

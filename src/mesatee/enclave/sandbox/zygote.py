@@ -1,11 +1,13 @@
 """The warm interpreter from which every child is forked (ADR 1 "The sandbox").
 
-Run as ``python -I -B -m mesatee.enclave.sandbox.zygote [ENVIRONMENTS]``, with one SOCK_SEQPACKET socket as
-descriptor 3. ENVIRONMENTS is the folder of environments that jobs may name; nothing is imported from it here.
-It has numpy, pandas, polars, Arrow and scikit-learn loaded, holds no key, runs no foreign code and sees neither jobs
-nor data: it keeps one child waiting, the *spare*, and gives the supervisor the socket by which that child takes
-its only job. So nothing of a job can be left in the memory from which the next child is forked. It has one
-thread, so that a fork is whole.
+Run as ``python -I -B -m mesatee.enclave.sandbox.zygote KIND [ENVIRONMENTS]``, with one SOCK_SEQPACKET socket as
+descriptor 3. There are two kinds. The general one has numpy, pandas, polars, Arrow and scikit-learn loaded, the other
+wasmtime and none of these: wasmtime leaves memory that is writable and executable, which no child but those that run
+modules has. ENVIRONMENTS is the folder of environments that jobs may name; nothing is imported from it here.
+
+It holds no key, runs no foreign code and sees neither jobs nor data: it keeps one child waiting, the *spare*, and
+gives the supervisor the socket by which that child takes its only job. So nothing of a job can be left in the
+memory from which the next child is forked. It has one thread, so that a fork is whole.
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ import socket
 import sys
 import sysconfig
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from mesatee import _core
 from mesatee.enclave.sandbox import child
@@ -34,6 +37,7 @@ from mesatee.enclave.sandbox.protocol import (
     Exit,
     Refused,
     Spare,
+    SpareKind,
     parse_command,
 )
 from mesatee.errors import InputError
@@ -63,7 +67,7 @@ PRELOADED: Final = (
     "sklearn.model_selection",
     "sklearn.preprocessing",
 )
-"""Imported once, here, instead of by every child; what is not installed is left out."""
+"""Imported once, by the general zygote, instead of by every child; what is not installed is left out."""
 
 
 def read_paths() -> list[str]:
@@ -78,18 +82,18 @@ def read_paths() -> list[str]:
     return sorted({path for path in found if path and Path(path).exists()})
 
 
-def preload() -> None:
-    """Import what functions use, then make forks cheap and whole.
+def preload(kind: SpareKind = "general") -> None:
+    """Import what functions of this kind use, then make forks cheap and whole.
 
     Raises `RuntimeError` if a thread was started.
     """
-    for name in PRELOADED:
+    for name in PRELOADED if kind == "general" else ():
         try:
             importlib.import_module(name)
         except ImportError:
             continue
     # Here as well as in each child: what is made by a first call is made once.
-    child.warm_up()
+    child.warm_up(kind)
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1:
         raise RuntimeError(f"a library started {threads - 1} threads, so that forking would not be safe")
@@ -112,8 +116,11 @@ class _Family:
 class _Zygote:
     """The loop: keep a spare, obey, and tell of each end."""
 
-    def __init__(self, control: socket.socket, paths: list[str], environments: str | None) -> None:
+    def __init__(
+        self, control: socket.socket, paths: list[str], kind: SpareKind, environments: str | None
+    ) -> None:
         self._control = control
+        self._kind: SpareKind = kind
         self._paths = paths
         self._environments = environments
         self._families: dict[int, _Family] = {}
@@ -156,7 +163,7 @@ class _Zygote:
             if pid == 0:
                 code = 1
                 try:
-                    code = child.outer(childs.fileno(), self._paths, self._environments)
+                    code = child.outer(childs.fileno(), self._paths, self._kind, self._environments)
                 finally:
                     # Never back into the zygote's loop, whatever happened.
                     os._exit(code)
@@ -217,19 +224,23 @@ class _Zygote:
         return Exit(family.number, status, cpu, rss)
 
 
-def main() -> int:
+def main(arguments: Sequence[str]) -> int:
     """Make one child after another until the supervisor hangs up."""
+    kinds = {kind: kind for kind in get_args(SpareKind)}
+    if not 1 <= len(arguments) <= 2 or arguments[0] not in kinds:
+        raise SystemExit(f"a zygote is one of {', '.join(kinds)}")
+    kind: SpareKind = kinds[arguments[0]]
     os.setsid()
     os.closerange(CONTROL_FD + 1, os.sysconf("SC_OPEN_MAX"))
     _core.prepare_zygote()
     control = socket.socket(fileno=CONTROL_FD)
     control.set_inheritable(False)
     paths = read_paths()
-    preload()
+    preload(kind)
     control.send(READY)
-    _Zygote(control, paths, sys.argv[1] if len(sys.argv) > 1 else None).serve()
+    _Zygote(control, paths, kind, arguments[1] if len(arguments) > 1 else None).serve()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

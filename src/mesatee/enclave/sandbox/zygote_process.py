@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from mesatee.enclave.sandbox.protocol import READY, Exit, Refused, Spare, command, parse_answer
+from mesatee.enclave.sandbox.protocol import READY, Exit, Refused, Spare, SpareKind, command, parse_answer
 from mesatee.errors import InputError, SandboxFailed
 from mesatee.protocol import limits
 
@@ -39,7 +39,7 @@ _CONTROL_FD: Final = 3
 class ZygoteProcess:
     """The zygote process, the socket to it, and the child that waits for a job."""
 
-    def __init__(self, python: str, environments: Path | None = None) -> None:
+    def __init__(self, python: str, kind: SpareKind, environments: Path | None = None) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         errors = os.memfd_create("zygote-stderr")
         self.control = ours
@@ -52,7 +52,7 @@ class ZygoteProcess:
                 (os.POSIX_SPAWN_DUP2, errors, 2),
                 (os.POSIX_SPAWN_DUP2, theirs.fileno(), _CONTROL_FD),
             ]
-            command = [python, "-I", "-B", "-m", "mesatee.enclave.sandbox.zygote"]
+            command = [python, "-I", "-B", "-m", "mesatee.enclave.sandbox.zygote", kind]
             if environments is not None:
                 command.append(str(environments.resolve()))
             self.pid = os.posix_spawn(python, command, _ENVIRONMENT, file_actions=actions)

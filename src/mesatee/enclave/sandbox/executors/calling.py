@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from mesatee.batches import Batches, Writer
 from mesatee.enclave.sandbox.protocol import Failure, Format, Job
 from mesatee.errors import InputError
 from mesatee.protocol.signature import Kind, Signature
@@ -39,13 +40,11 @@ class Call:
 class FileCall:
     """A function that reads and writes its files itself.
 
-    `run` takes arguments, and descriptors of inputs and outputs by name; it may raise `Failed`. Inputs in
-    `optional` may be missing.
+    `run` takes arguments, and descriptors of inputs and outputs by name; it may raise `Failed`.
     """
 
     run: Callable[[Mapping[str, Any], Mapping[str, int], Mapping[str, int]], None]
     signature: Signature
-    optional: frozenset[str] = frozenset()
 
 
 Load = Callable[[Job], Call | FileCall]
@@ -75,8 +74,7 @@ def execute(job: Job, load: Load, inputs: Mapping[str, int], outputs: Mapping[st
         with _failing("bad_argument", InputError):
             arguments = call.signature.bind(job.args) | _where(job, call.signature)
         with _failing("bad_input", InputError):
-            optional = call.optional if isinstance(call, FileCall) else frozenset()
-            call.signature.check_inputs(optional.union(inputs))
+            call.signature.check_inputs(inputs)
         # 3.
         if isinstance(call, FileCall):
             with _failing("wrong_output", InputError):
@@ -91,7 +89,7 @@ def execute(job: Job, load: Load, inputs: Mapping[str, int], outputs: Mapping[st
         # 4.
         with _failing("wrong_output", InputError):
             call.signature.check_outputs(outputs)
-        _write_outputs(job, _named(call.signature, result, list(outputs)), outputs)
+        _write_outputs(job, _named(call.signature, result, list(outputs)), outputs, _batched(call, outputs))
     except Failed as failed:
         return failed.failure
     except MemoryError:
@@ -130,7 +128,8 @@ def _read_inputs(job: Job, signature: Signature, inputs: Mapping[str, int]) -> l
         # By name, so that the order in which a task was written down changes nothing.
         return [{name: _read(name, job.inputs[name], kind, inputs[name]) for name in sorted(inputs)}]
     return [
-        _read(port.name, job.inputs[port.name], port.kind, inputs[port.name]) for port in signature.inputs
+        _read(port.name, job.inputs[port.name], port.kind, inputs[port.name]) if port.name in inputs else None
+        for port in signature.inputs
     ]
 
 
@@ -138,6 +137,8 @@ def _read(name: str, format: Format, kind: Kind, fd: int) -> Any:
     size = os.fstat(fd).st_size
     # An empty file cannot be mapped.
     data = mmap.mmap(fd, size, prot=mmap.PROT_READ) if size else b""
+    if kind == "view":
+        return memoryview(data)
     if kind == "bytes":
         return bytes(data)
     try:
@@ -145,6 +146,8 @@ def _read(name: str, format: Format, kind: Kind, fd: int) -> Any:
             return json.loads(bytes(data), parse_constant=_no_constant)
         if format not in FORMATS:
             raise ValueError(f"a table is {', '.join(FORMATS)}, not {format}")
+        if kind == "batches":
+            return Batches.read(data, format)
         return Table.read(data, format)
     except MemoryError:
         raise
@@ -176,12 +179,24 @@ def _named(signature: Signature, result: Any, names: list[str]) -> dict[str, Any
     return values
 
 
-def _write_outputs(job: Job, values: Mapping[str, Any], outputs: Mapping[str, int]) -> None:
+def _batched(call: Call, outputs: Mapping[str, int]) -> frozenset[str]:
+    """The outputs that come piece by piece."""
+    if call.signature.returns == "one":
+        return frozenset(outputs if call.signature.outputs[0].kind == "batches" else ())
+    return frozenset(port.name for port in call.signature.outputs if port.kind == "batches")
+
+
+def _write_outputs(
+    job: Job, values: Mapping[str, Any], outputs: Mapping[str, int], batched: frozenset[str]
+) -> None:
     for name, fd in outputs.items():
         spec = job.outputs[name]
         most = min(spec.max_bytes or job.limits.output_bytes, job.limits.output_bytes)
         try:
-            _write(name, values[name], spec.format, fd)
+            if name in batched:
+                _write_batches(name, values[name], spec.format, fd)
+            else:
+                _write(name, values[name], spec.format, fd)
         except OSError as error:
             # RLIMIT_FSIZE answers EFBIG; the descriptor is a memory file and has no other way to fail.
             if error.errno != errno.EFBIG and "File too large" not in str(error):
@@ -216,6 +231,26 @@ def _write(name: str, value: Any, format: Format, fd: int) -> None:
             case _:
                 explain(f"the output {name} is {type(value).__name__}, which cannot be written as {format}")
                 raise Failed("wrong_output")
+
+
+def _write_batches(name: str, value: Any, format: Format, fd: int) -> None:
+    """Piece by piece: the function goes on between them, so that what it raises is its own."""
+    if format not in FORMATS:
+        explain(f"the output {name} comes in batches, which cannot be written as {format}")
+        raise Failed("wrong_output")
+    with _failing("wrong_output", TypeError):
+        pieces = iter(value)
+    with os.fdopen(os.dup(fd), "wb") as target, Writer(target, format) as writer:
+        while True:
+            with _failing("function_raised", BaseException):
+                piece = next(pieces, None)
+            if piece is None:
+                break
+            with _failing("wrong_output", ValueError, TypeError, NotImplementedError):
+                writer.write(piece)
+        if not writer.written:
+            explain(f"the output {name} has no batch, so that nobody knows its columns: yield an empty table")
+            raise Failed("wrong_output")
 
 
 def _check_json(value: Any) -> None:

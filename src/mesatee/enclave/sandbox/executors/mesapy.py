@@ -22,6 +22,8 @@ RECURSION: Final = 1_000
 MEMORY_SHARE: Final = 0.5
 """Of a run's memory, what the interpreter may count for values: it must stop before the kernel does, which would
 end the child without a word."""
+_INPUT_TOO_LARGE: Final = "invalid input type: memory limit exceeded"
+"""What Monty says, by a RuntimeError, of an input that is larger than its limit."""
 _NAME: Final = "mesatee_value_"
 """Before the names by which values come in: none that a function would choose."""
 
@@ -71,7 +73,7 @@ def load(job: Job) -> Call:
         except pydantic_monty.MontyError as error:
             # All but an error of values that do not fit carry a traceback.
             explain(error.display() if isinstance(error, shown) else str(error))
-            if isinstance(error.exception(), MemoryError):
+            if isinstance(error.exception(), MemoryError) or _INPUT_TOO_LARGE in str(error):
                 raise MemoryError from None
             raise Failed("function_raised") from None
 

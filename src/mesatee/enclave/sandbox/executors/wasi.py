@@ -142,19 +142,7 @@ class Wasi:
 
     def call(self, name: str, arguments: tuple[int, ...]) -> int:
         """One call of the module; answers an error number. Raises `Exited`."""
-        refused = _REFUSED.get(name)
-        if refused is not None:
-            return refused
-        try:
-            getattr(self, f"_{name}")(*arguments)
-        except _Answer as answer:
-            return answer.number
-        except OSError as error:
-            if error.errno == errno.EFBIG:
-                self.too_large = True
-                return FBIG
-            return INVAL if error.errno == errno.EINVAL else IO
-        return SUCCESS
+        return function(name)(self, arguments)
 
     # -- memory ------------------------------------------------------------------------------------
 
@@ -504,4 +492,27 @@ class Wasi:
         raise Exited(code & _U32)
 
 
-__all__ = ["CLOCK_NANOSECONDS", "OPEN_FILES", "VECTORS", "Exited", "Wasi"]
+def function(name: str) -> Callable[[Wasi, tuple[int, ...]], int]:
+    """What `Wasi.call` does for this name, found once: modules call often. May raise `Exited` when it is called."""
+    refused = _REFUSED.get(name)
+    if refused is not None:
+        number = refused
+        return lambda world, arguments: number
+    method: Callable[..., None] = getattr(Wasi, f"_{name}")
+
+    def call(world: Wasi, arguments: tuple[int, ...]) -> int:
+        try:
+            method(world, *arguments)
+        except _Answer as answer:
+            return answer.number
+        except OSError as error:
+            if error.errno == errno.EFBIG:
+                world.too_large = True
+                return FBIG
+            return INVAL if error.errno == errno.EINVAL else IO
+        return SUCCESS
+
+    return call
+
+
+__all__ = ["CLOCK_NANOSECONDS", "OPEN_FILES", "VECTORS", "Exited", "Wasi", "function"]

@@ -1,8 +1,8 @@
 """The `wasm` executor: a WASI module, compiled in one sandboxed child and run in another (ADR 12).
 
-The engine and the host functions are made once, in the zygote. A run loads the compiled code that the worker
-vouches for, instantiates it with a memory of its own and calls its entry. wasmtime is loaded here and nowhere in
-the worker.
+The engine and the host functions are made once, in a zygote that has no other children. A run loads the compiled
+code that the worker vouches for, instantiates it with a memory of its own and calls its entry. wasmtime is loaded
+here and nowhere in the worker.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from mesatee.enclave.sandbox.executors import wasi
 from mesatee.enclave.sandbox.executors.calling import Failed, FileCall, explain
 from mesatee.enclave.sandbox.protocol import COMPILED_OUTPUT, Job
 from mesatee.errors import InputError
+from mesatee.extras import missing
 from mesatee.protocol import wasm
 from mesatee.protocol.jsonstrict import canonical
 from mesatee.protocol.signature import Port, Signature
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
 
 _SEED_LABEL: Final = b"mesatee wasm seed v1\0"
 _PAGE_BYTES: Final = 65_536
+_WARM: Final = """
+(module
+  (import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "_start") (drop (call $random (i32.const 0) (i32.const 8)))))
+"""
+_WARM_CONTRACT: Final = b'[inputs]\ndata = "bytes"\n[outputs]\nresult = "bytes"\n'
+_WARM_RUNS: Final = 2
+"""The second one finds what the first one made."""
 _COMPILING: Final = Signature("compile", (), None, (), (Port(COMPILED_OUTPUT, "bytes"),), "fields")
 
 
@@ -51,10 +61,12 @@ class Engine:
             self.linker.define_func(wasm.WASI, name, kind, self._function(name, bool(results)))
 
     def _function(self, name: str, answers: bool) -> Callable[..., int | None]:
+        call = wasi.function(name)
+
         def called(*arguments: int) -> int | None:
             if self.world is None:
                 raise RuntimeError("a module called before it had a run")
-            answer = self.world.call(name, arguments)
+            answer = call(self.world, arguments)
             return answer if answers else None
 
         return called
@@ -66,7 +78,10 @@ class Engine:
     def run(
         self, compiled: bytes, entry: str, memory_bytes: int, world: Callable[[Memory], wasi.Wasi]
     ) -> Ended:
-        """Instantiate, call `entry`; what goes wrong is in the answer, never raised."""
+        """Instantiate, call `entry`; what goes wrong is in the answer, never raised.
+
+        The module's memory lives as long as the answer: a child ends with it, and frees nothing before.
+        """
         module = self.wasmtime.Module.deserialize(self.engine, compiled)
         store = self.wasmtime.Store(self.engine)
         store.set_limits(
@@ -91,6 +106,8 @@ class Engine:
         except (self.wasmtime.WasmtimeError, self.wasmtime.Trap) as error:
             text = str(error)
             return Ended(made, text, memory.full() or ("limit" in text and memory.memory is None))
+        finally:
+            self.world = None
         return Ended(made, None, False)
 
 
@@ -145,6 +162,21 @@ def prepared() -> Engine:
     return _ENGINES[0]
 
 
+def _warm_world(memory: Memory) -> wasi.Wasi:
+    return wasi.Wasi(memory, {}, {}, b"{}", b"")
+
+
+def warm_up() -> None:
+    """Compile a module and run it, as jobs do, and leave nothing of it. Nothing without the package."""
+    if missing("wasm"):
+        return
+    found = prepared()
+    compiled = found.compile(bytes(found.wasmtime.wat2wasm(_WARM)))
+    for _ in range(_WARM_RUNS):
+        found.run(compiled, wasm.ENTRY, _PAGE_BYTES, _warm_world)
+    wasm.derive(wasm.attach(wasm.PREAMBLE, _WARM_CONTRACT))
+
+
 def load_compiler(job: Job) -> FileCall:
     """The job that compiles: its code is the module, its only output the compiled code."""
 
@@ -196,7 +228,7 @@ def load(job: Job) -> FileCall:
             explain(f"the module wrote no /out/{', /out/'.join(left_out)}")
             raise Failed("wrong_output")
 
-    return FileCall(run, contract.signature, contract.optional)
+    return FileCall(run, contract.signature)
 
 
-__all__ = ["Ended", "Engine", "Memory", "load", "load_compiler", "prepared"]
+__all__ = ["Ended", "Engine", "Memory", "load", "load_compiler", "prepared", "warm_up"]

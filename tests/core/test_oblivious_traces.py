@@ -19,7 +19,7 @@ from tests.support.captured import lacking
 ROOT = Path(__file__).parents[2]
 KERNELS = ("sort", "places", "compact", "match", "rows")
 PLANTED = ("branch", "lookup")
-SEEDS = ("1", "2", "3")
+SEEDS = ("1", "2")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def stepped(kernels: Path, kernel: str, size: int) -> list[str]:
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_single_steps_are_the_same_whatever_the_values(kernels: Path, kernel: str) -> None:
-    found = stepped(kernels, kernel, 64 if kernel == "rows" else 128)
+    found = stepped(kernels, kernel, 128 if kernel in ("sort", "places") else 64)
     assert len(found) == len(SEEDS)
     assert len(set(found)) == 1, found
     assert int(found[0].split()[0]) > 1_000
@@ -87,7 +87,7 @@ def test_a_planted_leak_shows_in_single_steps(kernels: Path, kernel: str) -> Non
 
 
 def accesses(kernels: Path, kernel: str, size: int, seed: str) -> str:
-    """Digest of every instruction and access of a whole run of the program."""
+    """Digest of every instruction and access of the kernel."""
     if shutil.which("valgrind") is None:
         lacking("valgrind")
     command = ["valgrind", "--tool=lackey", "--trace-mem=yes", "--log-fd=1"]
@@ -98,14 +98,14 @@ def accesses(kernels: Path, kernel: str, size: int, seed: str) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    found, lines = hashlib.sha256(), 0
-    for line in done.stdout.splitlines(keepends=True):
-        # The others are valgrind's own words.
-        if line.startswith((b"I ", b" L", b" S", b" M")):
-            found.update(line)
-            lines += 1
-    assert lines > 100_000
-    return found.hexdigest()
+    lines = done.stdout.splitlines()
+    marker = next(line.split()[1][2:] for line in lines if line.startswith(b"marker "))
+    # Valgrind pads addresses to eight digits; what is neither instruction nor access are its own words.
+    at = b"I  %s," % marker.rjust(8, b"0")
+    trace = [line for line in lines if line.startswith((b"I ", b" L", b" S", b" M"))]
+    first, last = (number for number, line in enumerate(trace) if line.startswith(at))
+    assert last - first > 1_000
+    return hashlib.sha256(b"\n".join(trace[first:last])).hexdigest()
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -1,7 +1,7 @@
 //! Runs one kernel on values of a seed, so that its trace can be compared with that of other values.
 //!
 //! ```text
-//! kernels run KERNEL ENGINE SIZE SEED      for valgrind, which sees every access
+//! kernels run KERNEL ENGINE SIZE SEED      for valgrind, which sees every access; prints where `marker` is
 //! kernels step KERNEL ENGINE SIZE SEED...  single steps: the trace's digest for each seed
 //! ```
 //!
@@ -254,6 +254,12 @@ fn register_of(now: &libc::user_regs_struct, register: Register) -> Option<u64> 
     })
 }
 
+/// Stands in the trace before and after the kernel; what the program does before depends on its start.
+#[inline(never)]
+fn marker() {
+    black_box(0);
+}
+
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let [how, kernel, engine, size, seeds @ ..] = &words[..] else {
@@ -265,9 +271,15 @@ fn main() {
         .map(|seed| seed.parse().expect("a seed"))
         .collect();
     match how.as_str() {
-        "run" => seeds
-            .into_iter()
-            .for_each(|seed| prepared(kernel, engine, size, seed)()),
+        "run" => {
+            println!("marker {:#x}", marker as fn() as usize);
+            for seed in seeds {
+                let work = prepared(kernel, engine, size, seed);
+                marker();
+                work();
+                marker();
+            }
+        }
         "step" => {
             // All begin before the first is stepped, so that they are copies of the same memory.
             let mut children = Vec::with_capacity(seeds.len());

@@ -252,6 +252,40 @@ def merkle_nodes(pairs: bytes) -> bytes:
 def first_altered_body(entries: Sequence[bytes], bodies: Sequence[bytes]) -> int | None:
     """Place of the first body that does not have the SHA-256 with which its entry ends, or that has no entry."""
 
+# -- oblivious (rust/oblivious) ------------------------------------------------------------------------
+
+class KeyRows:
+    """Keys of several columns as rows of words: what is done with them shows their number and width only."""
+
+    def __new__(cls, columns: Sequence[bytes | tuple[bytes, bytes, int]], valid: bytes) -> KeyRows:
+        """A column is little-endian integers of 64 bits, or text: its bytes, 64-bit offsets (one more than rows), and
+        how many words of 8 bytes a value may fill. `valid` has a byte for each row: 1, or 0 where a value is missing.
+
+        Raises `Malformed` for columns that do not fit each other, or rows of over 32 words (a text's
+        length takes one).
+        """
+
+    def __len__(self) -> int: ...
+    def marked(self, marks: bytes) -> KeyRows:
+        """The rows whose mark is 1, in their order. Raises `Malformed`."""
+
+    def sorted(self, *, threads: int = 1, portable: bool = False) -> KeyRows:
+        """The rows in ascending order of their values; text by its bytes."""
+
+    def columns(self) -> list[bytes | tuple[bytes, bytes]]:
+        """The columns as they were given, without the numbers of words."""
+
+def oblivious_match(
+    parties: Sequence[KeyRows], *, only_first: bool = False, threads: int = 1, portable: bool = False
+) -> tuple[list[bytes], bytes, list[int], int, int]:
+    """Which rows have a key that all parties have, or with `only_first` that none but the first has.
+
+    Returns for each party a byte for each row, 1 where it is one; the same for the first party with only the first row
+    of each key; how many different keys each party has; how many different keys are wanted; how many anybody has.
+
+    Raises `Malformed` for parties whose keys differ in width, and for more than 32.
+    """
+
 # -- evidence (rust/evidence) ------------------------------------------------------------------------
 
 def verify_signature(algorithm: str, spki: bytes, signature: bytes, message: bytes) -> None:

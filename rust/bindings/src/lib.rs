@@ -6,6 +6,7 @@ mod errors;
 mod evidence;
 mod keys;
 mod merkle;
+mod oblivious;
 mod sandbox;
 mod sealing;
 mod share;
@@ -20,6 +21,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     strictjson::register(module)?;
     evidence::register(module)?;
     merkle::register(module)?;
+    oblivious::register(module)?;
     channel::register(module)?;
     sandbox::register(module)
 }

@@ -46,3 +46,15 @@ def test_failures(run_builtin, name, inputs, args, failure):
     result = run_builtin(name, inputs, OutputSpec("csv"), **args)
     assert result.failure == failure
     assert "mesatee" in result.text
+
+
+def test_psi_of_many_rows_uses_no_more_threads_than_the_sandbox_gives(run_builtin):
+    rows = b"id\n" + b"".join(b"%d\n" % number for number in range(70_000))
+    result = run_builtin(
+        "psi",
+        {"left": ("csv", rows), "right": ("csv", rows)},
+        OutputSpec("csv"),
+        key="id",
+        mode="cardinality",
+    )
+    assert result.outputs["result"] == b'"cardinality"\n70000\n'

@@ -5,11 +5,17 @@ The parties' tables meet in one sandboxed child; what each of them learns is wha
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Any
+from typing import Any, Final
 
+from mesatee._core import oblivious_match
+from mesatee.enclave.functions._keys import Keys, distinct, from_rows, key_columns, prepare, to_rows, widest
 from mesatee.errors import Malformed
 from mesatee.table import Table
+
+MODES: Final = ("intersection", "difference", "cardinality", "union", "bitmap")
+LEAKAGES: Final = ("oblivious", "access-pattern")
 
 
 def psi(
@@ -17,115 +23,120 @@ def psi(
     *,
     key: str | list[str] | dict[str, str | list[str]],
     mode: str = "intersection",
+    leakage: str = "oblivious",
+    normalise: str | list[str] = [],  # noqa: B006  a contract shows its defaults, and nothing changes this one
 ) -> Table:
     """Intersect the key columns of two or more tables, as sets.
 
     `key` names the key column or columns of all inputs, or maps each input to its own. Rows with a null in
-    a key column never match; a key that stands several times counts once. `mode` is ``intersection`` (the
-    common keys, sorted, in columns named as in the first input) or ``cardinality`` (one column and row,
-    ``cardinality``).
+    a key column never match; a key that stands several times counts once. `normalise` names rules for
+    columns of text: ``trim``, ``case``, ``email`` (both), ``phone`` (digits, and + for a leading 00).
+
+    `mode` is ``intersection`` (the keys that all inputs have, sorted, in columns named as in the first
+    input), ``difference`` (those of the first input that no other has), ``cardinality`` or ``union`` (one
+    column and row: how many keys all have, or anybody has), or ``bitmap`` (columns ``input``, ``row`` and
+    ``common`` for every row of every input). Inputs are taken in the order of their names.
+
+    `leakage` is what one may learn who watches the processor's memory: with ``oblivious`` the numbers of
+    rows, lengths of text as the files show them, and the size of the result; with ``access-pattern`` also
+    which rows match. Keys take at most 256 bytes for ``oblivious``, text with 8 more for its length.
 
     Reveals to the receivers of the output: with ``intersection`` the keys that all inputs have, and nothing
-    of the other columns; with ``cardinality`` only how many they are. Reveals to the receivers of
-    `diagnostics`: of each input the numbers of rows, of rows with nulls and of distinct keys. A receiver
-    who owns one of the inputs can tell which of its own keys the others have; from repeated runs on chosen
-    inputs one can learn single keys even by ``cardinality``: the number of runs that a task allows is the
-    bound.
+    of the other columns; with ``difference`` keys of the first input, and that the others lack them; with
+    ``cardinality`` and ``union`` only how many they are; with ``bitmap`` which rows of each input are
+    common. Reveals to the receivers of `diagnostics`: of each input the numbers of rows, of rows with nulls
+    and of distinct keys. A receiver who owns one of the inputs can tell which of its own keys the others
+    have; from repeated runs on chosen inputs one can learn single keys even by ``cardinality``: the number
+    of runs that a task allows is the bound.
     """
-    if mode not in ("intersection", "cardinality"):
-        raise Malformed("mode is intersection or cardinality")
+    if mode not in MODES:
+        raise Malformed(f"mode is one of {', '.join(MODES)}")
+    if leakage not in LEAKAGES:
+        raise Malformed(f"leakage is one of {', '.join(LEAKAGES)}")
     if len(inputs) < 2:
         raise Malformed("psi needs two or more inputs")
-    wanted = {name: _key_columns(name, inputs, key) for name in inputs}
-    if len({len(columns) for columns in wanted.values()}) != 1:
-        raise Malformed("the inputs have different numbers of key columns")
-    names = sorted(inputs)
-    keys = {name: _distinct(name, inputs[name], wanted[name]) for name in names}
-    types = [_common_type(position, keys, wanted) for position in range(len(wanted[names[0]]))]
-    found = _unified(keys[names[0]], wanted[names[0]], types)
-    columns = found.column_names
-    for name in names[1:]:
-        found = found.join(
-            _unified(keys[name], wanted[name], types), keys=columns, join_type="inner", use_threads=False
+    inputs = dict(sorted(inputs.items()))
+    wanted = key_columns(inputs, key)
+    parties = prepare(inputs, wanted, normalise)
+    columns = next(iter(wanted.values()))
+    engine = _oblivious if leakage == "oblivious" else _hashed
+    return engine(parties, columns, mode)
+
+
+def _say(parties: dict[str, Keys], counts: list[int], common: int) -> None:
+    for (name, keys), count in zip(parties.items(), counts, strict=True):
+        print(
+            f"psi: {name}: {keys.rows} rows, {keys.nulls} with nulls, {count} distinct keys", file=sys.stderr
         )
-    print(f"psi: {found.num_rows} common keys", file=sys.stderr)
-    if mode == "cardinality":
-        return Table.from_dict({"cardinality": [found.num_rows]})
-    found = found.sort_by([(column, "ascending") for column in columns])
-    return Table(found.rename_columns(wanted[names[0]]))
+    print(f"psi: {common} common keys", file=sys.stderr)
 
 
-def _key_columns(name: str, inputs: dict[str, Table], key: Any) -> list[str]:
-    if isinstance(key, dict):
-        if set(key) != set(inputs):
-            raise Malformed(f"key must name the inputs {', '.join(sorted(inputs))}")
-        key = key[name]
-    columns = [key] if isinstance(key, str) else list(key)
-    if not columns or len(set(columns)) != len(columns):
-        raise Malformed("key names one or more different columns")
-    for column in columns:
-        count = inputs[name].columns.count(column)
-        if count != 1:
-            raise Malformed(f"the input {name} has {count or 'no'} columns {column!r}")
-    return columns
-
-
-def _distinct(name: str, table: Table, columns: list[str]) -> Any:
-    """The key columns without nulls and duplicates; says how many there were."""
-    arrow = table.to_arrow().select(columns)
-    plain = arrow
-    for position, column in enumerate(columns):
-        plain = plain.set_column(position, column, _plain(name, column, arrow.column(column)))
-    complete = plain.drop_null()
-    distinct = complete.group_by(columns, use_threads=False).aggregate([]).select(columns)
-    print(
-        f"psi: {name}: {arrow.num_rows} rows, {arrow.num_rows - complete.num_rows} with nulls, "
-        f"{distinct.num_rows} distinct keys",
-        file=sys.stderr,
+def _oblivious(parties: dict[str, Keys], columns: list[str], mode: str) -> Table:
+    given = list(parties.values())
+    widths = widest(given)
+    rows = [to_rows(keys, widths) for keys in given]
+    threads = os.cpu_count() or 1
+    marks, first, counts, found, union = oblivious_match(
+        rows, only_first=mode == "difference", threads=threads
     )
-    return distinct
+    _say(parties, counts, found)
+    match mode:
+        case "cardinality" | "union":
+            return Table.from_dict({mode: [found if mode == "cardinality" else union]})
+        case "bitmap":
+            return _bitmap(parties, marks)
+    chosen = rows[0].marked(first).sorted(threads=threads)
+    return from_rows(chosen, [values.type for values in given[0].arrays], columns)
 
 
-def _plain(name: str, column: str, values: Any) -> Any:
-    """One wide type per family, so that int32 meets int64 and a short string a large one."""
+def _bitmap(parties: dict[str, Keys], marks: list[bytes]) -> Table:
+    import numpy as np
     import pyarrow as pa
 
-    kind = values.type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    try:
-        if pa.types.is_integer(kind):
-            return values.cast(pa.int64())
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-            return values.cast(pa.large_string())
-        if pa.types.is_null(kind):
-            # A column without a single value has no type of its own and matches nothing.
-            return values
-    except pa.ArrowInvalid as error:
-        raise Malformed(f"the key {column!r} of {name} does not fit: {error}") from None
-    if pa.types.is_boolean(kind) or pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        return values.cast(kind)
-    raise Malformed(
-        f"the key {column!r} of {name} is {kind}: keys are integers, strings, booleans, dates or times"
-    )
-
-
-def _common_type(position: int, keys: dict[str, Any], wanted: dict[str, list[str]]) -> Any:
-    import pyarrow as pa
-
-    found = {name: table.column(wanted[name][position]).type for name, table in keys.items()}
-    kinds = {kind for kind in found.values() if not pa.types.is_null(kind)}
-    if len(kinds) > 1:
-        said = ", ".join(
-            f"{wanted[name][position]!r} of {name} is {kind}" for name, kind in sorted(found.items())
+    tables = [
+        pa.table(
+            {
+                "input": pa.array([name], pa.large_string()).take(pa.array(np.zeros(keys.rows, np.int32))),
+                "row": pa.array(np.arange(keys.rows)),
+                "common": pa.array(np.frombuffer(found, np.uint8).astype(bool)),
+            }
         )
-        raise Malformed(f"key columns have different types: {said}")
-    return kinds.pop() if kinds else pa.int64()
+        for (name, keys), found in zip(parties.items(), marks, strict=True)
+    ]
+    return Table(pa.concat_tables(tables))
 
 
-def _unified(table: Any, columns: list[str], types: list[Any]) -> Any:
-    """The same column names and types in every table."""
+def _hashed(parties: dict[str, Keys], columns: list[str], mode: str) -> Table:
     import pyarrow as pa
 
-    arrays = [table.column(column).cast(kind) for column, kind in zip(columns, types, strict=True)]
-    return pa.table(dict(zip([f"key{position}" for position in range(len(columns))], arrays, strict=True)))
+    sets = [distinct(keys) for keys in parties.values()]
+    names = sets[0].column_names
+    common = sets[0]
+    for other in sets[1:]:
+        how = "left anti" if mode == "difference" else "inner"
+        common = common.join(other, keys=names, join_type=how, use_threads=False)
+    _say(parties, [found.num_rows for found in sets], common.num_rows)
+    match mode:
+        case "cardinality":
+            return Table.from_dict({mode: [common.num_rows]})
+        case "union":
+            everything = pa.concat_tables(sets).group_by(names, use_threads=False).aggregate([])
+            return Table.from_dict({mode: [everything.num_rows]})
+        case "bitmap":
+            return _bitmap(parties, [_members(keys, common) for keys in parties.values()])
+    found = common.sort_by([(name, "ascending") for name in names])
+    return Table(found.rename_columns(columns))
+
+
+def _members(keys: Keys, common: Any) -> bytes:
+    """A byte for each row: 1 if its key is among the common ones."""
+    import numpy as np
+    import pyarrow as pa
+
+    names = common.column_names
+    rows = pa.table(dict(zip(names, keys.arrays, strict=True)))
+    rows = rows.append_column("row", pa.array(np.arange(keys.rows))).drop_null()
+    found = rows.join(common, keys=names, join_type="left semi", use_threads=False)
+    marks = np.zeros(keys.rows, np.uint8)
+    marks[found.column("row").to_numpy()] = 1
+    return marks.tobytes()

@@ -1,0 +1,281 @@
+//! Which rows of several parties have the same key, without a trace of which.
+//!
+//! 1. Each row gets a 128-bit tag of its key.
+//! 2. The rows of all parties are sorted by tag, so that equal keys are neighbours.
+//! 3. Two scans tell every row which parties have its key, and which row of the first party is the first with it.
+//! 4. A second sort, by party and row, brings the answers back to where the rows came from.
+use crate::choose::{equal, less, mask, select};
+use crate::network::{sort, Engine, BLOCK};
+use core::hash::Hasher;
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+/// Most parties that can meet.
+pub const PARTIES: usize = 32;
+/// Most rows of one party.
+pub const ROWS: usize = 1 << 40;
+
+const PARTY_SHIFT: u32 = 56;
+const NOBODY: u64 = 0xFF;
+
+/// One party's rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Party<'a> {
+    /// The keys, one after the other, each of the same number of words.
+    pub keys: &'a [u64],
+    /// 1 for each row that takes part, 0 for one that matches nothing (a key that is missing).
+    pub valid: &'a [u8],
+}
+
+/// Which rows are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Those whose key all parties have.
+    Common,
+    /// Those whose key no other party than the first has.
+    OnlyFirst,
+}
+
+/// What was found. Marks are one byte for each row, 0 or 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Matched {
+    /// For each party and row: whether it is wanted.
+    pub wanted: Vec<Vec<u8>>,
+    /// For each row of the first party: whether it is wanted and no earlier row has its key.
+    pub first: Vec<u8>,
+    /// Different keys of each party.
+    pub distinct: Vec<u64>,
+    /// Different keys that are wanted.
+    pub keys: u64,
+    /// Different keys that anybody has.
+    pub union: u64,
+}
+
+/// Finds the rows that are wanted. `width` is the words of a key, `secret` a fresh key of the tags.
+///
+/// # Panics
+///
+/// If there are more than [`PARTIES`], a party has more than [`ROWS`], keys and marks differ in number, or a mark is
+/// neither 0 nor 1.
+pub fn find(
+    parties: &[Party<'_>],
+    width: usize,
+    secret: &[u8; 16],
+    wanted: Wanted,
+    engine: Engine,
+    threads: usize,
+) -> Matched {
+    assert!(parties.len() <= PARTIES, "too many parties");
+    let rows: usize = parties.iter().map(|party| party.valid.len()).sum();
+    let size = rows.next_multiple_of(BLOCK);
+    let [mut high, mut low, mut place] = [(); 3].map(|()| Vec::with_capacity(size));
+    for (number, party) in parties.iter().enumerate() {
+        assert!(party.valid.len() <= ROWS, "too many rows");
+        assert!(
+            party.keys.len() == width * party.valid.len(),
+            "keys and marks of different number"
+        );
+        assert!(
+            party.valid.iter().fold(0, |all, mark| all | mark) <= 1,
+            "a mark is 0 or 1"
+        );
+        for (row, valid) in party.valid.iter().enumerate() {
+            let tag = tag(&party.keys[row * width..(row + 1) * width], secret);
+            high.push(tag.0);
+            low.push(tag.1);
+            place.push((number as u64) << PARTY_SHIFT | (row as u64) << 1 | u64::from(*valid));
+        }
+    }
+    high.resize(size, u64::MAX);
+    low.resize(size, u64::MAX);
+    place.resize(size, NOBODY << PARTY_SHIFT);
+    sort::<3, 2>([&mut high, &mut low, &mut place], engine, threads);
+
+    let (distinct, keys, union) = answer(&high, &low, &mut place, wanted, parties.len());
+    drop((high, low));
+    sort::<1, 1>([&mut place], engine, threads);
+
+    let mut rest = &place[..];
+    let mut found = Matched {
+        wanted: Vec::new(),
+        first: Vec::new(),
+        distinct,
+        keys,
+        union,
+    };
+    for (number, party) in parties.iter().enumerate() {
+        let (mine, others) = rest.split_at(party.valid.len());
+        rest = others;
+        found
+            .wanted
+            .push(mine.iter().map(|word| (word & 1) as u8).collect());
+        if number == 0 {
+            found.first = mine.iter().map(|word| (word >> 1 & 1) as u8).collect();
+        }
+    }
+    found
+}
+
+/// SipHash-2-4-128: a pseudorandom function, so parties who choose keys cannot choose tags.
+#[inline]
+fn tag(key: &[u64], secret: &[u8; 16]) -> (u64, u64) {
+    let mut hasher = SipHasher24::new_with_key(secret);
+    for word in key {
+        hasher.write_u64(*word);
+    }
+    hasher.finish128().as_u64()
+}
+
+/// Scans forth and back over rows that are sorted by tag. Afterwards `place` has party and row, and in its lowest bits
+/// whether the row is the first of its key and whether it is wanted. Returns the numbers of keys: of each party, wanted,
+/// and all.
+fn answer(
+    high: &[u64],
+    low: &[u64],
+    place: &mut [u64],
+    wanted: Wanted,
+    number: usize,
+) -> (Vec<u64>, u64, u64) {
+    let everybody = (1u64 << number) - 1;
+    let mut distinct = vec![0u64; number];
+    let size = place.len();
+    // What the way back needs: who has the key, and which row of the first party is the first with it, as far as was seen.
+    let mut seen = vec![0u64; size];
+    let mut firsts = vec![u64::MAX; size];
+    let (mut parties, mut first) = (0u64, u64::MAX);
+    for index in 0..size {
+        let same = if index == 0 {
+            0
+        } else {
+            mask(equal(high[index], high[index - 1]) & equal(low[index], low[index - 1]))
+        };
+        let party = place[index] >> PARTY_SHIFT;
+        let valid = mask(place[index] & 1 & less(party, PARTIES as u64));
+        let new = (1u64 << (party & 63)) & valid & !(parties & same);
+        parties = (parties & same) | new;
+        for (bit, count) in distinct.iter_mut().enumerate() {
+            *count += new >> bit & 1;
+        }
+        first = select(same, first, u64::MAX);
+        let mine = select(mask(equal(party, 0)) & valid, place[index], u64::MAX);
+        first = select(mask(less(mine, first)), mine, first);
+        seen[index] = parties;
+        firsts[index] = first;
+    }
+    let (mut keys, mut union) = (0, 0);
+    for index in (0..size).rev() {
+        let end = if index + 1 == size {
+            1
+        } else {
+            1 ^ (equal(high[index], high[index + 1]) & equal(low[index], low[index + 1]))
+        };
+        // The last row of a key knows; the others learn it from the one after them.
+        let last = mask(end);
+        parties = select(last, seen[index], parties);
+        first = select(last, firsts[index], first);
+        let chosen = match wanted {
+            Wanted::Common => equal(parties, everybody),
+            Wanted::OnlyFirst => equal(parties, 1),
+        };
+        union += end & (1 ^ equal(parties, 0));
+        keys += end & chosen;
+        let party = place[index] >> PARTY_SHIFT;
+        let takes_part = place[index] & 1 & less(party, PARTIES as u64);
+        let is_first = equal(place[index], first) & chosen & takes_part;
+        let row = (place[index] & ((1 << PARTY_SHIFT) - 1)) >> 1;
+        place[index] = party << PARTY_SHIFT | row << 2 | is_first << 1 | (chosen & takes_part);
+    }
+    (distinct, keys, union)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    fn expected(parties: &[(Vec<u64>, Vec<u8>)], wanted: Wanted) -> Matched {
+        let mut who: BTreeMap<u64, BTreeSet<usize>> = BTreeMap::new();
+        for (number, (keys, valid)) in parties.iter().enumerate() {
+            for (key, valid) in keys.iter().zip(valid) {
+                if *valid == 1 {
+                    who.entry(*key).or_default().insert(number);
+                }
+            }
+        }
+        let chosen = |key: &u64| match wanted {
+            Wanted::Common => who
+                .get(key)
+                .is_some_and(|found| found.len() == parties.len()),
+            Wanted::OnlyFirst => who
+                .get(key)
+                .is_some_and(|found| found.len() == 1 && found.contains(&0)),
+        };
+        let mut already = BTreeSet::new();
+        Matched {
+            wanted: parties
+                .iter()
+                .map(|(keys, valid)| {
+                    keys.iter()
+                        .zip(valid)
+                        .map(|(key, valid)| valid & u8::from(chosen(key)))
+                        .collect()
+                })
+                .collect(),
+            first: parties[0]
+                .0
+                .iter()
+                .zip(&parties[0].1)
+                .map(|(key, valid)| {
+                    valid & u8::from(*valid == 1 && chosen(key) && already.insert(*key))
+                })
+                .collect(),
+            distinct: (0..parties.len())
+                .map(|number| who.values().filter(|found| found.contains(&number)).count() as u64)
+                .collect(),
+            keys: who.keys().filter(|key| chosen(key)).count() as u64,
+            union: who.len() as u64,
+        }
+    }
+
+    fn check(parties: &[(Vec<u64>, Vec<u8>)]) {
+        let given: Vec<Party<'_>> = parties
+            .iter()
+            .map(|(keys, valid)| Party { keys, valid })
+            .collect();
+        for wanted in [Wanted::Common, Wanted::OnlyFirst] {
+            for engine in [Engine::Portable, Engine::best()] {
+                assert_eq!(
+                    find(&given, 1, &[7; 16], wanted, engine, 2),
+                    expected(parties, wanted)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_several_parties() {
+        let mut state = 1u64;
+        let mut next = |below: u64| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) % below
+        };
+        for parties in 1..=5 {
+            for rows in [0, 1, 2, 5, 64, 200, 1000] {
+                for below in [1, 3, 50, 1_000_000] {
+                    let given: Vec<_> = (0..parties)
+                        .map(|_| {
+                            let size = next(rows + 1);
+                            let keys = (0..size).map(|_| next(below)).collect::<Vec<_>>();
+                            let valid = (0..size)
+                                .map(|_| u8::from(next(10) > 0))
+                                .collect::<Vec<_>>();
+                            (keys, valid)
+                        })
+                        .collect();
+                    check(&given);
+                }
+            }
+        }
+    }
+}

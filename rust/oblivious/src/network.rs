@@ -1,0 +1,273 @@
+//! The sorting network: which elements are compared with which is decided by the number of elements alone.
+//!
+//! An element has `W` words, each in an array of its own; the first `K` of them are its key, most significant first.
+//! The sort is not stable. Bitonic sort for any size: H. W. Lang, "Bitonic sorting network for n not a power of 2"; below
+//! [`BLOCK`] elements it goes on in registers.
+use std::sync::Mutex;
+use std::thread;
+
+/// Elements that are sorted and merged in registers; a sort takes whole blocks.
+pub const BLOCK: usize = 64;
+/// Fewer elements than these are not worth a thread of their own.
+const THREAD: usize = 1 << 15;
+
+/// Which instructions do the work. Both give the same result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Without anything that a processor may lack.
+    Portable,
+    /// AVX-512 (F).
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+impl Engine {
+    /// The fastest one that this processor has.
+    pub fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            return Self::Avx512;
+        }
+        Self::Portable
+    }
+}
+
+/// The arrays of the words of some elements, all of one length.
+pub(crate) type Words<'a, const W: usize> = [&'a mut [u64]; W];
+
+/// Both parts of `words`, cut at `middle`.
+pub(crate) fn split<const W: usize>(
+    words: Words<'_, W>,
+    middle: usize,
+) -> (Words<'_, W>, Words<'_, W>) {
+    let mut right: Vec<&mut [u64]> = Vec::with_capacity(W);
+    let left = words.map(|word| {
+        let (one, two) = word.split_at_mut(middle);
+        right.push(two);
+        one
+    });
+    let mut right = right.into_iter();
+    (
+        left,
+        std::array::from_fn(|_| right.next().unwrap_or_default()),
+    )
+}
+
+fn again<'a, const W: usize>(words: &'a mut Words<'_, W>) -> Words<'a, W> {
+    words.each_mut().map(|word| &mut **word)
+}
+
+/// Sorts elements by their first `K` words, ascending, on at most `threads` threads.
+///
+/// # Panics
+///
+/// If the arrays differ in length, or it is no multiple of [`BLOCK`].
+pub fn sort<const W: usize, const K: usize>(
+    words: [&mut [u64]; W],
+    engine: Engine,
+    threads: usize,
+) {
+    const { assert!(K >= 1 && K <= W) };
+    let size = words[0].len();
+    assert!(
+        words.iter().all(|word| word.len() == size),
+        "words of different lengths"
+    );
+    assert!(size % BLOCK == 0, "not whole blocks");
+    if size > 0 {
+        sort_part::<W, K>(words, true, engine, threads);
+    }
+}
+
+fn sort_part<const W: usize, const K: usize>(
+    mut words: Words<'_, W>,
+    up: bool,
+    engine: Engine,
+    threads: usize,
+) {
+    let size = words[0].len();
+    if size == BLOCK {
+        return match engine {
+            Engine::Portable => crate::portable::sort_block::<W, K>(words, up),
+            #[cfg(target_arch = "x86_64")]
+            Engine::Avx512 => crate::avx512::sort_block::<W, K>(words, up),
+        };
+    }
+    let middle = size / 2 / BLOCK * BLOCK;
+    let (left, right) = split(again(&mut words), middle);
+    both(
+        threads > 1 && size >= THREAD,
+        || sort_part::<W, K>(left, !up, engine, threads.div_ceil(2)),
+        || sort_part::<W, K>(right, up, engine, threads / 2),
+    );
+    merge::<W, K>(words, up, engine, threads);
+}
+
+fn merge<const W: usize, const K: usize>(
+    mut words: Words<'_, W>,
+    up: bool,
+    engine: Engine,
+    threads: usize,
+) {
+    let size = words[0].len();
+    if size == BLOCK {
+        return match engine {
+            Engine::Portable => crate::portable::merge_block::<W, K>(words, up),
+            #[cfg(target_arch = "x86_64")]
+            Engine::Avx512 => crate::avx512::merge_block::<W, K>(words, up),
+        };
+    }
+    if size.is_power_of_two() && size >= 4 * BLOCK {
+        // Two steps in one pass over memory.
+        let (one, rest) = split(again(&mut words), size / 4);
+        let (two, rest) = split(rest, size / 4);
+        let (three, four) = split(rest, size / 4);
+        let mut quarters = [one, two, three, four];
+        match engine {
+            Engine::Portable => crate::portable::exchange_quarters::<W, K>(&mut quarters, up),
+            #[cfg(target_arch = "x86_64")]
+            Engine::Avx512 => crate::avx512::exchange_quarters::<W, K>(&mut quarters, up),
+        }
+        let [one, two, three, four] = quarters;
+        return both(
+            threads > 1 && size >= THREAD,
+            || {
+                merge::<W, K>(one, up, engine, threads.div_ceil(2));
+                merge::<W, K>(two, up, engine, threads.div_ceil(2));
+            },
+            || {
+                merge::<W, K>(three, up, engine, threads / 2);
+                merge::<W, K>(four, up, engine, threads / 2);
+            },
+        );
+    }
+    // The largest power of two below the size.
+    let middle = 1 << (usize::BITS - 1 - (size - 1).leading_zeros());
+    let (mut left, mut right) = split(again(&mut words), middle);
+    match engine {
+        Engine::Portable => crate::portable::exchange::<W, K>(&mut left, &mut right, up),
+        #[cfg(target_arch = "x86_64")]
+        Engine::Avx512 => crate::avx512::exchange::<W, K>(&mut left, &mut right, up),
+    }
+    both(
+        threads > 1 && size >= THREAD,
+        || merge::<W, K>(left, up, engine, threads.div_ceil(2)),
+        || merge::<W, K>(right, up, engine, threads / 2),
+    );
+}
+
+/// Two pieces of work, the first on a thread of its own if that is `worth` it and there may be one more.
+fn both(worth: bool, one: impl FnOnce() + Send, two: impl FnOnce()) {
+    if !worth {
+        one();
+        return two();
+    }
+    let waiting = Mutex::new(Some(one));
+    let take = || {
+        let work = waiting.lock().ok().and_then(|mut found| found.take());
+        if let Some(work) = work {
+            work();
+        }
+    };
+    thread::scope(|scope| {
+        // A sandbox may allow no further thread.
+        let started = thread::Builder::new().spawn_scoped(scope, take).is_ok();
+        two();
+        if !started {
+            take();
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(seed: u64) -> impl FnMut() -> u64 {
+        let mut state = seed;
+        move || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            state ^ (state >> 29)
+        }
+    }
+
+    fn engines() -> Vec<Engine> {
+        let mut found = vec![Engine::Portable];
+        if Engine::best() != Engine::Portable {
+            found.push(Engine::best());
+        }
+        found
+    }
+
+    /// Elements of few different keys, so that ties occur, and extremes.
+    fn elements(size: usize, seed: u64) -> [Vec<u64>; 3] {
+        let mut next = noise(seed);
+        let word = |value: u64| match value % 7 {
+            0 => u64::MAX,
+            1 => 0,
+            2 => value >> 61,
+            _ => value,
+        };
+        let mut found = [Vec::new(), Vec::new(), Vec::new()];
+        for index in 0..size {
+            found[0].push(word(next()));
+            found[1].push(word(next()));
+            found[2].push(index as u64);
+        }
+        found
+    }
+
+    #[test]
+    fn it_sorts_whole_elements_whatever_their_number() {
+        for engine in engines() {
+            for blocks in [1, 2, 3, 4, 5, 7, 8, 13, 16, 31, 64, 100] {
+                for threads in [1, 2, 3] {
+                    let [mut a, mut b, mut c] = elements(blocks * BLOCK, blocks as u64);
+                    let mut expected: Vec<_> = (0..a.len()).map(|i| (a[i], b[i], c[i])).collect();
+                    sort::<3, 2>([&mut a, &mut b, &mut c], engine, threads);
+                    let mut found: Vec<_> = (0..a.len()).map(|i| (a[i], b[i], c[i])).collect();
+                    assert!(found
+                        .windows(2)
+                        .all(|pair| (pair[0].0, pair[0].1) <= (pair[1].0, pair[1].1)));
+                    found.sort_unstable();
+                    expected.sort_unstable();
+                    assert_eq!(found, expected, "{engine:?}, {blocks} blocks");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_word_is_key_and_element() {
+        for engine in engines() {
+            for size in [BLOCK, 5 * BLOCK, 1 << 12, 1 << 16] {
+                let [mut a, ..] = elements(size, 9);
+                let mut expected = a.clone();
+                expected.sort_unstable();
+                sort::<1, 1>([&mut a], engine, 2);
+                assert_eq!(a, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn engines_agree_to_the_last_tie() {
+        let all = engines();
+        let mut found = all.iter().map(|engine| {
+            let [mut a, mut b, mut c] = elements(77 * BLOCK, 5);
+            a.iter_mut().for_each(|word| *word %= 3);
+            sort::<3, 1>([&mut a, &mut b, &mut c], *engine, 1);
+            (a, b, c)
+        });
+        let first = found.next();
+        assert!(found.all(|other| Some(&other) == first.as_ref()));
+    }
+
+    #[test]
+    #[should_panic(expected = "whole blocks")]
+    fn parts_of_blocks_are_refused() {
+        sort::<1, 1>([&mut [0; BLOCK + 1]], Engine::Portable, 1);
+    }
+}

@@ -165,6 +165,19 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planted]:
         resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
 
 
+def run_well(planted: Planted) -> str:
+    """Run a task to its end and fetch what it made; returns the task."""
+    town = planted.town
+    done = planted.task(0)
+    run = town.run(planted.receiver, done)
+    assert town.ended(planted.receiver, done, run).status == "finished"
+    result = town.result(planted.receiver, done, run)
+    assert planted.words["output"] in result.outputs["result"].read_text()
+    assert planted.words["printed"] in result.outputs["diagnostics"].read_text()
+    assert planted.words["value"] in result.outputs["diagnostics"].read_text()
+    return done
+
+
 def test_nothing_is_found_from_the_first_run_to_after_the_crash(planted: Planted) -> None:
     service, town = planted.service, planted.town
     quiet = children_of(service)
@@ -198,13 +211,7 @@ def test_nothing_is_found_from_the_first_run_to_after_the_crash(planted: Planted
         tasks.cancel(town[planted.receiver], view)
     planted.wait(task, "cancelled")
     # 4. After a run that ends well, whose results were fetched.
-    done = planted.task(0)
-    run = town.run(planted.receiver, done)
-    assert town.ended(planted.receiver, done, run).status == "finished"
-    result = town.result(planted.receiver, done, run)
-    assert planted.words["output"] in result.outputs["result"].read_text()
-    assert planted.words["printed"] in result.outputs["diagnostics"].read_text()
-    assert planted.words["value"] in result.outputs["diagnostics"].read_text()
+    done = run_well(planted)
     assert planted.in_processes() == []
     assert planted.on_disk() == []
     # 5. After refusals: what a client did wrong is told to the client alone.
@@ -269,9 +276,10 @@ def test_a_crash_leaves_no_core_file(planted: Planted, tmp_path: Path) -> None:
 
 
 def test_the_snapshot_is_sealed_too(planted: Planted) -> None:
-    """Last, with the service stopped: its end has left one."""
+    """Last, with the service stopped: its end has left one. Others of these tests may have run in another process."""
+    run_well(planted)
     planted.close()
     assert planted.on_disk() == []
     found = stored(planted.home)
-    assert found.kinds["receipt"] == 1
+    assert found.kinds["receipt"] >= 1
     assert found.snapshot is not None

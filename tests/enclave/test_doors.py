@@ -248,13 +248,14 @@ def test_a_host_that_does_not_read(fake: Callable[[Answer], HostClient]) -> None
 
 
 def test_no_host(tmp_path: Path) -> None:
-    client = HostClient(tmp_path / "none", timeout=0.1)
+    client = HostClient(tmp_path / "none", timeout=0.5)
     with pytest.raises(HostFailed, match="no host process"):
         client.queue.put(b"x")
     (tmp_path / "file").write_text("")
-    with pytest.raises(HostFailed):
+    # On a busy machine the time may be over within a try.
+    with pytest.raises((HostFailed, TimedOut)):
         HostClient(tmp_path / "file", timeout=0.1).records.head()
-    with pytest.raises(HostFailed):
+    with pytest.raises((HostFailed, TimedOut)):
         HostClient(tmp_path / ("x" * 200), timeout=0.1).records.head()
     with pytest.raises(Malformed):
         HostClient(tmp_path / "none", timeout=0)

@@ -92,9 +92,9 @@ def test_a_child_takes_no_job_of_the_other_kind(own, kind: SpareKind, job: Job):
 def test_the_start_of_a_zygote_is_no_part_of_a_run(monkeypatch):
     made = ZygoteProcess.__init__
 
-    def slow(zygote, python, kind):
+    def slow(zygote, *arguments):
         time.sleep(2.5)
-        made(zygote, python, kind)
+        made(zygote, *arguments)
 
     monkeypatch.setattr(ZygoteProcess, "__init__", slow)
     with Supervisor() as fresh:

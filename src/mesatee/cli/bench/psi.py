@@ -1,0 +1,452 @@
+"""Set intersection, from CSV to CSV: `psi` in a sandboxed child and through the whole platform, against protocols
+without an enclave (RR22 of SPU, ECDH of openmined-psi) and against polars, which hides nothing.
+
+Each side has n integers in random order, half of them in common. Ours in a child: two files are read into sealed memory
+files, a waiting child runs the function on them, the output is written to a file. Through the platform: from the signed
+run statement to the verified and opened result on disk; the owners' files were sealed and stored before. Peers read the
+same files and write theirs; SPU is two processes that talk over this machine's loopback interface, started before.
+SPU and openmined-psi get an environment of their own, which is made once, by pip, in the cache folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import random
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ...enclave.sandbox.protocol import Job, Limits, OutputSpec
+from ...enclave.sandbox.supervisor import Supervisor, sealed_memfd
+from ...errors import NotFound, ReceiptInvalid, SandboxFailed, Unavailable
+from ...party import data, functions, results, tasks
+from ...party.config import read_service_file, read_trust
+from ...party.identity import Identity
+from ...party.session import Session
+from ...protocol import limits, statements
+from .. import up
+from .rows import Goal, Row, Say, compare
+
+POWERS, QUICK_POWERS = (16, 18, 20, 22), (12, 14)
+ROUNDS: Final = {16: 7, 18: 5, 20: 5, 22: 3}
+QUICK_ROUNDS: Final = 2
+SLOW_POWER: Final = 16
+"""openmined-psi needs minutes beyond."""
+SPU, OPENMINED, POLARS = "SPU RR22", "openmined-psi", "polars"
+PACKAGES: Final = {"spu": "spu==0.9.5", "openmined-psi": "openmined-psi==2.0.6"}
+RUN_LIMITS: Final = {"seconds": 600, "cpu_seconds": 600, "memory_bytes": 6 * limits.GIB}
+OBLIVIOUS_GOAL: Final = Goal("at least 10 times faster", ratio_at_most=0.1)
+PLATFORM_GOAL: Final = Goal("at least 5 times faster", ratio_at_most=0.2)
+MEMORY_GOAL: Final = Goal("no more than the peer", ratio_at_most=1.0)
+EXPONENT_MARGIN: Final = 0.15
+GOAL_POWER: Final = 20
+
+SPU_SCRIPT: Final = """\
+import json, resource, sys, time
+from spu import libspu, psi
+rank, ports, folder = int(sys.argv[1]), sys.argv[2].split(","), sys.argv[3]
+described = libspu.link.Desc()
+described.recv_timeout_ms = 600_000
+for number, port in enumerate(ports):
+    described.add_party(f"p{number}", f"127.0.0.1:{port}")
+context = libspu.link.create_brpc(described, rank)
+for line in sys.stdin:
+    power, out = line.split()
+    begun = time.monotonic()
+    report = psi.psi_execute(psi.PsiExecuteConfig(
+        protocol_conf=psi.PsiProtocolConfig(protocol=psi.PsiProtocol.PROTOCOL_RR22, receiver_rank=0),
+        input_params=psi.InputParams(path=f"{folder}/{rank}.{power}.csv", selected_keys=["id"], keys_unique=True),
+        output_params=psi.OutputParams(path=out),
+    ), context)
+    said = {"seconds": time.monotonic() - begun, "common": report.intersection_count,
+            "kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    print("RESULT " + json.dumps(said), flush=True)
+"""
+OPENMINED_SCRIPT: Final = """\
+import csv, json, resource, sys, time
+import private_set_intersection.python as psi
+begun = time.monotonic()
+sides = []
+for path in sys.argv[1:3]:
+    with open(path, newline="") as file:
+        sides.append([row[0] for row in csv.reader(file)][1:])
+client, server = psi.client.CreateWithNewKey(True), psi.server.CreateWithNewKey(True)
+setup = server.CreateSetupMessage(1e-9, len(sides[0]), sides[1], psi.DataStructure.RAW)
+found = client.GetIntersection(setup, server.ProcessRequest(client.CreateRequest(sides[0])))
+with open(sys.argv[3], "w") as file:
+    file.write("id\\n")
+    file.writelines(f"{sides[0][number]}\\n" for number in sorted(found))
+said = {"seconds": time.monotonic() - begun, "common": len(found),
+        "kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+print("RESULT " + json.dumps(said), flush=True)
+"""
+
+
+def files(folder: Path, power: int) -> tuple[Path, Path]:
+    """The two sides' CSV files with 2^power rows each."""
+    size, rng = 1 << power, random.Random(power)  # noqa: S311  the same files each time
+    found = []
+    for side in range(2):
+        path = folder / f"{side}.{power}.csv"
+        if not path.exists():
+            rows = list(range(side * size // 2, side * size // 2 + size))
+            rng.shuffle(rows)
+            # One to one on 40 bits, so that neighbours are none.
+            path.write_text("id\n" + "".join(f"{row * 0x9E3779B1 % (1 << 40)}\n" for row in rows))
+        found.append(path)
+    return found[0], found[1]
+
+
+def environment(name: str, say: Say) -> Path:
+    """The interpreter of the environment that has this package; made if it is not there. Raises `Unavailable`."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    folder = cache / "mesatee" / "bench" / PACKAGES[name].replace("==", "-")
+    python = folder / "bin" / "python"
+    if not (folder / "whole").exists():
+        say(f"installing {PACKAGES[name]} into an environment of its own")
+        for command in (
+            [sys.executable, "-m", "venv", "--clear", str(folder)],
+            [str(python), "-m", "pip", "install", "-q", PACKAGES[name]],
+        ):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise Unavailable(f"{PACKAGES[name]} cannot be installed: {done.stderr.strip()[-200:]}")
+        (folder / "whole").touch()
+    return python
+
+
+class Rr22:
+    """SPU's two processes, which wait for sizes."""
+
+    def __init__(self, folder: Path, python: Path, stack: contextlib.ExitStack) -> None:
+        ports = ",".join(map(str, _free_ports(2)))
+        self._folder = folder
+        self._sides = [
+            subprocess.Popen(
+                [str(python), "-c", SPU_SCRIPT, str(rank), ports, str(folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                # It leaves traces where it stands.
+                cwd=folder,
+                text=True,
+            )
+            for rank in range(2)
+        ]
+        for side in self._sides:
+            stack.callback(side.wait)
+            stack.callback(side.kill)
+
+    def __call__(self, power: int) -> dict[str, Any]:
+        """Seconds of the slower side, rows in common, and KiB of both. Raises `Unavailable`."""
+        for rank, side in enumerate(self._sides):
+            if side.stdin is None:
+                raise AssertionError
+            side.stdin.write(f"{power} {self._folder}/spu.{rank}.csv\n")
+            side.stdin.flush()
+        said = [_result(side) for side in self._sides]
+        return {
+            "seconds": max(item["seconds"] for item in said),
+            "common": said[0]["common"],
+            "kib": sum(item["kib"] for item in said),
+        }
+
+
+def _result(process: subprocess.Popen[str]) -> dict[str, Any]:
+    for line in process.stdout or ():
+        # Its library writes there, too.
+        if line.startswith("RESULT "):
+            found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
+            return found
+    raise Unavailable(f"the peer ended with {process.wait()}")
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        found = []
+        for _ in range(count):
+            listening = stack.enter_context(socket.socket())
+            listening.bind(("127.0.0.1", 0))
+            found.append(int(listening.getsockname()[1]))
+        return found
+
+
+def openmined(python: Path, folder: Path, power: int) -> dict[str, Any]:
+    """ECDH in one process that plays both sides. Raises `Unavailable`."""
+    command = [
+        str(python),
+        "-c",
+        OPENMINED_SCRIPT,
+        *map(str, files(folder, power)),
+        f"{folder}/openmined.csv",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        return _result(process)
+
+
+def with_polars(folder: Path, power: int) -> float:
+    """Seconds of a hash join in this process."""
+    import polars as pl
+
+    left, right = files(folder, power)
+    begun = time.monotonic()
+    found = pl.read_csv(left).join(pl.read_csv(right), on="id", how="semi")
+    found.write_csv(folder / "polars.csv")
+    return time.monotonic() - begun
+
+
+def ours(supervisor: Supervisor, folder: Path, power: int, leakage: str) -> tuple[float, int]:
+    """Seconds, and the child's largest resident memory in bytes."""
+    job = Job(
+        "builtin",
+        "psi",
+        args={"key": "id", "leakage": leakage},
+        inputs={"a": "csv", "b": "csv"},
+        outputs={"result": OutputSpec("csv")},
+        limits=Limits(**RUN_LIMITS),
+    )
+    begun = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        inputs = {}
+        for name, path in zip("ab", files(folder, power), strict=True):
+            inputs[name] = sealed_memfd(name, path.read_bytes())
+            stack.callback(os.close, inputs[name])
+        outcome = stack.enter_context(supervisor.run(job, inputs))
+        if outcome.failure is not None:
+            raise SandboxFailed(f"the bench's function failed: {outcome.failure}: {outcome.diagnostics!r}")
+        made = outcome.outputs["result"]
+        with (folder / "ours.csv").open("wb") as file:
+            os.sendfile(file.fileno(), made.fd, 0, made.size)
+        rows = os.pread(made.fd, made.size, 0).count(b"\n") - 1
+        taken = time.monotonic() - begun
+    if rows != 1 << (power - 1):
+        raise SandboxFailed(f"the bench's function found {rows} rows")
+    return taken, outcome.usage.max_rss_bytes
+
+
+@dataclass(slots=True)
+class Platform:
+    """Two owners and a scientist on a service, with one task for each size."""
+
+    folder: Path
+    scientist: Session
+    tasks: dict[int, str]
+
+    @classmethod
+    def found(cls, home: Path, folder: Path, powers: Sequence[int], stack: contextlib.ExitStack) -> Platform:
+        """Register parties, data and tasks, and approve them."""
+        service = read_service_file(home)
+        if service is None:
+            raise NotFound("the bench's service wrote no service file")
+        people: dict[str, Session] = {}
+        for name in ("left", "right", "scientist"):
+            identity = Identity.create(home, name)
+            people[name] = stack.enter_context(Session(service.url, identity, read_trust(service.trust)))
+        functions.put_builtin(people["scientist"], "psi", "psi")
+        accept = statements.Accept(
+            min_level=service.level, tees=service.tees, workers=service.workers, allow_simulated=False
+        )
+        made = {}
+        for power in powers:
+            for name, path in zip(("left", "right"), files(folder, power), strict=True):
+                session = people[name]
+                sealed = data.seal(
+                    session.identity, path.read_bytes(), folder / f"{name}.{power}.age", format="csv"
+                )
+                data.put(session, sealed, f"rows-{power}")
+            posted = tasks.new(
+                people["scientist"],
+                f"psi-{power}",
+                function="psi",
+                inputs={"a": f"left/rows-{power}", "b": f"right/rows-{power}"},
+                outputs={"result": ["scientist"]},
+                accept=accept,
+                environment=service.environment,
+                arguments={"key": "id"},
+                runs=20,
+                run_limits=statements.RunLimits(**RUN_LIMITS),
+            )
+            for name in ("left", "right"):
+                tasks.approve(people[name], tasks.review(people[name], people[name].task(posted.digest)))
+            made[power] = posted.digest
+        return cls(folder, people["scientist"], made)
+
+    def run(self, power: int) -> float:
+        """Seconds from invoking to the verified result on disk."""
+        begun = time.monotonic()
+        task = self.tasks[power]
+        posted = tasks.run(self.scientist, self.scientist.task(task))
+        tasks.watch(self.scientist, task, posted.digest, seconds=600)
+        found = results.take(
+            self.scientist, self.scientist.task(task), self.folder / secrets.token_hex(8), posted.digest
+        )
+        taken = time.monotonic() - begun
+        if found.outputs["result"].read_bytes().count(b"\n") - 1 != 1 << (power - 1):
+            raise ReceiptInvalid("the intersection is another one")
+        return taken
+
+
+def measure(quick: bool, say: Say) -> tuple[Row, ...]:
+    """The rows of ``bench psi``."""
+    powers = QUICK_POWERS if quick else POWERS
+    rows: list[Row] = []
+    times: dict[int, float] = {}
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        peers, missing = _peers(folder, say, stack)
+        home = folder / "home"
+        home.mkdir(mode=0o700)
+        stack.enter_context(up.running(home, say=say))
+        say("registering parties, data and tasks")
+        platform = Platform.found(home, folder, powers, stack)
+        supervisor = stack.enter_context(Supervisor())
+        ours(supervisor, folder, powers[0], "oblivious")
+        for power in powers:
+            found = _size(power, quick, folder, supervisor, platform, peers, say)
+            times[power] = found.oblivious[0]
+            rows += found.rows(power, missing)
+    if not quick:
+        rows.append(_exponent(times))
+    return tuple(rows)
+
+
+def _peers(
+    folder: Path, say: Say, stack: contextlib.ExitStack
+) -> tuple[dict[str, Callable[[int], dict[str, Any]]], dict[str, str]]:
+    """The peers that can be had, and why others cannot."""
+    peers: dict[str, Callable[[int], dict[str, Any]]] = {}
+    missing: dict[str, str] = {}
+    try:
+        peers[SPU] = Rr22(folder, environment("spu", say), stack)
+    except Unavailable as error:
+        missing[SPU] = error.message
+    try:
+        python = environment("openmined-psi", say)
+        peers[OPENMINED] = lambda power: openmined(python, folder, power)
+    except Unavailable as error:
+        missing[OPENMINED] = error.message
+    return peers, missing
+
+
+@dataclass(slots=True)
+class _Sizes:
+    """Seconds, sorted so that the median is in the middle row's hands, and bytes."""
+
+    oblivious: list[float]
+    hashed: list[float]
+    platform: list[float]
+    rr22: list[float]
+    ecdh: list[float]
+    polars: list[float]
+    memory: list[float]
+    rr22_memory: list[float]
+
+    def rows(self, power: int, missing: dict[str, str]) -> list[Row]:
+        """The rows of one size."""
+        held = power >= GOAL_POWER
+        size = f"2^{power}"
+        lacking = missing.get(SPU, "")
+        found = [
+            compare(
+                f"oblivious {size}",
+                "s",
+                self.oblivious,
+                self.rr22,
+                peer_name=SPU,
+                goal=OBLIVIOUS_GOAL if power == GOAL_POWER else None,
+                note=lacking,
+            ),
+            compare(f"oblivious {size}, against polars", "s", self.oblivious, self.polars, peer_name=POLARS),
+            compare(f"access-pattern {size}", "s", self.hashed, self.polars, peer_name=POLARS),
+            compare(
+                f"platform oblivious {size}",
+                "s",
+                self.platform,
+                self.rr22,
+                peer_name=SPU,
+                goal=PLATFORM_GOAL if power == GOAL_POWER else None,
+                note=lacking or "sealed in, sealed out, attested, receipt verified",
+            ),
+            compare(
+                f"peak memory {size}",
+                "MiB",
+                self.memory,
+                self.rr22_memory,
+                peer_name=SPU,
+                goal=MEMORY_GOAL if held else None,
+                note="of the child, interpreter included; of the peer both processes, the largest so far",
+            ),
+        ]
+        if power <= SLOW_POWER:
+            found.append(
+                compare(
+                    f"oblivious {size}, against ECDH",
+                    "s",
+                    self.oblivious,
+                    self.ecdh,
+                    peer_name=OPENMINED,
+                    note=missing.get(OPENMINED, ""),
+                )
+            )
+        return found
+
+
+def _size(
+    power: int,
+    quick: bool,
+    folder: Path,
+    supervisor: Supervisor,
+    platform: Platform,
+    peers: dict[str, Callable[[int], dict[str, Any]]],
+    say: Say,
+) -> _Sizes:
+    """All of one size, taking turns."""
+    found = _Sizes([], [], [], [], [], [], [], [])
+    rounds = QUICK_ROUNDS if quick else ROUNDS[power]
+    for number in range(rounds):
+        say(f"2^{power} a side, round {number + 1} of {rounds}")
+        seconds, memory = ours(supervisor, folder, power, "oblivious")
+        found.oblivious.append(seconds)
+        found.memory.append(memory / limits.MIB)
+        if SPU in peers:
+            said = peers[SPU](power)
+            found.rr22.append(said["seconds"])
+            found.rr22_memory.append(said["kib"] / 1024)
+        found.polars.append(with_polars(folder, power))
+        found.hashed.append(ours(supervisor, folder, power, "access-pattern")[0])
+        found.platform.append(platform.run(power))
+        if OPENMINED in peers and power <= SLOW_POWER and number == 0:
+            found.ecdh.append(peers[OPENMINED](power)["seconds"])
+    found.oblivious.sort()
+    return found
+
+
+def _exponent(times: dict[int, float]) -> Row:
+    """The slope of log time over log n log^2 n."""
+    points = [(math.log((1 << power) * power**2), math.log(seconds)) for power, seconds in times.items()]
+    middle = [sum(column) / len(points) for column in zip(*points, strict=True)]
+    slope = sum((x - middle[0]) * (y - middle[1]) for x, y in points) / sum(
+        (x - middle[0]) ** 2 for x, _ in points
+    )
+    return Row(
+        "exponent against n log^2 n",
+        "",
+        slope,
+        n=len(points),
+        goal=f"within {EXPONENT_MARGIN} of 1",
+        met=abs(slope - 1) <= EXPONENT_MARGIN,
+        note="fitted to the oblivious times from CSV to CSV",
+    )
+
+
+__all__ = ["measure"]

@@ -73,7 +73,7 @@ pub fn sort<const W: usize, const K: usize>(
         words.iter().all(|word| word.len() == size),
         "words of different lengths"
     );
-    assert!(size % BLOCK == 0, "not whole blocks");
+    assert!(size.is_multiple_of(BLOCK), "not whole blocks");
     if size > 0 {
         sort_part::<W, K>(words, true, engine, threads);
     }

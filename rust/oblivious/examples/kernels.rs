@@ -161,10 +161,8 @@ fn stepped(child: i32) -> (u64, u64) {
     let mut status = 0;
     let mut stopped = |how: &str| {
         // SAFETY: `status` outlives the call.
-        assert!(
-            unsafe { libc::waitpid(child, &mut status, 0) } == child,
-            "{how}"
-        );
+        let ended = unsafe { libc::waitpid(child, &mut status, 0) };
+        assert!(ended == child, "{how}");
         assert!(
             libc::WIFSTOPPED(status),
             "{how}: the kernel ended by itself, status {status}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
@@ -13,6 +14,7 @@ from mesatee.cli import main
 PROGRAM = [sys.executable, "-c", "from mesatee.cli.main import main; main()"]
 HELP = """
 import sys
+from importlib import metadata
 from mesatee.cli.main import main
 try:
     main()
@@ -72,3 +74,8 @@ def test_an_option_behind_the_verb_is_told_its_place() -> None:
     assert done.stderr.splitlines()[-1] == "hint: write -i before the verb: `mesatee -i ... data ...`"
     # Without words there is help, and nothing to put right.
     assert "hint:" not in run().stderr
+
+
+def test_it_says_its_version() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"mesatee {metadata.version('mesatee')}\n")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mesatee.enclave.functions import registry
 from mesatee.errors import DigestMismatch, Malformed, NotFound, TooLarge
 from mesatee.party import Identity, Session, functions
 from mesatee.protocol import envelope as dsse
@@ -79,10 +80,36 @@ def test_what_is_no_single_function(source: bytes) -> None:
         functions.contract(source)
 
 
-@pytest.mark.parametrize("kind", ["int | str", "int | None", "Any"])
+@pytest.mark.parametrize("kind", ["int | None", "int | str | None", "Any"])
 def test_types_that_a_statement_does_not_know(kind: str) -> None:
     with pytest.raises(Malformed, match="is of type"):
         functions.contract(f"def f(x: Table, *, a: {kind}) -> Table: ...".encode())
+
+
+@pytest.mark.parametrize(
+    ("kind", "known"),
+    [
+        ("int", "int"),
+        ("int | str", "json"),
+        ("list[int | str]", "list"),
+        ("str | list[str] | dict[str, str | list[str]]", "json"),
+        ("dict[str, list[int | str]] | None = None", "dict"),
+    ],
+)
+def test_unions_of_what_a_statement_knows(kind: str, known: str) -> None:
+    found = functions.contract(f"def f(x: Table, *, a: {kind}) -> Table: ...".encode())
+    assert [argument.type for argument in found.arguments] == [known]
+
+
+def test_builtins_are_registered_as_the_worker_has_them() -> None:
+    assert set(functions.BUILTINS) == set(registry.names())
+    for name, contract in functions.BUILTINS.items():
+        signature = registry.find(name).signature
+        assert [(item.name, item.required, item.default) for item in contract.arguments] == [
+            (item.name, item.required, item.default) for item in signature.arguments
+        ]
+        assert contract.variadic == (signature.open_inputs is not None)
+        assert [item.name for item in contract.outputs] == [item.name for item in signature.outputs]
 
 
 def test_code_is_bounded(tmp_path: Path, fake: Any, alice: Identity) -> None:

@@ -126,6 +126,14 @@ app = typer.Typer(
 )
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"mesatee {version('mesatee')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     context: typer.Context,
@@ -144,6 +152,10 @@ def options(
         Path | None,
         typer.Option("--trust", help="Which machines you trust, as TOML [from the service file]."),
     ] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_say_version, help="Say which version this is."),
+    ] = False,
 ) -> None:
     """Options of all verbs."""
     from ..party.config import default_home

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,14 +56,16 @@ BUILTINS: Final[Mapping[str, Contract]] = MappingProxyType(
             (),
             True,
             (
-                Argument(name="key", type="str", required=True),
+                Argument(name="key", type="json", required=True),
                 Argument(name="mode", type="str", required=False, default="intersection"),
+                Argument(name="leakage", type="str", required=False, default="oblivious"),
+                Argument(name="normalise", type="json", required=False, default=[]),
             ),
             (Port(name="result", format="csv"),),
         ),
     }
 )
-"""The functions that every worker has. `psi` here takes one key column, of the same name in all inputs."""
+"""The functions that every worker has."""
 
 
 def contract(
@@ -126,15 +129,20 @@ def module(code: bytes, text: bytes | None = None) -> tuple[bytes, Contract]:
 
 
 def _argument(found: signature.Argument) -> Argument:
-    """A statement knows six types; of unions only that with None, for an argument that may be left out."""
-    parts = [part.strip().partition("[")[0] for part in found.type.split(" | ")]
-    kinds = {part for part in parts if part != "None"}
-    if len(kinds) != 1 or not kinds <= set(_TYPES) or ("None" in parts and found.required):
+    """A statement knows six types, and one for unions of them; None is for an argument that may be left out."""
+    outer = found.type
+    while "[" in outer:
+        # What is in brackets has unions of its own.
+        outer = re.sub(r"\[[^\[\]]*\]", "", outer)
+    parts = {part.strip() for part in outer.split(" | ")}
+    kinds = parts - {"None"}
+    if not kinds or not kinds <= set(_TYPES) or ("None" in parts and found.required):
         raise Malformed(
             f"the argument {found.name} is of type {found.type}",
             hint=f"use one of {', '.join(_TYPES)}; `| None` only with a default",
         )
-    return Argument(name=found.name, type=kinds.pop(), required=found.required, default=found.default)  # type: ignore[arg-type]  # one of _TYPES
+    kind = kinds.pop() if len(kinds) == 1 else "json"
+    return Argument(name=found.name, type=kind, required=found.required, default=found.default)  # type: ignore[arg-type]  # one of the seven
 
 
 def only_function(source: bytes) -> str:

@@ -128,10 +128,10 @@ class Port(Model):
 
 
 class Argument(Model):
-    """A typed argument: one of JSON's types, with an optional default."""
+    """A typed argument: one of JSON's types, or `json` for several of them, with an optional default."""
 
     name: Name
-    type: Literal["str", "int", "float", "bool", "list", "dict"]
+    type: Literal["str", "int", "float", "bool", "list", "dict", "json"]
     required: bool
     default: JsonValue = None
 

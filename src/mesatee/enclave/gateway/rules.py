@@ -36,6 +36,8 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "list": (list,),
     "dict": (dict,),
+    # Which of them, the function's own signature says, in the worker.
+    "json": (str, int, float, bool, list, dict),
 }
 
 
@@ -184,7 +186,7 @@ def check_arguments(function: statements.FunctionStatement, arguments: dict[str,
         kind = schema[name].type
         if value is None and not schema[name].required:
             continue
-        if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
+        if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind not in ("bool", "json")):
             raise Malformed(f"argument {name} must be of type {kind}")
     for argument in schema.values():
         if argument.required and argument.name not in arguments:

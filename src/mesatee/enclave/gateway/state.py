@@ -141,6 +141,8 @@ class State:
     dataset_versions: dict[str, list[str]] = field(default_factory=dict)
     function_versions: dict[str, list[str]] = field(default_factory=dict)
     open_runs: dict[str, int] = field(default_factory=dict)
+    # By certificate: the runs of one worker share what is known of it.
+    workers: dict[str, statements.WorkerFacts] = field(default_factory=dict)
     fences: dict[int, str] = field(default_factory=dict)
     seen: dict[str, int] = field(default_factory=dict)
     presence: dict[str, int] = field(default_factory=dict)
@@ -408,6 +410,10 @@ class State:
         outputs = {name: tuple(map(self._registered, keys)) for name, keys in task.outputs.items()}
         return task.model_copy(update={"outputs": outputs})
 
+    def _known(self, worker: statements.WorkerFacts) -> statements.WorkerFacts:
+        found = self.workers.setdefault(worker.certificate, worker)
+        return found if found == worker else worker
+
     def _registered(self, keys: statements.PartyKeys) -> statements.PartyKeys:
         held = self.parties.get(keys.signing)
         return held.predicate.keys if held is not None and held.predicate.keys == keys else keys
@@ -458,7 +464,7 @@ class State:
                         outcome.attempt,
                         time,
                         outcome.lease,
-                        outcome.worker,
+                        self._known(outcome.worker),
                         outcome.approvals,
                         outcome.policies,
                         outcome.inputs,
@@ -510,6 +516,9 @@ class State:
             ) from None
         for held in state.tasks.values():
             held.predicate = state._sharing_keys(held.predicate)
+        for run in state.runs.values():
+            for grant in run.grants:
+                grant.worker = state._known(grant.worker)
         return state
 
 

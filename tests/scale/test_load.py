@@ -415,6 +415,8 @@ def test_many_clients_for_long(tmp_path: Path) -> None:
         town.enter(*(f"p{number}" for number in range(CLIENTS)))
         zygote = children(pids["worker"])[0]
         watched = [Watched(name, pid) for name, pid in (*pids.items(), ("zygote", zygote))]
+        # A child of the zygote is two processes, and one always waits.
+        settled(lambda: len(below(zygote)) == 2)
         before = standing(zygote)
         idle = [item.open_files() for item in watched]
         try:

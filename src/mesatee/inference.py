@@ -81,7 +81,7 @@ class Model:
             )
         except MemoryError:
             raise
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  # the library has classes of its own
             # The library raises classes of its own for each of its states; each means that it takes no such model.
             raise Malformed(f"the model cannot be loaded: {_first_line(error)}") from None
         self.inputs = tuple(_tensor(item) for item in self._session.get_inputs())
@@ -101,7 +101,7 @@ class Model:
             )
         except MemoryError:
             raise
-        except Exception as error:  # noqa: BLE001  # as above
+        except Exception as error:  # noqa: BLE001  # the library has classes of its own
             raise Malformed(f"the model cannot be run on these arrays: {_first_line(error)}") from None
         return found
 

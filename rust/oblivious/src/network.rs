@@ -32,6 +32,17 @@ impl Engine {
     }
 }
 
+/// A step of the network by the engine's own code.
+macro_rules! by {
+    ($engine:expr, $step:ident($($argument:expr),*)) => {
+        match $engine {
+            Engine::Portable => crate::portable::$step::<W, K>($($argument),*),
+            #[cfg(target_arch = "x86_64")]
+            Engine::Avx512 => crate::avx512::$step::<W, K>($($argument),*),
+        }
+    };
+}
+
 /// The arrays of the words of some elements, all of one length.
 pub(crate) type Words<'a, const W: usize> = [&'a mut [u64]; W];
 
@@ -87,11 +98,7 @@ fn sort_part<const W: usize, const K: usize>(
 ) {
     let size = words[0].len();
     if size == BLOCK {
-        return match engine {
-            Engine::Portable => crate::portable::sort_block::<W, K>(words, up),
-            #[cfg(target_arch = "x86_64")]
-            Engine::Avx512 => crate::avx512::sort_block::<W, K>(words, up),
-        };
+        return by!(engine, sort_block(words, up));
     }
     let middle = size / 2 / BLOCK * BLOCK;
     let (left, right) = split(again(&mut words), middle);
@@ -111,11 +118,7 @@ fn merge<const W: usize, const K: usize>(
 ) {
     let size = words[0].len();
     if size == BLOCK {
-        return match engine {
-            Engine::Portable => crate::portable::merge_block::<W, K>(words, up),
-            #[cfg(target_arch = "x86_64")]
-            Engine::Avx512 => crate::avx512::merge_block::<W, K>(words, up),
-        };
+        return by!(engine, merge_block(words, up));
     }
     if size.is_power_of_two() && size >= 4 * BLOCK {
         // Two steps in one pass over memory.
@@ -123,11 +126,7 @@ fn merge<const W: usize, const K: usize>(
         let (two, rest) = split(rest, size / 4);
         let (three, four) = split(rest, size / 4);
         let mut quarters = [one, two, three, four];
-        match engine {
-            Engine::Portable => crate::portable::exchange_quarters::<W, K>(&mut quarters, up),
-            #[cfg(target_arch = "x86_64")]
-            Engine::Avx512 => crate::avx512::exchange_quarters::<W, K>(&mut quarters, up),
-        }
+        by!(engine, exchange_quarters(&mut quarters, up));
         let [one, two, three, four] = quarters;
         return both(
             threads > 1 && size >= THREAD,
@@ -144,11 +143,7 @@ fn merge<const W: usize, const K: usize>(
     // The largest power of two below the size.
     let middle = 1 << (usize::BITS - 1 - (size - 1).leading_zeros());
     let (mut left, mut right) = split(again(&mut words), middle);
-    match engine {
-        Engine::Portable => crate::portable::exchange::<W, K>(&mut left, &mut right, up),
-        #[cfg(target_arch = "x86_64")]
-        Engine::Avx512 => crate::avx512::exchange::<W, K>(&mut left, &mut right, up),
-    }
+    by!(engine, exchange(&mut left, &mut right, up));
     both(
         threads > 1 && size >= THREAD,
         || merge::<W, K>(left, up, engine, threads.div_ceil(2)),

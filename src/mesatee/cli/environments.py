@@ -121,6 +121,7 @@ def build(
         except OSError:
             raise Conflict(f"there is an environment {name} by now", hint="choose another name") from None
     except BaseException:
+        # Also when somebody interrupts it: half an environment stays nowhere.
         shutil.rmtree(made, ignore_errors=True)
         raise
     return manifest

@@ -16,6 +16,7 @@ from ..protocol.executors import Executor
 from ..protocol.model import TableFormat
 from ..protocol.statements import FunctionStatement
 from . import examples
+from .codeoptions import ContractFile, Entry, ExecutorName, OutputFormats, OutputNames
 from .common import AsJson, Settings, emit, line, pairs, settings, short, table, verb
 from .data import in_use, table_format
 from .trial import try_out
@@ -35,28 +36,14 @@ def put(
         ),
     ],
     name: Annotated[str | None, typer.Option(help="Its name [the function's].")] = None,
-    entry: Annotated[
-        str | None, typer.Option(help="Which function of the file [the only public one].")
-    ] = None,
+    entry: Entry = None,
     private: Annotated[
         bool, typer.Option("--private", help="Seal the code: it opens only in attested workers.")
     ] = False,
-    executor: Annotated[
-        str | None,
-        typer.Option(help="python, mesapy or wasm [wasm for a module, else python].", metavar="EXECUTOR"),
-    ] = None,
-    contract: Annotated[
-        Path | None,
-        typer.Option(help="TOML file: inputs, arguments and outputs of a module that does not carry them."),
-    ] = None,
-    output: Annotated[
-        list[str] | None,
-        typer.Option(help="Name of an output, if the function returns a dict; may be repeated."),
-    ] = None,
-    format: Annotated[
-        list[str] | None,
-        typer.Option("--format", help="OUTPUT=csv|parquet|arrow|json|bytes; may be repeated."),
-    ] = None,
+    executor: ExecutorName = None,
+    contract: ContractFile = None,
+    output: OutputNames = None,
+    format: OutputFormats = None,
     caller: Annotated[
         list[str] | None,
         typer.Option(help="A party whose tasks may name it [everybody's]; may be repeated."),

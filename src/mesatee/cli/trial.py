@@ -25,6 +25,7 @@ from ..protocol.failures import MEANINGS
 from ..protocol.model import TableFormat
 from ..protocol.statements import Port
 from . import examples, local
+from .codeoptions import ContractFile, Entry, ExecutorName, OutputFormats, OutputNames
 from .common import AsJson, Settings, emit, facts, line, pairs, settings, short, size, typed, verb
 from .mock import ROWS, Missing, MockRows, Seed, share
 
@@ -59,25 +60,11 @@ def try_out(
     rows: MockRows = ROWS,
     seed: Seed = 0,
     missing: Missing = "0",
-    entry: Annotated[
-        str | None, typer.Option(help="Which function of the file [the only public one].")
-    ] = None,
-    executor: Annotated[
-        str | None,
-        typer.Option(help="python, mesapy or wasm [wasm for a module, else python].", metavar="EXECUTOR"),
-    ] = None,
-    contract: Annotated[
-        Path | None,
-        typer.Option(help="TOML file: inputs, arguments and outputs of a module that does not carry them."),
-    ] = None,
-    output: Annotated[
-        list[str] | None,
-        typer.Option(help="Name of an output, if the function returns a dict; may be repeated."),
-    ] = None,
-    format: Annotated[
-        list[str] | None,
-        typer.Option("--format", help="OUTPUT=csv|parquet|arrow|json|bytes; may be repeated."),
-    ] = None,
+    entry: Entry = None,
+    executor: ExecutorName = None,
+    contract: ContractFile = None,
+    output: OutputNames = None,
+    format: OutputFormats = None,
     repeat: Annotated[
         bool,
         typer.Option(

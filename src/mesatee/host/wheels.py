@@ -111,6 +111,7 @@ def _unpack(path: Path, item: Requirement, folder: Path, owners: dict[str, str],
                 if owners.setdefault(target.casefold(), item.name) != item.name:
                     raise Malformed(f"{what} has {target[:80]!a}, which {owners[target.casefold()]} has")
                 _extract(wheel, info, folder / target, room, what)
+    # What `zipfile` raises for hostile archives; NotImplementedError is its word for a way of packing that it lacks.
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OverflowError) as error:
         raise Malformed(f"{what} is no readable zip file: {error}") from None
 

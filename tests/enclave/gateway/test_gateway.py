@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import sqlite3
+import threading
 import time
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.support.gateway import seal
 from tests.support.live import BY_NAME, Client, Flow, Live, LiveMember, call, code
 
 from mesatee._core import HpkeKey
+from mesatee.enclave.gateway import gateway
 from mesatee.enclave.gateway.log import SnapshotRef
 from mesatee.enclave.gateway.state import State
 from mesatee.enclave.worker.client import GatewayClient
@@ -28,6 +30,7 @@ from mesatee.errors import (
     NotFound,
     Recovering,
     Replayed,
+    TimedOut,
 )
 from mesatee.protocol import checkpoint as cp
 from mesatee.protocol import envelope as dsse
@@ -365,6 +368,38 @@ def test_a_gateway_stops_when_what_lies_under_its_snapshot_was_altered(
         own.start()
     write(before)
     own.start()
+
+
+@pytest.mark.parametrize("error", [HostFailed, TimedOut])
+def test_a_host_that_withholds_old_entries_ends_nothing_and_is_told_of(
+    own: Live, error: type[MesateeError], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    own.member("left")
+    own.stop()
+    monkeypatch.setattr(limits, "LOG_COMPARED_AT_START", 0)
+    monkeypatch.setattr(gateway, "RELOAD_SECONDS", 0.1)
+    read, covered = own.doors.records.read, own.doors.records.head()[0]
+    refused = threading.Event()
+
+    def withheld(start: int, limit: int) -> Any:
+        if start < covered - 1:
+            refused.set()
+            raise error("not now")
+        return read(start, limit)
+
+    monkeypatch.setattr(own.doors.records, "read", withheld)
+    own.start()
+    assert refused.wait(10)
+    own.member("right")
+    assert own._thread.is_alive()
+    deadline = time.monotonic() + 10
+    while "log_not_compared" not in caplog.text and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert "log_not_compared" in caplog.text
+    monkeypatch.setattr(own.doors.records, "read", read)
+    while own.gateway.log._compared < own.gateway.log._vouched and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert own.gateway.log._compared == own.gateway.log._vouched > 0
 
 
 # -- restarts and forks: these change the service and stand last ---------------------------------------------

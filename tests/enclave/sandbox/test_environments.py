@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.captured import lacking
 
 from mesatee.enclave.sandbox import Job, OutputSpec, Supervisor
 from mesatee.errors import Malformed, SandboxFailed
@@ -219,7 +220,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A shared object whose constructor makes a file, and does what a program may not do in the sandbox."""
     compiler = shutil.which("cc")
     if compiler is None:
-        pytest.skip("there is no C compiler")
+        lacking("there is no C compiler")
     folder = tmp_path_factory.mktemp("library")
     source = folder / "evil.c"
     source.write_text(r"""

@@ -36,6 +36,7 @@ from ...errors import (
     Malformed,
     MesateeError,
     NotFound,
+    Unavailable,
 )
 from ...protocol import envelope as dsse
 from ...protocol import limits, records, statements, wire
@@ -513,9 +514,12 @@ class Gateway:
     async def _compare_stored(self) -> None:
         """What the last snapshot spared the start. `LogCorrupt` ends the service, as it would at a start."""
         while True:
-            with contextlib.suppress(HostFailed):
+            try:
                 if count := await asyncio.to_thread(self.log.compare, self._ending, COMPARE_REST):
                     LOGGER.info(json.dumps({"event": "log_compared", "entries": count}))
+            except Unavailable as error:
+                # It goes on where it was. A host that withholds old entries for good shows it here.
+                LOGGER.warning(json.dumps({"event": "log_not_compared", "reason": error.message}))
             await asyncio.sleep(RELOAD_SECONDS)
 
     async def _sweep(self) -> None:

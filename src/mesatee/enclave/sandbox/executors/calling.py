@@ -221,6 +221,7 @@ def _write(name: str, value: Any, format: Format, fd: int) -> None:
             case bytes() | bytearray() | memoryview():
                 target.write(value)
             case Table() if format in FORMATS:
+                # Arrow raises the last one for a type that the format has no place for, e.g. lists in CSV.
                 with _failing("wrong_output", ValueError, TypeError, NotImplementedError):
                     value.write(target, format)
             case dict() | list() if format == "json":
@@ -246,6 +247,7 @@ def _write_batches(name: str, value: Any, format: Format, fd: int) -> None:
                 piece = next(pieces, None)
             if piece is None:
                 break
+            # As in `_write`.
             with _failing("wrong_output", ValueError, TypeError, NotImplementedError):
                 writer.write(piece)
         if not writer.written:

@@ -98,6 +98,15 @@ class Claims:
         """The claims of the channel key whose DER SubjectPublicKeyInfo is `spki`."""
         return cls(hashlib.sha256(spki).digest(), role, service, environments or {})
 
+    def cover(self, measured: Mapping[str, str]) -> bool:
+        """Whether they name each of these environments as it was measured.
+
+        Further ones, which a worker measured later, stand in the claims alone: evidence binds claims to the code that
+        was measured, and what that code says of itself is as good as its measurement. Who was measured as no worker has
+        none.
+        """
+        return measured.items() <= self.environments.items() and bool(measured) >= bool(self.environments)
+
     def encode(self) -> bytes:
         """Deterministic CBOR. Raises `Malformed` or `TooLarge` for values that `parse` would refuse."""
         value: dict[str, object] = dict(self.extra)

@@ -226,14 +226,8 @@ def _time_objections(report: SoftwareReport, at: int) -> list[str]:
 
 
 def validate(proof: Proof, claims: Claims, trust: RoleTrust) -> tuple[str, ...]:
-    """The claims name each environment that was measured, with its digest.
-
-    Further ones, which a worker measured later, stand in the claims alone: the report data binds them to the code that
-    was measured, and what that code says of itself is as good as its measurement. Who was measured as no worker has
-    none.
-    """
-    promised = dict(claims.environments)
-    if not proof.environments.items() <= promised.items() or (promised and not proof.environments):
+    """The claims name what was measured; see `Claims.cover`."""
+    if not claims.cover(proof.environments):
         return ("the environments in the claims are not those that were measured",)
     return ()
 

@@ -261,7 +261,7 @@ class Log:
         Nobody who asks for an altered entry is given it, compared or not; this finds out before anybody asks. `rest` is
         how long it pauses after each batch, as a multiple of the time that the batch took.
 
-        Raises `LogCorrupt`, naming the first entry that is wrong, and `HostFailed`.
+        Raises `LogCorrupt`, naming the first entry that is wrong, `HostFailed` and `TimedOut`.
         """
         first = self._compared
         for start, batch in self._batches(first, self._vouched):

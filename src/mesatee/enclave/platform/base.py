@@ -36,12 +36,4 @@ class Attester(Protocol):
         """
 
 
-def vouched(measured: Mapping[str, str], claims: Claims) -> bool:
-    """Whether claims name each of these environments as it was measured. Others may stand beside them, which the worker
-    measured after it started; but not where there is no environment at all.
-    """
-    promised = dict(claims.environments)
-    return measured.items() <= promised.items() and bool(measured) >= bool(promised)
-
-
-__all__ = ["Attester", "vouched"]
+__all__ = ["Attester"]

@@ -18,7 +18,6 @@ from mesatee.attestation.evidence import (
     part_data,
     report_data,
 )
-from mesatee.enclave.platform.base import vouched
 from mesatee.errors import Malformed, TooLarge
 
 REPORT_DATA_BYTES: Final = 64
@@ -151,7 +150,7 @@ class PlatformAttester:
 
     def evidence(self, claims: Claims, at: int | None = None) -> bytes:
         """See `Attester.evidence`. Hardware tells no time, so `at` has no effect."""
-        if not vouched(self._environments, claims):
+        if not claims.cover(self._environments):
             raise Malformed("the claims name other environments than this attester knows")
         if links := self._collector.links:
             if set(links) & set(claims.extra):

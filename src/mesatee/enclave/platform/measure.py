@@ -7,9 +7,8 @@
 - environments: the distributions that a worker's sandboxed children load (`ENVIRONMENTS`).
 
 A distribution's tree is walked on disk: its RECORD only says which folders are its own, so a file that
-somebody added or altered changes the digest. Nothing is cached on disk. Code, interpreter and libraries are
-some 80 MB (0.2 s on two cores, 0.3 s with cold caches), the base environment some 620 MB (1.2 s, 2.5 s cold),
-which is why only a worker measures it.
+somebody added or altered changes the digest. Nothing is cached on disk. The base environment is several times as large
+as all the rest, which is why only a worker measures it.
 
 Limits, stated so that nobody reads more into level 2: files are measured, not memory, so root can change them
 between measuring and loading; byte code caches are not measured, so the launcher must start the trusted

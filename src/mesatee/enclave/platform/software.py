@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from mesatee import _core
 from mesatee.attestation.evidence import Claims, report_data
 from mesatee.attestation.tee import software
-from mesatee.enclave.platform.base import vouched
 from mesatee.enclave.platform.measure import Measurement
 from mesatee.errors import Conflict, Malformed, NotFound
 from mesatee.protocol import limits
@@ -72,7 +71,7 @@ class SoftwareAttester:
 
     def evidence(self, claims: Claims, at: int | None = None) -> bytes:
         """See `Attester.evidence`."""
-        if not vouched(self._components.environments, claims):
+        if not claims.cover(self._components.environments):
             raise Malformed("the claims name other environments than were measured")
         now = int(time.time()) if at is None else at
         system = os.uname()

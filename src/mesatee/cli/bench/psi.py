@@ -17,6 +17,7 @@ import os
 import random
 import secrets
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -313,7 +314,7 @@ def measure(quick: bool, say: Say) -> tuple[Row, ...]:
         ours(supervisor, folder, powers[0], "oblivious")
         for power in powers:
             found = _size(power, quick, folder, supervisor, platform, peers, say)
-            times[power] = found.oblivious[0]
+            times[power] = statistics.median(found.oblivious)
             rows += found.rows(power, missing)
     if not quick:
         rows.append(_exponent(times))
@@ -340,7 +341,7 @@ def _peers(
 
 @dataclass(slots=True)
 class _Sizes:
-    """Seconds, sorted so that the median is in the middle row's hands, and bytes."""
+    """Seconds of each round, and MiB."""
 
     oblivious: list[float]
     hashed: list[float]
@@ -421,13 +422,12 @@ def _size(
         if SPU in peers:
             said = peers[SPU](power)
             found.rr22.append(said["seconds"])
-            found.rr22_memory.append(said["kib"] / 1024)
+            found.rr22_memory.append(said["kib"] / limits.KIB)
         found.polars.append(with_polars(folder, power))
         found.hashed.append(ours(supervisor, folder, power, "access-pattern")[0])
         found.platform.append(platform.run(power))
         if OPENMINED in peers and power <= SLOW_POWER and number == 0:
             found.ecdh.append(peers[OPENMINED](power)["seconds"])
-    found.oblivious.sort()
     return found
 
 

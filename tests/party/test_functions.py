@@ -102,9 +102,10 @@ def test_unions_of_what_a_statement_knows(kind: str, known: str) -> None:
 
 
 def test_builtins_are_registered_as_the_worker_has_them() -> None:
-    assert set(functions.BUILTINS) == set(registry.names())
-    for name, contract in functions.BUILTINS.items():
-        signature = registry.find(name).signature
+    assert functions.builtins() == registry.names()
+    for name in functions.builtins():
+        contract, signature = functions.shipped(name), registry.find(name).signature
+        assert (contract.executor, contract.entry) == ("builtin", name)
         assert [(item.name, item.required, item.default) for item in contract.arguments] == [
             (item.name, item.required, item.default) for item in signature.arguments
         ]
@@ -162,7 +163,7 @@ def test_private_code_leaves_sealed(fake: Any, alice: Identity, tmp_path: Path) 
 def test_builtins_have_a_contract(fake: Any, alice: Identity) -> None:
     fake.answers["/v1/functions"] = lambda: (200, canonical({"items": []}))
     with Session(fake.url, alice, fake.trust) as session:
-        for name in functions.BUILTINS:
+        for name in functions.builtins():
             functions.put_builtin(session, name)
         with pytest.raises(NotFound):
             functions.put_builtin(session, "none")

@@ -88,7 +88,7 @@ def put(
         tuple(caller) if caller else None, quota, new_version, named(chosen_settings, environment)
     )
     with chosen_settings.session() as session:
-        if source in functions.BUILTINS and not Path(source).exists():
+        if source in functions.builtins() and not Path(source).exists():
             posted = functions.put_builtin(session, source, name, rules=rules, examples=signed)
         else:
             posted = functions.put(

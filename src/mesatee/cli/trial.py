@@ -219,8 +219,8 @@ class _Desk:
             return local.Code(name, found, said)
         if entry or executor or contract or outputs or formats:
             raise NotFound(f"there is no file {source}", hint="options of a file need one; check the path")
-        if source in functions.BUILTINS:
-            return local.Code(source, b"", functions.BUILTINS[source])
+        if source in functions.builtins():
+            return local.Code(source, b"", functions.shipped(source))
         if path.suffix in (".py", ".wasm"):
             raise NotFound(f"there is no file {source}", hint="check the path")
         session = self.session(f"a function that is no file ({source})")

@@ -6,7 +6,7 @@ import ast
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, Final, Literal, cast
@@ -40,32 +40,22 @@ class Contract:
     outputs: tuple[Port, ...]
 
 
-BUILTINS: Final[Mapping[str, Contract]] = MappingProxyType(
-    {
-        "echo": Contract(
-            "builtin",
-            "echo",
-            (Port(name="data", format="bytes"),),
-            False,
-            (),
-            (Port(name="result", format="bytes"),),
-        ),
-        "psi": Contract(
-            "builtin",
-            "psi",
-            (),
-            True,
-            (
-                Argument(name="key", type="json", required=True),
-                Argument(name="mode", type="str", required=False, default="intersection"),
-                Argument(name="leakage", type="str", required=False, default="oblivious"),
-                Argument(name="normalise", type="json", required=False, default=[]),
-            ),
-            (Port(name="result", format="csv"),),
-        ),
-    }
-)
-"""The functions that every worker has."""
+_SHIPPED: Final = Path(__file__).parent.parent / "enclave" / "functions"
+"""The sources of the built-in functions, which are read here and never run: a worker that says it has this measured
+version has the same ones.
+"""
+
+
+def builtins() -> tuple[str, ...]:
+    """The names of the functions that every worker has: one for each module that is not private, sorted."""
+    return tuple(sorted(path.stem for path in _SHIPPED.glob("[!_]*.py") if path.stem != "registry"))
+
+
+def shipped(name: str) -> Contract:
+    """The contract of a built-in function. Raises `NotFound`."""
+    if name not in builtins():
+        raise NotFound(f"there is no built-in function {name!r}", hint=f"there are {', '.join(builtins())}")
+    return replace(contract((_SHIPPED / f"{name}.py").read_bytes(), name), executor="builtin")
 
 
 def contract(
@@ -262,12 +252,9 @@ def put_builtin(
 
     Raises `NotFound` or `Conflict`.
     """
-    if builtin not in BUILTINS:
-        raise NotFound(
-            f"there is no builtin {builtin[:64]!r}", hint=f"there are {', '.join(sorted(BUILTINS))}"
-        )
+    said = shipped(builtin)
     name = _checked_name(session, builtin if name is None else name, rules)
-    return _post(session, name, BUILTINS[builtin], False, None, rules, examples)
+    return _post(session, name, said, False, None, rules, examples)
 
 
 def _checked_name(session: Session, name: str, rules: CallRules) -> str:
@@ -386,11 +373,11 @@ def _code(session: Session, owner: str, said: statements.FunctionStatement) -> b
 
 
 __all__ = [
-    "BUILTINS",
     "OPEN",
     "CallRules",
     "Contract",
     "Shown",
+    "builtins",
     "contract",
     "find",
     "module",
@@ -399,6 +386,7 @@ __all__ = [
     "put_builtin",
     "read_file",
     "retire",
+    "shipped",
     "show",
     "suspend",
 ]

@@ -22,7 +22,7 @@ def test_echo_gives_every_byte_back(data):
 
 
 def test_the_registry():
-    assert functions.names() == ("echo", "psi")
+    assert {"echo", "psi"} <= set(functions.names())
     assert all("Reveals" in functions.find(name).reveals for name in functions.names())
     assert [argument.name for argument in functions.find("psi").signature.arguments] == [
         "key",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from mesatee.enclave.functions import echo, psi
 from mesatee.errors import NotFound
 from mesatee.protocol.signature import Signature, derive
 
@@ -26,14 +28,19 @@ class Builtin:
         return inspect.getdoc(self.function) or ""
 
 
-def _builtin(module: Any, name: str) -> Builtin:
+def _builtin(name: str) -> Builtin:
     # Read now and not in the child, which cannot open our source files.
+    module = importlib.import_module(f"{__package__}.{name}")
     return Builtin(getattr(module, name), derive(inspect.getsource(module), name))
 
 
-_BUILTINS: Final[Mapping[str, Builtin]] = MappingProxyType(
-    {name: _builtin(module, name) for name, module in (("echo", echo), ("psi", psi))}
-)
+def _found() -> tuple[str, ...]:
+    """One function for each module of this folder that is not private, named like it."""
+    here = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    return tuple(sorted(name for name in here if not name.startswith("_") and name != "registry"))
+
+
+_BUILTINS: Final[Mapping[str, Builtin]] = MappingProxyType({name: _builtin(name) for name in _found()})
 
 
 def find(name: str) -> Builtin:

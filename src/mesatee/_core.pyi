@@ -21,6 +21,8 @@ class SecretKey:
         """Create a key file of mode 0600. Raises `Conflict` if it exists."""
     def derive(self, label: str) -> SecretKey:
         """HKDF-SHA256 with `label` as info."""
+    def derive_bytes(self, label: str) -> bytes:
+        """The 32 bytes of `derive`, for somebody who shall have them and not this key."""
     @staticmethod
     def import_sealed(sealed: bytes, by: SecretKey, context: bytes) -> SecretKey: ...
     def export_sealed(self, by: SecretKey, context: bytes) -> bytes: ...

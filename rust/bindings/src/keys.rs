@@ -69,6 +69,12 @@ impl SecretKey {
         self.0.derive(label.as_bytes()).map(Self).or_raise(py)
     }
 
+    /// 32 bytes that follow from key and label, for somebody who shall have them and not the key.
+    fn derive_bytes<'py>(&self, py: Python<'py>, label: &str) -> PyResult<Bound<'py, PyBytes>> {
+        let derived = self.0.derive(label.as_bytes()).or_raise(py)?;
+        Ok(derived.with_bytes(|bytes| PyBytes::new(py, bytes)))
+    }
+
     #[staticmethod]
     fn import_sealed(
         py: Python<'_>,

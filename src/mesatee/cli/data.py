@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from ..errors import Malformed
-from ..party import data, files, functions, marginals
+from ..party import data, files, functions, marginals, protected
 from ..party import mock as made_up
 from ..party.session import Session
 from ..protocol import limits, wire
@@ -22,6 +22,7 @@ from ..protocol.marginals import Marginals
 from ..protocol.model import TableFormat
 from . import classes
 from .common import AsJson, emit, facts, line, moment, progress, say, settings, short, size, table, verb
+from .leaving import BudgetOption, Digits, LetOut, MaxRows, MinGroup, Multiple
 from .mock import MockMissing, MockRange, MockValues, mock, mock_plan
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -124,6 +125,12 @@ def put(
         bool,
         typer.Option("--new-version", help="It is the newer version of your dataset of this name."),
     ] = False,
+    min_group: MinGroup = None,
+    max_rows: MaxRows = None,
+    let_out: LetOut = None,
+    digits: Digits = None,
+    multiple: Multiple = None,
+    budget: BudgetOption = None,
     mock_epsilon: Annotated[
         str | None,
         typer.Option(help="Publish noisy counts for mock data, and spend this in all (1 is usual) [none]."),
@@ -136,11 +143,19 @@ def put(
     """Seal a file if need be, upload the ciphertext, and register it as a dataset.
 
     The plaintext never leaves this machine. Without policy options, whatever task you approve by signature
-    may use it.
+    may use it. What may leave of it can be limited whatever the task; such limits are part of what you sign.
     """
     chosen = settings(context)
     identity = chosen.identity()
     plan = mock_plan(mock_epsilon, mock_range, mock_values, mock_missing)
+    protection = protected.make(
+        min_group=min_group,
+        max_rows=max_rows,
+        columns=let_out or (),
+        digits=digits,
+        multiple=multiple,
+        budget=budget,
+    )
     name = name or file.name.removesuffix(data.SEALED).split(".")[0]
     with chosen.session() as session:
         text = _policy(session, policy, min_level, tee or [], only or [], days, approve_automatically)
@@ -164,10 +179,19 @@ def put(
                         progress=told,
                     )
             with progress("uploading", made.size) as told:
-                posted = data.put(session, made, name, policy=text, new_version=new_version, progress=told)
+                posted = data.put(
+                    session,
+                    made,
+                    name,
+                    policy=text,
+                    protection=protection,
+                    new_version=new_version,
+                    progress=told,
+                )
             spent = 0 if plan is None else made_up.spent(session, name)
     value = {"digest": posted.digest, "index": posted.index, "name": name, "policy": text, **_sealed(made)}
     value["file"] = str(file)
+    value["protection"] = None if protection is None else protection.model_dump(mode="json")
     value["epsilon_of_all_versions"] = spent / limits.EPSILON_UNIT
     value["marginals"] = (
         None if made.shape.marginals is None else made.shape.marginals.model_dump(mode="json")
@@ -180,6 +204,8 @@ def put(
             for text in marginals.explain(made.shape.marginals, [item.name for item in made.shape.columns]):
                 line(console, text)
             line(console, f"all datasets that you named {name} have spent {spent / limits.EPSILON_UNIT:g}")
+        if protection is not None:
+            line(console, "of it may leave: " + "; ".join(protected.explain(protection)))
         line(console, f"dataset {name} is {posted.digest}, log entry {posted.index}")
 
     emit(as_json, value, human)
@@ -317,6 +343,12 @@ def _show(
     line(console, "")
     table(console, ("column", "type"), [(item["name"], item["type"]) for item in view.columns], "No columns.")
     line(console, "")
+    if view.protection is not None:
+        line(console, "what may leave", "bold")
+        said = protected.explain(view.protection)
+        for text in said + protected.left(view.protection, view.spent, names):
+            line(console, "  " + text)
+        line(console, "")
     line(console, "policy", "bold")
     for text in view.policy.rstrip("\n").split("\n"):
         line(console, "  " + text)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from ..attestation.appraisal import LEVELS
-from ..party import tasks
+from ..party import protected, tasks
 from ..party.verify import VerifiedReceipt
 from ..protocol import statements, wire
 from ..protocol.sources import NewestDataset, OutputOf
@@ -85,6 +85,10 @@ def show_review(console: Console, found: tasks.Review, me: str) -> None:
         for item in found.inputs
     ]
     table(console, ("reads", "what", "of", "format", "digest"), rows, "It reads no data.")
+    for item in found.inputs:
+        if item.said is not None and item.said.protection is not None:
+            text = "; ".join(protected.explain(item.said.protection))
+            line(console, f"of {item.title} may leave: {text}")
     line(console, "")
     receivers = [
         (name, ", ".join(f"{keys.name} ({short(keys.signing)})" for keys in keyed))
@@ -156,6 +160,13 @@ def show_receipt(console: Console, receipt: VerifiedReceipt, names: Mapping[str,
         rows.append((f"approved by {by}", f"{how}; {given.reason}"))
     for name, output in receipt.outputs.items():
         rows.append((f"output {name}", f"{size(output.size)} to {', '.join(receipt.receivers[name])}"))
+    if receipt.protection is not None:
+        rows.append(("what was let out", "; ".join(protected.explain(receipt.protection)) or "-"))
+        titles = {item.digest: item.title for item in receipt.inputs}
+        rows += [
+            (f"budget of {titles[digest]}", f"epsilon {protected.epsilon(amount)}, once for this question")
+            for digest, amount in receipt.protection.charges.items()
+        ]
     simulated = ", SIMULATED" if receipt.simulated else ""
     rows += [
         ("outcome", receipt.failure or "finished"),

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
+from .. import noise
 from ..errors import InputError, Malformed, MesateeError, TooLarge
 from ..protocol import limits
 from ..protocol import marginals as form
 from ..protocol.model import malformed
-from . import noise
 from .http import visible
 
 if TYPE_CHECKING:

@@ -20,9 +20,10 @@ from ..attestation.verify import appraise
 from ..errors import MesateeError, ReceiptInvalid
 from ..protocol import checkpoint as cp
 from ..protocol import envelope as dsse
-from ..protocol import limits, records, statements, wire
+from ..protocol import leaving, limits, records, statements, wire
 from ..protocol.consent import must_approve
 from ..protocol.digests import b64decode, sha256
+from ..protocol.protection import Enforced
 from ..protocol.sources import NewestDataset, OutputOf
 from .service import Service, check_service
 from .track import check_record
@@ -104,6 +105,8 @@ class VerifiedReceipt:
     approvals: tuple[GivenApproval, ...]
     policies: Mapping[str, str]
     outputs: Mapping[str, statements.OutputFacts]
+    protection: Enforced | None
+    """What the owners of the inputs let out, and what their privacy budgets pay; None for no limit."""
     receivers: Mapping[str, tuple[str, ...]]
     """Output -> names of its receivers."""
     failure: str | None
@@ -134,6 +137,7 @@ class VerifiedReceipt:
         found["receivers"] = {name: list(item) for name, item in self.receivers.items()}
         found["outputs"] = {name: item.model_dump(mode="json") for name, item in self.outputs.items()}
         found["layers"] = list(self.layers)
+        found["protection"] = None if self.protection is None else self.protection.model_dump(mode="json")
         for name in ("inputs", "approvals"):
             found[name] = [
                 {key: getattr(item, key) for key in item.__slots__} for item in getattr(self, name)
@@ -184,7 +188,8 @@ def verify_bundle(
     agree.
     8. Function: the task's, signed.
     9. Inputs: each is what the task names. A dataset is signed by its owner, under the policy that was evaluated, and
-       so is the platform's; another task's output is that of a receipt which the service signed.
+       so is the platform's; another task's output is that of a receipt which the service signed. What the receipt
+       says may leave is exactly what the datasets' statements say.
     10. Approvals: each party that had to approve did, by a signature over this very task that had not
     expired, or by
         a policy that approves for its owner.
@@ -218,7 +223,11 @@ def verify_bundle(
         owner, function = _signed(bundle.function, receipt.function, statements.FunctionStatement, service)
         _must(function.environment in (None, receipt.environment), "it runs in another environment alone")
     with _step(9, "inputs"):
-        inputs = _inputs(bundle, receipt, service, task)
+        inputs, datasets = _inputs(bundle, receipt, service, task)
+        _must(
+            receipt.protection == leaving.enforced(task, function, datasets),
+            "what was let out is not what the owners of the inputs allow",
+        )
     with _step(10, "approvals"):
         approvals = _approvals(bundle, receipt, service, task, (owner, function), inputs)
     with _step(11, "outputs"):
@@ -241,6 +250,7 @@ def verify_bundle(
         approvals=approvals,
         policies=receipt.policies,
         outputs=receipt.outputs,
+        protection=receipt.protection,
         receivers={name: tuple(keys.name for keys in receivers) for name, receivers in task.outputs.items()},
         failure=receipt.failure,
         level=worker.level,
@@ -400,11 +410,12 @@ def _inputs(
     receipt: statements.ReceiptStatement,
     service: Service,
     task: statements.TaskStatement,
-) -> dict[str, VerifiedInput]:
+) -> tuple[dict[str, VerifiedInput], dict[str, tuple[str, statements.DatasetStatement]]]:
+    """What the inputs are, and the datasets among them: digest -> owner and statement."""
     named = set(receipt.inputs.values())
     _must(set(bundle.datasets) | set(bundle.sources) == named, "they are not exactly the inputs")
     ruled = {PLATFORM: sha256(service.said.platform_policy.encode())}
-    found = {}
+    found, datasets = {}, {}
     for name, digest in sorted(receipt.inputs.items()):
         source = task.inputs[name]
         if isinstance(source, OutputOf):
@@ -418,11 +429,12 @@ def _inputs(
             "the task names another dataset",
         )
         ruled[digest] = sha256(said.policy.encode())
+        datasets[digest] = (owner, said)
         found[name] = VerifiedInput(
             name, "dataset", digest, said.name, (owner,), said.blob.sha256, ruled[digest]
         )
     _must(receipt.policies == ruled, "the policies that were evaluated are not those of datasets and service")
-    return found
+    return found, datasets
 
 
 def _output(bundle: wire.Bundle, service: Service, name: str, run: str, source: OutputOf) -> VerifiedInput:

@@ -19,6 +19,7 @@ MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
         "out_of_memory": "over the memory that the task allows",
         "out_of_time": "over the wall-clock time that the task allows",
         "output_too_large": "an output, or all together, are over the size that the task allows",
+        "withheld": "an output is none that the protection of a dataset lets out",
         "worker_lost": "all attempts are spent and none ended with a receipt",
         "wrong_output": "the function returned something that is not its declared output",
     }

@@ -95,6 +95,13 @@ EPSILON_UNIT: Final = 1_000_000
 """Parts of epsilon: statements carry whole millionths, so that what was spent is exact."""
 MOCK_EPSILON: Final = 10 * EPSILON_UNIT
 """All that one statement's marginals may spend, in millionths: above 10 the promise says next to nothing."""
+BUDGET_EPSILON: Final = 1_000 * EPSILON_UNIT
+"""The most that a budget, or one task, may name, in millionths: so that sums stay small numbers, not because it says
+anything."""
+PROTECTION_NUMBER: Final = 1_000_000_000
+"""The most that an output protection may name: of rows, or to round to."""
+PROTECTION_COLUMNS: Final = 256
+"""Columns that an output protection may allow."""
 MOCK_ROWS: Final = 1_000_000
 """Rows of one file of mock data."""
 EXAMPLES: Final = 8

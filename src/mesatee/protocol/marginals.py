@@ -2,7 +2,7 @@
 
 They are part of the signed dataset statement. All that shapes a histogram is public: the columns, from the schema, and
 the bounds or values, which the owner names. The bins follow from these alone, for all are equal, and no statement can
-carry bins of its own. What comes from the rows are counts, and each has noise on it (`party/noise.py`).
+carry bins of its own. What comes from the rows are counts, and each has noise on it (`mesatee.noise`).
 
 The privacy unit is one row: two tables are neighbours if one row was replaced by another; their number of rows, which
 the statement says exactly, is the same. A replaced row takes one from one count and adds one to another, so the counts

@@ -18,6 +18,7 @@ from . import limits
 from .digests import Hex16, Hex32, Name, Wrap, sha256
 from .jsonstrict import encode
 from .model import Measurement, Model, Time, read, validate
+from .protection import Epsilon
 from .statements import Failure, WorkerFacts
 
 SALT_BYTES = 16
@@ -65,6 +66,8 @@ class GrantOutcome(Outcome):
     policies: dict[str, Hex32]
     inputs: dict[Name, Hex32]
     """What each input was then: a dataset, or the run whose output it is."""
+    charges: dict[Hex32, Epsilon] = Field(default={}, exclude_if=lambda value: not value)
+    """Dataset -> what its budget pays, in millionths. Not part of the form where nothing is to be paid."""
 
 
 class FiredOutcome(Outcome):

@@ -30,6 +30,7 @@ from .executors import Executor
 from .jsonstrict import canonical, encode, parse_object
 from .marginals import Marginals
 from .model import Column, Measurement, Model, Origin, PolicyText, TableFormat, Time, validate
+from .protection import Enforced, Protection
 from .service import RecoveryStatement as RecoveryStatement
 from .service import ServiceStatement as ServiceStatement
 from .sources import Source
@@ -107,6 +108,8 @@ class DatasetStatement(Common):
     wrap: Wrap
     marginals: Marginals | None = Field(default=None, exclude_if=lambda value: value is None)
     """For mock data, noisy. Without them the field is not part of the signed form."""
+    protection: Protection | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What may leave. Without it the field is not part of the signed form."""
 
     @model_validator(mode="after")
     def _consistent(self) -> DatasetStatement:
@@ -415,6 +418,7 @@ Failure = Literal[
     "out_of_memory",
     "out_of_time",
     "output_too_large",
+    "withheld",
     "worker_lost",
     "wrong_output",
 ]
@@ -444,6 +448,8 @@ class ReceiptStatement(Model):
     finished: Time
     failure: Failure | None
     outputs: dict[Name, OutputFacts]
+    protection: Enforced | None = Field(default=None, exclude_if=lambda value: value is None)
+    """What the owners of the inputs let out. Without any such limit the field is not part of the signed form."""
 
     def about(self) -> dict[str, str]:
         """The run."""

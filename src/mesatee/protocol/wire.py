@@ -10,6 +10,7 @@ from . import limits
 from .digests import Hex32, HpkePublic, KeyWrap, Name, Wrap
 from .executors import Executor
 from .model import Model, TableFormat, Time
+from .protection import Enforced, Protection
 from .records import RecordProof
 from .statements import Failure, RunLimits, WorkerFacts
 
@@ -140,6 +141,10 @@ class GrantReply(Model):
     limits: RunLimits
     approvals: dict[Hex32, Hex32]
     policies: dict[str, Hex32]
+    protection: Enforced | None
+    """What may leave of the inputs; None for all."""
+    noise: Hex32 | None
+    """The seed of a private function's noise: of this task on these inputs, whatever the attempt."""
 
 
 class RenewReply(Model):
@@ -205,6 +210,11 @@ class DatasetView(Model):
     version: int
     """Of those that its owner registered under its name, counted from 1."""
     uses: int
+    protection: Protection | None
+    """What may leave; None for no limit."""
+    spent: dict[str, int]
+    """Party, or ``everybody``, -> what was spent of the privacy budget, in millionths of epsilon. The owner sees all,
+    others what they have spent themselves and what all together have."""
 
 
 class FunctionView(Model):

@@ -182,7 +182,7 @@ async def parties(call: Call) -> Response:
 async def datasets(call: Call) -> Response:
     """All datasets in use, without their wraps."""
     call.registered()
-    return reply(Views(call.gateway).datasets(call.number("after", 0)))
+    return reply(Views(call.gateway).datasets(call.peer.key, call.number("after", 0)))
 
 
 async def functions(call: Call) -> Response:

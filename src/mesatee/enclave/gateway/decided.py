@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ...errors import Denied, Malformed, StateError, TrustError
 from ...protocol import limits, statements, wire
 from ...protocol.sources import OutputOf
+from . import budgets
 from .peer import Peer
 from .state import Grant, Held, Run, State
 
@@ -37,6 +38,8 @@ class Granted:
     function: Held[statements.FunctionStatement]
     grant: Grant
     wraps: dict[str, str]
+    noise: str | None
+    """The seed of a private function's noise."""
 
 
 def grant_reply(state: State, granted: Granted, peer: Peer) -> wire.GrantReply:
@@ -83,6 +86,8 @@ def grant_reply(state: State, granted: Granted, peer: Peer) -> wire.GrantReply:
         limits=task.limits,
         approvals=grant.approvals,
         policies=grant.policies,
+        protection=budgets.enforced(state, task, grant.inputs),
+        noise=granted.noise,
     )
 
 

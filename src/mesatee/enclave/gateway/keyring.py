@@ -62,6 +62,8 @@ class Keyring:
         self._keys = keys
         self._sealing = keys.sealing
         self._tickets = keys.tickets
+        # Of a key that lasts as long as the log: after a hand-over the same question still gets the same noise.
+        self._noise = keys.body.derive("mesatee noise v1")
 
     def check_upload(self, permit: Permit, upload: Upload) -> None:
         """Show that the wrap was made by somebody who knows the file key, for this owner and blob.
@@ -81,6 +83,13 @@ class Keyring:
             binding = wraps.attempt_input(self._origin, run, permit.index, name, item.blob)
             released[name] = b64encode(self._open_sealed(item).wrap(attempt_key, binding.info, binding.aad))
         return released
+
+    def noise(self, permit: Permit, run: str, of: str) -> str:
+        """The seed of a private function's noise (hex) for what `of` names: a task on these inputs, so that another
+        attempt, or another run of the same, tells nobody more.
+        """
+        permit.use(Action.RELEASE_KEY, run)
+        return self._noise.derive_bytes(of).hex()
 
     def release_outputs(
         self,

@@ -27,13 +27,13 @@ from ...errors import (
     StateError,
 )
 from ...protocol import envelope as dsse
-from ...protocol import limits, records, statements
+from ...protocol import leaving, limits, records, statements
 from ...protocol.digests import b64decode, sha256
 from ...protocol.service import ShareRule
 from ...protocol.sources import OutputOf
 from ...protocol.statements import WorkerFacts
 from .. import faults
-from . import policies, policy, rules
+from . import budgets, policies, policy, rules
 from .decided import CODE, LOGGED, Accepted, Granted
 from .keyring import Keyring, Produced, Sealed, Upload
 from .ledger import Ledger
@@ -143,6 +143,7 @@ class Monitor(Ledger):
                     self._check_upload(Upload(signer, predicate.code.sha256, predicate.code.wrap))
             case statements.TaskStatement():
                 rules.task(state, signer, predicate, now)
+                budgets.enforced(state, predicate, state.inputs(predicate))
             case statements.ApprovalStatement():
                 rules.approval(state, signer, predicate, now)
             case statements.WithdrawalStatement():
@@ -162,7 +163,9 @@ class Monitor(Ledger):
 
     def _may_run(self, signer: str, task: str, now: int) -> None:
         rules.run(self.state, signer, task, now)
-        self._may(self.state.task(task), policies.USE, None, now)
+        held = self.state.task(task)
+        budgets.affordable(self.state, held, self.state.inputs(held.predicate), ahead=True)
+        self._may(held, policies.USE, None, now)
 
     def _check_upload(self, upload: Upload) -> None:
         self._keyring.check_upload(
@@ -271,7 +274,7 @@ class Monitor(Ledger):
         1. The ticket is ours and alive, and the run waits.
         2. The worker is one that the task accepts, with the environment that it names.
         3. All owners concerned have shown, in this epoch, that the log was not rolled back.
-        4. Approvals and policies hold now, with what is known of the worker.
+        4. Approvals and policies hold now, with what is known of the worker, and privacy budgets can pay.
         5. The grant is in the log; its index is the fence. Only then are keys wrapped, to this attempt's key.
         """
         self.serving()
@@ -283,11 +286,13 @@ class Monitor(Ledger):
         self._fresh(held)
         if rules.waits(self.state, held.predicate, run.index):
             raise Conflict("an input of the run is still being made", hint="drop the ticket")
+        inputs = {name: found for name, found in self.state.inputs(held.predicate).items() if found}
         try:
             rules.alive(held.predicate, now)
             rules.usable(self.state, held.predicate)
+            charges = budgets.affordable(self.state, held, inputs, ahead=False)
             counted, ruled = self._may(held, policies.RELEASE_KEY, facts, now, self._run_number(run))
-        except (Denied, StateError):
+        except (Denied, StateError, Malformed):
             # What was approved when it was invoked no longer is: the run ends, no key leaves.
             await self._log_outcome(records.ClosedOutcome(run=run.digest, failure="cancelled"))
             raise
@@ -298,7 +303,8 @@ class Monitor(Ledger):
             worker=facts,
             approvals=counted,
             policies=ruled,
-            inputs={name: found for name, found in self.state.inputs(held.predicate).items() if found},
+            inputs=inputs,
+            charges=charges,
         )
         faults.point("grant.decided")
         index = await self._before_effect(outcome)
@@ -315,7 +321,13 @@ class Monitor(Ledger):
         permit = self._mint.permit(Action.RELEASE_KEY, run.digest, index)
         wrapped = self._keyring.release_inputs(permit, run.digest, sealed, attempt_key)
         faults.point("grant.wrapped")
-        return Granted(run, held, function, grant, wrapped)
+        noise = None
+        if leaving.is_private(function.predicate):
+            asked = leaving.question(held.digest, grant.inputs)
+            noise = self._keyring.noise(
+                self._mint.permit(Action.RELEASE_KEY, run.digest, index), run.digest, asked
+            )
+        return Granted(run, held, function, grant, wrapped, noise)
 
     def _sealed(self, task: statements.TaskStatement, name: str, found: str) -> Sealed:
         """The sealed input that a dataset, or another run's output, is."""

@@ -27,6 +27,7 @@ from ...protocol import limits, statements
 from ...protocol.service import HandOver
 from ...protocol.sources import NewestDataset, OutputOf
 from ...protocol.statements import WorkerFacts
+from . import budgets
 from .state import ENDED, Approval, Grant, Held, Run, State, Trigger
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -479,6 +480,7 @@ def receipt(
         "approvals": grant.approvals,
         "policies": grant.policies,
         "worker": grant.worker,
+        "protection": budgets.enforced(state, held.predicate, grant.inputs),
     }
     for name, value in expected.items():
         if getattr(said, name) != value:

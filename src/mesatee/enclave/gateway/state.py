@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...errors import LogCorrupt, NotFound, StateError
 from ...protocol import checkpoint as cp
-from ...protocol import consent, limits, records, statements
+from ...protocol import consent, leaving, limits, records, statements
 from ...protocol import envelope as dsse
 from ...protocol.digests import Hex32
 from ...protocol.sources import NewestDataset, OutputOf, Source
@@ -23,6 +23,8 @@ P = TypeVar("P", bound=statements.Common)
 RunStatus = Literal["queued", "running", "finished", "failed", "cancelled"]
 ENDED: frozenset[str] = frozenset({"finished", "failed", "cancelled"})
 """States that a run never leaves."""
+EVERYBODY = "everybody"
+"""Who stands, among the parties that have spent of a budget, for all of them together."""
 
 
 @dataclass(slots=True)
@@ -147,6 +149,9 @@ class State:
     seen: dict[str, int] = field(default_factory=dict)
     presence: dict[str, int] = field(default_factory=dict)
     denied: int = 0
+    # Of privacy budgets, by OWNER/NAME of datasets and by party, in millionths of epsilon; and the questions paid for.
+    spent: dict[str, dict[str, int]] = field(default_factory=dict)
+    charged: dict[str, int] = field(default_factory=dict)
     # Who received the keys, in log order: the last one alone may go on. Empty for the gateway that founded the service.
     successors: list[str] = field(default_factory=list)
     handed_at: int = -1
@@ -458,6 +463,7 @@ class State:
                     raise LogCorrupt(f"log entry {index} grants keys to a run that has ended")
                 run.status = "running"
                 self.fences[index] = run.digest
+                self._charge(index, run.task, outcome)
                 run.grants.append(
                     Grant(
                         index,
@@ -481,6 +487,16 @@ class State:
                 self._end(run, index, "failed" if outcome.failure else "finished", outcome.failure)
             case records.ClosedOutcome():
                 self._end(self.run(outcome.run), index, "failed", outcome.failure)
+
+    def _charge(self, index: int, task: str, outcome: records.GrantOutcome) -> None:
+        for digest, amount in outcome.charges.items():
+            dataset = self.dataset(digest)
+            spent = self.spent.setdefault(f"{dataset.signer}/{dataset.predicate.name}", {})
+            learning = leaving.receivers(self.task(task).predicate) - {dataset.signer}
+            for who in (EVERYBODY, *learning):
+                spent[who] = spent.get(who, 0) + amount
+        if outcome.charges:
+            self.charged[leaving.question(task, outcome.inputs)] = index
 
     def _fired(self, index: int, time: int, outcome: records.FiredOutcome) -> None:
         trigger = self.triggers[outcome.trigger]
@@ -534,4 +550,4 @@ def _get(where: dict[str, T], digest: str, what: str, hint: str) -> T:
 
 _ADAPTER: TypeAdapter[State] = TypeAdapter(State)
 
-__all__ = ["ENDED", "Approval", "Grant", "Held", "Run", "State", "Trigger"]
+__all__ = ["ENDED", "EVERYBODY", "Approval", "Grant", "Held", "Run", "State", "Trigger"]

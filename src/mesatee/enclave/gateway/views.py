@@ -9,8 +9,8 @@ from ...errors import NotApproved
 from ...protocol import limits, statements, wire
 from ...protocol.jsonstrict import encode
 from ...protocol.model import Model
-from . import policies, rules
-from .state import ENDED, Held, P, Run, Trigger
+from . import budgets, policies, rules
+from .state import ENDED, EVERYBODY, Held, P, Run, Trigger
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -62,18 +62,21 @@ class Views:
             fresh=self._state.fresh(held.signer),
         )
 
-    def datasets(self, after: int) -> wire.ListReply:
-        """All datasets, retired ones marked."""
+    def datasets(self, party: str, after: int) -> wire.ListReply:
+        """All datasets, retired ones marked. What others have spent of a budget only its owner sees."""
         uses: dict[str, int] = {}
         for run in self._state.runs.values():
             for digest in run.grant.inputs.values() if run.grant else ():
                 uses[digest] = uses.get(digest, 0) + 1
         return self._page(
-            self._state.datasets.values(), lambda held: self._dataset(held, uses.get(held.digest, 0)), after
+            self._state.datasets.values(),
+            lambda held: self._dataset(held, uses.get(held.digest, 0), party),
+            after,
         )
 
-    def _dataset(self, held: Held[statements.DatasetStatement], uses: int) -> wire.DatasetView:
+    def _dataset(self, held: Held[statements.DatasetStatement], uses: int, party: str) -> wire.DatasetView:
         said = held.predicate
+        spent = self._state.spent.get(budgets.line(held), {})
         return wire.DatasetView(
             digest=held.digest,
             owner=held.signer,
@@ -90,6 +93,12 @@ class Views:
             suspended=held.suspended,
             version=self._state.dataset_versions[f"{held.signer}/{said.name}"].index(held.digest) + 1,
             uses=uses,
+            protection=said.protection,
+            spent={
+                who: amount
+                for who, amount in spent.items()
+                if party == held.signer or who in (party, EVERYBODY)
+            },
         )
 
     def functions(self, party: str, after: int) -> wire.ListReply:

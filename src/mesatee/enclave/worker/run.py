@@ -25,9 +25,11 @@ from ...protocol.digests import WRAP_BYTES, b64decode, b64encode
 from ...protocol.doors import Blobs
 from ...protocol.jsonstrict import canonical
 from ...protocol.model import validate
+from ...protocol.protection import Enforced
 from .. import faults
 from ..sandbox.protocol import Job, Limits, OutputSpec
 from ..sandbox.supervisor import Outcome
+from . import guard
 
 DIAGNOSTICS = "diagnostics"
 _CODE = "code of the function"
@@ -81,8 +83,9 @@ class Attempt:
 
         1. Stream each input's ciphertext, check its digest, open it into a memfd and seal that against writing.
         2. Run the function in a fresh sandboxed child with exactly these inputs.
-        3. Seal each output that the task names under a fresh file key, wrapped to the gateway only.
-        4. Sign the account of it.
+        3. Where owners say what may leave, send each output through another child that sees to it.
+        4. Seal each output that the task names under a fresh file key, wrapped to the gateway only.
+        5. Sign the account of it.
         """
         started = int(time.time())
         layers: tuple[str, ...] = ()
@@ -101,10 +104,14 @@ class Attempt:
                 failure, layers = outcome.failure, outcome.layers
                 faults.point("function.ran")
                 produced: dict[str, int] = {}
+                text = outcome.diagnostics
                 if failure is None:
                     produced = {name: output.fd for name, output in outcome.outputs.items()}
+                    if (protection := self._grant.protection) is not None:
+                        guarded = self._guarded(sandbox, stack, protection, produced, job.limits)
+                        failure, produced, text = guarded.failure, guarded.outputs, text + guarded.why
                 if DIAGNOSTICS in self._grant.outputs:
-                    produced[DIAGNOSTICS] = self._bytes(stack, outcome.diagnostics)
+                    produced[DIAGNOSTICS] = self._bytes(stack, text)
                 for name, fd in produced.items():
                     if name in self._grant.outputs:
                         outputs[name], wrapped[name] = self._output(stack, name, fd)
@@ -209,6 +216,21 @@ class Attempt:
         os.pwrite(fd, data, 0)
         return fd
 
+    def _guarded(
+        self,
+        sandbox: Sandbox,
+        stack: ExitStack,
+        protection: Enforced,
+        produced: Mapping[str, int],
+        bounds: Limits,
+    ) -> guard.Guarded:
+        named = {
+            name: (fd, self._grant.outputs[name])
+            for name, fd in produced.items()
+            if name in self._grant.outputs
+        }
+        return guard.guard(lambda job, inputs: _run(sandbox, job, inputs), stack, protection, named, bounds)
+
     def _output(self, stack: ExitStack, name: str, fd: int) -> tuple[statements.OutputFacts, str]:
         sealed_fd = memfd("sealed")
         stack.callback(os.close, sealed_fd)
@@ -255,6 +277,7 @@ class Attempt:
                 "finished": max(started, int(time.time())),
                 "failure": failure,
                 "outputs": outputs,
+                "protection": grant.protection,
             }
         )
         return statements.sign(receipt, self._signer).envelope
@@ -282,6 +305,8 @@ def attestation(grant: wire.GrantReply, evidence: bytes) -> bytes:
             "measurement": worker.measurement,
             "key": worker.key,
             "evidence": b64encode(evidence),
+            # A private function's seed; no other function gets one.
+            **({} if grant.noise is None else {"noise": grant.noise}),
             "claims": {
                 "pubkey_hash": claims.pubkey_hash.hex(),
                 "role": claims.role,

@@ -12,15 +12,20 @@ How long a draw takes depends on what it draws; whoever can time the owner's own
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable
 from fractions import Fraction
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
-from ..errors import Malformed
+from .errors import Malformed
 
 Below: TypeAlias = Callable[[int], int]
 """A fair integer from 0 to its argument, without that one."""
+
+
+SEED_BYTES: Final = 32
+"""Of a seed, at least."""
 
 
 def bernoulli_exp(gamma: Fraction, below: Below = secrets.randbelow) -> bool:
@@ -65,4 +70,36 @@ def discrete_laplace(scale: Fraction, below: Below = secrets.randbelow) -> int:
         return -magnitude if negative else magnitude
 
 
-__all__ = ["Below", "bernoulli_exp", "discrete_laplace"]
+def seeded(seed: bytes) -> Below:
+    """Draws that follow from a secret seed of 32 bytes or more, for noise that must be the same each time.
+
+    SHA-256 over seed and counter, from which too large numbers are left out. Raises `Malformed` for a shorter seed.
+
+    >>> [seeded(bytes(32))(1000) for _ in range(2)]
+    [351, 351]
+    """
+    if len(seed) < SEED_BYTES:
+        raise Malformed(f"a seed of noise has at least {SEED_BYTES} bytes")
+    counter, pool = 0, b""
+
+    def take(count: int) -> bytes:
+        nonlocal counter, pool
+        while len(pool) < count:
+            pool += hashlib.sha256(seed + counter.to_bytes(8, "big")).digest()
+            counter += 1
+        taken, pool = pool[:count], pool[count:]
+        return taken
+
+    def below(bound: int) -> int:
+        bits = (bound - 1).bit_length()
+        if bound < 1:
+            raise Malformed("there is no number below 0")
+        while True:
+            found = int.from_bytes(take(-(-bits // 8)), "big") & ((1 << bits) - 1)
+            if found < bound:
+                return found
+
+    return below
+
+
+__all__ = ["Below", "bernoulli_exp", "discrete_laplace", "seeded"]

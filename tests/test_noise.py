@@ -10,7 +10,7 @@ from fractions import Fraction
 import pytest
 
 from mesatee.errors import Malformed
-from mesatee.party.noise import Below, bernoulli_exp, discrete_laplace
+from mesatee.noise import Below, bernoulli_exp, discrete_laplace
 
 
 class _Open(Exception):

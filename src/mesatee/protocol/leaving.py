@@ -1,0 +1,109 @@
+"""What may leave of a task's datasets. Gateway, verifier and the author's own machine must never differ on this, so it
+stands here once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ..errors import Malformed
+from . import protection
+from .digests import sha256
+from .jsonstrict import canonical
+from .protection import EPSILON, GROUPED, PRIVATE, Enforced
+from .signature import RESERVED_OUTPUT
+from .statements import DatasetStatement, FunctionStatement, TaskStatement
+
+TABLES: Final = frozenset({"csv", "parquet", "arrow"})
+"""Formats whose content can be looked at on its way out."""
+
+
+def enforced(
+    task: TaskStatement,
+    function: FunctionStatement,
+    datasets: Mapping[str, tuple[str, DatasetStatement]],
+) -> Enforced | None:
+    """What the worker enforces when `task` runs on `datasets` (digest -> owner and statement); None for nothing.
+
+    1. Every output is a table, or goes, as `diagnostics`, to nobody but the owner of all that is protected.
+    2. A least group needs a built-in function that says how large its groups are.
+    3. A budget needs a built-in function that is differentially private; who gets an output, and is not the owner,
+       makes the dataset's budget pay what the task says.
+
+    What another task made of a dataset went through the same before, and is not looked at again. Raises `Malformed`,
+    naming the dataset.
+    """
+    guarded = {
+        digest: (owner, said.name, said.protection)
+        for digest, (owner, said) in datasets.items()
+        if said.protection is not None
+    }
+    if not guarded:
+        return None
+    formats = {port.name: port.format for port in function.outputs}
+    charges = {}
+    for digest, (owner, name, asked) in guarded.items():
+        _outputs(task, formats, owner, name)
+        if asked.min_group is not None and not _is(function, GROUPED):
+            raise _needs(name, "lets only groups out", GROUPED, "say how large their groups are")
+        if asked.budget is not None:
+            if not _is(function, PRIVATE):
+                raise _needs(name, "has a privacy budget", PRIVATE, "are differentially private")
+            if receivers(task) - {owner}:
+                charges[digest] = protection.spends(_argument(function, task))
+    found = protection.merged([asked for _, _, asked in guarded.values()])
+    return Enforced(**{**found.model_dump(), "charges": charges})
+
+
+def receivers(task: TaskStatement) -> frozenset[str]:
+    """Who gets an output that is more than diagnostics."""
+    return frozenset(
+        keys.signing for name, given in task.outputs.items() if name != RESERVED_OUTPUT for keys in given
+    )
+
+
+def question(task: str, inputs: Mapping[str, str | None]) -> str:
+    """The digest of what is asked: a task on these inputs. It is answered with the same noise however often it runs,
+    and paid for once.
+    """
+    return sha256(canonical({"task": task, "inputs": dict(inputs)}))
+
+
+def is_private(function: FunctionStatement) -> bool:
+    """Whether it adds noise, and so gets a seed."""
+    return _is(function, PRIVATE)
+
+
+def _outputs(task: TaskStatement, formats: Mapping[str, str], owner: str, name: str) -> None:
+    for output, given in task.outputs.items():
+        if output == RESERVED_OUTPUT:
+            if any(keys.signing != owner for keys in given):
+                raise Malformed(
+                    f"the owner of dataset {name} says what may leave, so {RESERVED_OUTPUT} may go to nobody else",
+                    hint=f"leave {RESERVED_OUTPUT} out",
+                )
+        elif formats.get(output) not in TABLES:
+            raise Malformed(
+                f"the owner of dataset {name} says what may leave, and output {output} is no table",
+                hint="use a function whose outputs are csv, parquet or arrow",
+            )
+
+
+def _is(function: FunctionStatement, names: frozenset[str]) -> bool:
+    return function.executor == "builtin" and function.entry in names
+
+
+def _needs(name: str, what: str, functions: frozenset[str], why: str) -> Malformed:
+    return Malformed(
+        f"dataset {name} {what}: only the built-in functions {', '.join(sorted(functions))} may use it",
+        hint=f"these {why}; or ask its owner for a version without this limit",
+    )
+
+
+def _argument(function: FunctionStatement, task: TaskStatement) -> Any:
+    defaults = {item.name: item.default for item in function.arguments}
+    return task.arguments.get(EPSILON, defaults.get(EPSILON))
+
+
+__all__ = ["TABLES", "enforced", "is_private", "question", "receivers"]

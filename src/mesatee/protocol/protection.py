@@ -1,0 +1,161 @@
+"""Output protection: what a dataset's owner lets out of it, whatever the function and whoever receives.
+
+It is part of the signed dataset statement. Each limit holds for every table that a task makes of the dataset; of
+several datasets all limits hold at once, the strictest of each kind. The worker enforces them in a sandboxed child of
+its own, after the function, and the receipt names what was enforced.
+
+>>> small = Protection(min_group=5, max_rows=None, columns=("city", "rows"), digits=None, multiple=None, budget=None)
+>>> large = Protection(min_group=10, max_rows=100, columns=("rows",), digits=None, multiple=None, budget=None)
+>>> found = merged([small, large])
+>>> found.min_group, found.max_rows, found.columns
+(10, 100, ('rows',))
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Any, Final
+
+from pydantic import Field, model_validator
+
+from ..errors import Malformed
+from . import limits
+from .digests import Hex32
+from .model import Column, Model
+
+GROUPED: Final = frozenset({"aggregate", "crosstab", "describe", "histogram", "private_aggregate"})
+"""Built-in functions whose output rows say, in the column `GROUP_SIZE`, how many input rows each stands for."""
+PRIVATE: Final = frozenset({"private_aggregate"})
+"""Built-in functions that are differentially private, and say by the argument `EPSILON` what they spend."""
+GROUP_SIZE: Final = "rows"
+"""The column of an output that says for how many input rows each of its rows stands."""
+EPSILON: Final = "epsilon"
+"""The argument by which a private function is told what it may spend."""
+
+Epsilon = Annotated[int, Field(ge=1, le=limits.BUDGET_EPSILON)]
+"""In millionths."""
+
+
+class Budget(Model):
+    """How much may be learnt of a dataset's rows, over all tasks and all versions of it: pure differential privacy,
+    one row added or taken away, what single tasks spend adds up.
+    """
+
+    each: Epsilon
+    """By one party."""
+    total: Epsilon
+    """By all parties together, should they put together what they got."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Budget:
+        if self.each > self.total:
+            raise ValueError("one party may spend no more than all together")
+        return self
+
+
+class Limits(Model):
+    """What holds of an output table. None for no limit."""
+
+    min_group: Annotated[int, Field(ge=2, le=limits.PROTECTION_NUMBER)] | None
+    """Rows that stand for fewer input rows are left out."""
+    max_rows: Annotated[int, Field(ge=1, le=limits.PROTECTION_NUMBER)] | None
+    """A table with more is not let out at all."""
+    columns: Annotated[tuple[Column, ...], Field(min_length=1, max_length=limits.PROTECTION_COLUMNS)] | None
+    """A table with any other column is not let out at all."""
+    digits: Annotated[int, Field(ge=1, le=15)] | None
+    """Numbers with a fraction keep so many significant decimal digits."""
+    multiple: Annotated[int, Field(ge=2, le=limits.PROTECTION_NUMBER)] | None
+    """Whole numbers become the nearest multiple of this."""
+
+    @model_validator(mode="after")
+    def _columns_once(self) -> Limits:
+        if self.columns is not None and len(set(self.columns)) != len(self.columns):
+            raise ValueError("each column is named once")
+        return self
+
+
+class Protection(Limits):
+    """What an owner asks for, of one dataset."""
+
+    budget: Budget | None
+    """Only functions of `PRIVATE` may use the dataset then."""
+
+    @model_validator(mode="after")
+    def _something(self) -> Protection:
+        if all(getattr(self, name) is None for name in type(self).model_fields):
+            raise ValueError("a protection has at least one limit")
+        return self
+
+
+class Enforced(Limits):
+    """What holds for one run, over all of its datasets, and what the run costs."""
+
+    charges: dict[Hex32, Epsilon]
+    """Dataset -> what its budget pays, in millionths."""
+
+
+def merged(protections: Iterable[Limits]) -> Limits:
+    """The strictest of each kind: the largest group, the fewest rows and digits, columns that all allow, and the least
+    common multiple. Raises `Malformed` if nothing could be let out.
+    """
+    found = list(protections)
+
+    def values(name: str) -> list[Any]:
+        return [value for item in found if (value := getattr(item, name)) is not None]
+
+    allowed = values("columns")
+    columns = (
+        tuple(name for name in allowed[0] if all(name in other for other in allowed)) if allowed else None
+    )
+    if columns == ():
+        raise Malformed(
+            "the datasets' owners allow no column in common, so nothing could be let out",
+            hint="ask them for the same names of output columns (`mesatee data show`)",
+        )
+    multiple = math.lcm(*values("multiple")) if values("multiple") else None
+    if multiple is not None and multiple > limits.PROTECTION_NUMBER:
+        raise Malformed(f"numbers would be rounded to multiples of more than {limits.PROTECTION_NUMBER}")
+    return Limits(
+        min_group=max(values("min_group"), default=None),
+        max_rows=min(values("max_rows"), default=None),
+        columns=columns,
+        digits=min(values("digits"), default=None),
+        multiple=multiple,
+    )
+
+
+def spends(value: object) -> int:
+    """An `EPSILON` argument in millionths, exactly. Raises `Malformed`.
+
+    >>> spends(0.1), spends(2)
+    (100000, 2000000)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Malformed(f"{EPSILON} is a number")
+    try:
+        # The shortest text that gives the same number: what a person wrote.
+        exact = Decimal(repr(value)) * limits.EPSILON_UNIT
+        whole = int(exact)
+    except (InvalidOperation, OverflowError, ValueError):
+        raise Malformed(f"{EPSILON} is a number") from None
+    if whole != exact or not 1 <= whole <= limits.BUDGET_EPSILON:
+        most = limits.BUDGET_EPSILON // limits.EPSILON_UNIT
+        raise Malformed(f"{EPSILON} is above 0, at most {most}, in whole millionths")
+    return whole
+
+
+__all__ = [
+    "EPSILON",
+    "GROUPED",
+    "GROUP_SIZE",
+    "PRIVATE",
+    "Budget",
+    "Enforced",
+    "Epsilon",
+    "Limits",
+    "Protection",
+    "merged",
+    "spends",
+]

@@ -144,7 +144,7 @@ class Vector(World):
         if trusted is None:
             self.receipt = self.write_receipt()
 
-    def dataset(self, owner: Identity, policy: str) -> statements.Statement:
+    def dataset(self, owner: Identity, policy: str, **changes: Any) -> statements.Statement:
         return self.author(owner.signing).write(
             statements.DatasetStatement,
             name=f"{owner.name}-data",
@@ -154,6 +154,7 @@ class Vector(World):
             rows=3,
             policy=policy,
             wrap=b64encode(bytes(1152)),
+            **changes,
         )
 
     def write_task(self, **changes: Any) -> statements.Statement:

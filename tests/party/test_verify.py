@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,8 @@ from mesatee.protocol import statements, wire
 from mesatee.protocol.digests import b64encode
 from mesatee.protocol.jsonstrict import canonical, parse_object
 from mesatee.protocol.model import validate
+from mesatee.protocol.policy_text import DEFAULT_DATASET_POLICY
+from mesatee.protocol.protection import Budget, Enforced, Protection
 
 NOW = 1_800_000_000
 
@@ -145,6 +148,25 @@ def _proof(vector: Any, **changes: Any) -> wire.Bundle:
     return bundle.model_copy(update={"record": bundle.record.model_copy(update=changes)})
 
 
+LET_OUT = Protection(min_group=None, max_rows=5, columns=None, digits=2, multiple=None, budget=None)
+BUDGETED = LET_OUT.model_copy(update={"budget": Budget(each=1, total=1)})
+ENFORCED = Enforced(min_group=None, max_rows=5, columns=None, digits=2, multiple=None, charges={})
+
+
+def _protected(vector: Any, said: Enforced | None, by: Protection | None = LET_OUT) -> wire.Bundle:
+    """A run on data of whose owner says what may leave, with a receipt that says what was let out."""
+    changes = {} if by is None else {"protection": by}
+    vector.left = vector.dataset(vector.parties["alice"], DEFAULT_DATASET_POLICY, **changes)
+    _task(vector)
+    return vector.bundle(vector.write_receipt(protection=said))
+
+
+def test_a_receipt_names_what_was_let_out(vector: Any) -> None:
+    found = verify_bundle(_protected(vector, ENFORCED), vector.trust, NOW)
+    assert found.protection == ENFORCED
+    assert json.loads(json.dumps(found.as_dict()))["protection"]["max_rows"] == 5
+
+
 def _late_record(vector: Any) -> wire.Bundle:
     return vector.bundle(time=NOW + 10, checkpoint_time=NOW)
 
@@ -206,6 +228,15 @@ TAMPERED: dict[str, tuple[int, Callable[[Any], wire.Bundle]]] = {
     "function signature": (8, lambda v: v.bundle(function=_other_signature(v.function.envelope.as_dict()))),
     "function of another environment": (8, lambda v: _function(v, environment="13" * 32)),
     "function is a dataset": (8, lambda v: v.bundle(function=v.left.envelope.as_dict())),
+    "nothing was kept back": (9, lambda v: _protected(v, None)),
+    "more was let out": (9, lambda v: _protected(v, ENFORCED.model_copy(update={"max_rows": 6}))),
+    "less was let out": (9, lambda v: _protected(v, ENFORCED.model_copy(update={"digits": 1}))),
+    "something was paid": (
+        9,
+        lambda v: _protected(v, ENFORCED.model_copy(update={"charges": {"11" * 32: 1}})),
+    ),
+    "nobody asked for it": (9, lambda v: _protected(v, ENFORCED, None)),
+    "a budget for code that adds no noise": (9, lambda v: _protected(v, ENFORCED, BUDGETED)),
     "dataset missing": (9, lambda v: v.bundle(datasets={v.left.digest: v.left.envelope.as_dict()})),
     "datasets exchanged": (
         9,

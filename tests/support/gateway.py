@@ -279,6 +279,7 @@ def granted_facts(granted: Granted) -> dict[str, Any]:
         "policies": dict(granted.grant.policies),
         "worker": granted.grant.worker,
         "appraisals": appraised(granted.grant.worker),
+        "protection": granted.protection,
     }
 
 

@@ -25,7 +25,7 @@ from . import limits
 from .digests import Hex32
 from .model import Column, Model
 
-GROUPED: Final = frozenset({"aggregate", "crosstab", "describe", "histogram", "private_aggregate"})
+GROUPED: Final = frozenset({"private_aggregate"})
 """Built-in functions whose output rows say, in the column `GROUP_SIZE`, how many input rows each stands for."""
 PRIVATE: Final = frozenset({"private_aggregate"})
 """Built-in functions that are differentially private, and say by the argument `EPSILON` what they spend."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ...errors import Denied, Malformed, StateError, TrustError
 from ...protocol import limits, statements, wire
+from ...protocol.protection import Enforced
 from ...protocol.sources import OutputOf
-from . import budgets
 from .peer import Peer
 from .state import Grant, Held, Run, State
 
@@ -38,6 +38,7 @@ class Granted:
     function: Held[statements.FunctionStatement]
     grant: Grant
     wraps: dict[str, str]
+    protection: Enforced | None
     noise: str | None
     """The seed of a private function's noise."""
 
@@ -86,7 +87,7 @@ def grant_reply(state: State, granted: Granted, peer: Peer) -> wire.GrantReply:
         limits=task.limits,
         approvals=grant.approvals,
         policies=grant.policies,
-        protection=budgets.enforced(state, task, grant.inputs),
+        protection=granted.protection,
         noise=granted.noise,
     )
 

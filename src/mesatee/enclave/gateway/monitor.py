@@ -327,7 +327,8 @@ class Monitor(Ledger):
             noise = self._keyring.noise(
                 self._mint.permit(Action.RELEASE_KEY, run.digest, index), run.digest, asked
             )
-        return Granted(run, held, function, grant, wrapped, noise)
+        protection = budgets.enforced(self.state, held.predicate, grant.inputs)
+        return Granted(run, held, function, grant, wrapped, protection, noise)
 
     def _sealed(self, task: statements.TaskStatement, name: str, found: str) -> Sealed:
         """The sealed input that a dataset, or another run's output, is."""

@@ -12,9 +12,19 @@ ALLOWED: dict[str, set[str]] = {
     "attestation": {"attestation", "protocol"},
     "channel": {"channel", "attestation", "protocol"},
     "endorse": {"endorse", "attestation", "protocol"},
-    "party": {"party", "channel", "attestation", "extras", "protocol", "table"},
+    "party": {"party", "channel", "attestation", "extras", "noise", "protocol", "table"},
     # Only functions and the executors, in the sandboxed child, use `table`: see the test of native libraries.
-    "enclave": {"enclave", "channel", "attestation", "extras", "function", "protocol", "table", "batches"},
+    "enclave": {
+        "enclave",
+        "channel",
+        "attestation",
+        "extras",
+        "function",
+        "noise",
+        "protocol",
+        "table",
+        "batches",
+    },
     "host": {"host", "attestation", "protocol"},
 }
 """Place -> places that it may import, beside the package itself, `errors` and the Rust core."""
@@ -63,7 +73,7 @@ PURE_CORE = {
     "forget_signatures",
 }
 """What of the Rust core is a function of its arguments alone; what it remembers changes no answer, only its cost."""
-PURE_GATEWAY = ["permit", "policies", "policy", "rules", "state", "peer", "openapi"]
+PURE_GATEWAY = ["permit", "budgets", "policies", "policy", "rules", "state", "peer", "openapi"]
 """Modules of the gateway's core that decide: time, chance and transport are their arguments."""
 
 

@@ -36,7 +36,9 @@ def folder_map(page: str) -> str:
 @pytest.mark.parametrize("place", PLACES)
 def test_every_module_is_on_the_map(root: Path, folder_map: str, place: str):
     modules = {path.stem for path in (root / "src" / "mesatee" / place).glob("*.py")}
-    words = set(re.findall(r"\w+", folder_map))
+    # Of the built-in functions their own page has the list.
+    shown = (root / "docs" / "functions.md").read_text("utf-8") if place == "enclave/functions" else ""
+    words = set(re.findall(r"\w+", folder_map + shown))
     assert {name for name in modules if not name.startswith("_")} - words == set()
 
 

@@ -295,8 +295,8 @@ def put(
     """Upload a sealed file and register it as a dataset.
 
     The file key goes to the service's sealing key alone, bound to owner, ciphertext and log; the session has
-    verified whose that is. `protection` says what may leave of it (`protected.make`). A `new_version` is what tasks read
-    from now on that name the newest dataset of this name.
+    verified whose that is. `protection` says what may leave of it (`protected.make`). A `new_version` is what tasks
+    read from now on that name the newest dataset of this name.
     Raises `Conflict` if the owner has a dataset of this name in use otherwise, and `NotFound` if there is none to have
     a new version of.
     """

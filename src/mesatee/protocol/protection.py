@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Final
 
 from pydantic import Field, model_validator
@@ -132,16 +131,12 @@ def spends(value: object) -> int:
     >>> spends(0.1), spends(2)
     (100000, 2000000)
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Malformed(f"{EPSILON} is a number")
-    try:
-        # The shortest text that gives the same number: what a person wrote.
-        exact = Decimal(repr(value)) * limits.EPSILON_UNIT
-        whole = int(exact)
-    except (InvalidOperation, OverflowError, ValueError):
-        raise Malformed(f"{EPSILON} is a number") from None
-    if whole != exact or not 1 <= whole <= limits.BUDGET_EPSILON:
-        most = limits.BUDGET_EPSILON // limits.EPSILON_UNIT
+    most = limits.BUDGET_EPSILON // limits.EPSILON_UNIT
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= most:
+        raise Malformed(f"{EPSILON} is a number above 0, at most {most}")
+    whole = round(value * limits.EPSILON_UNIT)
+    # A float is the nearest one to what a person wrote: so many millionths, if these give the same float.
+    if whole < 1 or whole / limits.EPSILON_UNIT != value:
         raise Malformed(f"{EPSILON} is above 0, at most {most}, in whole millionths")
     return whole
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from mesatee.enclave.sandbox import OutputSpec
 
@@ -40,3 +43,24 @@ def test_refusals_are_bad_input_and_say_why_in_diagnostics_alone(run_builtin, na
     done = run_builtin(name, inputs, OutputSpec("csv"), **args)
     assert done.failure == "bad_input"
     assert "Malformed: " in done.text
+
+
+def test_keys_that_come_as_inputs_work_in_the_sandbox(run_builtin):
+    key = rsa.generate_private_key(65537, 2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    done = run_builtin(
+        "rsa_sign", {"key": ("bytes", pem), "message": ("csv", ONE)}, OutputSpec("bytes"), scheme="pss"
+    )
+    assert done.failure is None, done.text
+    scheme = padding.PSS(padding.MGF1(hashes.SHA256()), 32)
+    key.public_key().verify(done.outputs["result"], ONE, scheme, hashes.SHA256())
+    secret = bytes(range(32))
+    sealed = bytes(12) + AESGCM(secret).encrypt(bytes(12), ONE, None)
+    inputs = {"data": ("bytes", sealed), "key": ("bytes", secret)}
+    done = run_builtin("online_decrypt", inputs, OutputSpec("csv"))
+    assert (done.failure, done.outputs["result"]) == (None, ONE), done.text
+    done = run_builtin("online_decrypt", {**inputs, "key": ("bytes", bytes(32))}, OutputSpec("csv"))
+    assert (done.failure, done.outputs) == ("bad_input", {})
+    assert "does not open" in done.text

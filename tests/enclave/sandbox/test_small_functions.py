@@ -7,7 +7,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from mesatee.enclave.sandbox import OutputSpec
+from mesatee.enclave.sandbox import Job, OutputSpec
+
+from .conftest import QUICK, run_job
 
 ONE, TWO = b"id,x\n1,a\n3,b\n", b"x,id\nc,2\n"
 
@@ -64,3 +66,26 @@ def test_keys_that_come_as_inputs_work_in_the_sandbox(run_builtin):
     done = run_builtin("online_decrypt", {**inputs, "key": ("bytes", bytes(32))}, OutputSpec("csv"))
     assert (done.failure, done.outputs) == ("bad_input", {})
     assert "does not open" in done.text
+
+
+def test_ordered_sets(supervisor, run_builtin):
+    left, right = b"id,x\n1,a\n3,b\n", b"id,y\n2,p\n3,q\n"
+    both = {"left": ("csv", left), "right": ("csv", right)}
+    job = Job(
+        "builtin",
+        "ordered_set_intersect",
+        args={"key": "id"},
+        inputs={"left": "csv", "right": "csv"},
+        outputs={"left": OutputSpec("csv"), "right": OutputSpec("csv")},
+        limits=QUICK,
+    )
+    done = run_job(supervisor, job, {"left": left, "right": right})
+    assert done.failure is None, done.text
+    assert done.outputs["left"] == b'"common"\nfalse\ntrue\n' == done.outputs["right"]
+    assert done.text == "ordered_set_intersect: 1 common keys\n"
+    done = run_builtin("ordered_set_join", both, OutputSpec("csv"), key="id")
+    assert (done.failure, done.outputs["result"]) == (None, b'"id","x","y"\n3,"b","q"\n'), done.text
+    unsorted = {**both, "left": ("csv", b"id,x\n3,b\n1,a\n")}
+    done = run_builtin("ordered_set_join", unsorted, OutputSpec("csv"), key="id")
+    assert (done.failure, done.outputs) == ("bad_input", {})
+    assert "row 1 of left is not in order" in done.text

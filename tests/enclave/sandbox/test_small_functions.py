@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import pytest
+import skimage.data
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from PIL import Image
 
 from mesatee.enclave.sandbox import Job, OutputSpec
 
@@ -89,3 +94,16 @@ def test_ordered_sets(supervisor, run_builtin):
     done = run_builtin("ordered_set_join", unsorted, OutputSpec("csv"), key="id")
     assert (done.failure, done.outputs) == ("bad_input", {})
     assert "row 1 of left is not in order" in done.text
+
+
+def test_images(run_builtin):
+    photograph = (Path(skimage.data.__file__).parent / "astronaut.png").read_bytes()
+    image = {"image": ("bytes", photograph)}
+    done = run_builtin("image_resize", image, OutputSpec("bytes"), width=64, format="jpeg")
+    assert done.failure is None, done.text
+    assert Image.open(io.BytesIO(done.outputs["result"])).size == (64, 64)
+    done = run_builtin("face_detect", image, OutputSpec("csv"))
+    assert done.failure is None, done.text
+    assert done.outputs["result"].count(b"\n") == 2
+    done = run_builtin("face_detect", {"image": ("bytes", photograph[:9999])}, OutputSpec("csv"))
+    assert (done.failure, done.outputs) == ("bad_input", {})

@@ -107,3 +107,23 @@ def test_images(run_builtin):
     assert done.outputs["result"].count(b"\n") == 2
     done = run_builtin("face_detect", {"image": ("bytes", photograph[:9999])}, OutputSpec("csv"))
     assert (done.failure, done.outputs) == ("bad_input", {})
+
+
+def test_passwords(run_builtin):
+    inputs = {
+        "passwords": ("csv", b"user,password\nann,hunter2\nbob,correct horse\n"),
+        "leaked": ("bytes", b"F3BBBD66A63D4BF1747940578EC3D0103530E21D:17043\r\n"),
+    }
+    for leakage in ("oblivious", "access-pattern"):
+        done = run_builtin("password_check", inputs, OutputSpec("csv"), id="user", leakage=leakage)
+        assert done.failure is None, done.text
+        assert done.outputs["result"] == b'"user","leaked","times"\n"ann",true,17043\n"bob",false,0\n'
+
+
+def test_pca(run_builtin):
+    data = b"id,a,b\nx,1,-1\ny,2,-2\nz,4,-4\n"
+    done = run_builtin("pca", {"table": ("csv", data)}, OutputSpec("csv"), keep=["id"], components=1)
+    assert done.failure is None, done.text
+    lines = done.outputs["result"].decode().splitlines()
+    assert lines[0] == '"id","pc1"'
+    assert [round(float(line.split(",")[1]), 3) for line in lines[1:]] == [-1.886, -0.471, 2.357]

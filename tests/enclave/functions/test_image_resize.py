@@ -146,6 +146,25 @@ def test_modes_of_png(mode, becomes):
     assert np.asarray(found).min() == 255
 
 
+@pytest.mark.parametrize("to", FORMATS)
+def test_every_form_of_file_becomes_every_format(to):
+    pixels = np.random.default_rng(1).integers(0, 256, (9, 7, 4), np.uint8)
+    image = Image.fromarray(pixels)
+    forms = [
+        *(
+            file(image.convert("RGB").convert(mode), "jpeg", progressive=True)
+            for mode in ("L", "RGB", "CMYK")
+        ),
+        *(file(image.convert(mode)) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")),
+        *(file(image, "webp", lossless=lossless) for lossless in (False, True)),
+        *(file(image, format, save_all=True, append_images=[image]) for format in ("png", "webp")),
+        # Several pictures in one JPEG, as some cameras write them.
+        file(image.convert("RGB"), "mpo", save_all=True, append_images=[image.convert("RGB")]),
+    ]
+    for data in forms:
+        assert resized(data, width=4, height=5, fit="stretch", format=to).size == (4, 5)
+
+
 def test_grey_of_16_bits_keeps_the_upper_ones():
     found = resized(file(Image.fromarray(np.full((2, 2), 0x7F80, np.uint16))), width=2)
     assert (np.asarray(found) == 0x7F).all()

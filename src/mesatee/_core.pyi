@@ -495,3 +495,18 @@ def split_key(
 
 def combine_shares(k: int, shares: list[Share]) -> SecretKey:
     """Raises `KeyRefused` for too few shares, one given twice, or shares of different sets."""
+
+# -- crypto (rust/crypto) ------------------------------------------------------------------------------
+
+def rsa_signature(algorithm: str, key: bytes, message: bytes) -> bytes:
+    """Sign `message` by the RSA private key in `key`: one PEM block or DER, PKCS#8 or PKCS#1, 2048 to 8192 bits.
+
+    Algorithms: "pkcs1-HASH", "pss-HASH" (random salt as long as the hash) with sha256, sha384 or sha512. As long as
+    the modulus. Raises `Malformed` (no such key or algorithm, a key under a password) or `TooLarge`.
+    """
+
+def aead_open(cipher: str, key: bytes, nonce: bytes, aad: bytes, sealed: bytes) -> bytes:
+    """Open ciphertext with its tag of 16 bytes: "aes-128-gcm", "aes-256-gcm" or "chacha20-poly1305"; nonce of 12 bytes.
+
+    Raises `Malformed`: wrong lengths, no such cipher, or altered, or another key, nonce or associated data.
+    """

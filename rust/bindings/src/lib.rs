@@ -2,6 +2,7 @@
 use pyo3::prelude::*;
 
 mod channel;
+mod crypto;
 mod errors;
 mod evidence;
 mod keys;
@@ -22,6 +23,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     evidence::register(module)?;
     merkle::register(module)?;
     oblivious::register(module)?;
+    crypto::register(module)?;
     channel::register(module)?;
     sandbox::register(module)
 }

@@ -36,6 +36,23 @@ def test_moments_are_right_and_do_not_depend_on_the_order(values, random):
     assert squares == pytest.approx(float(spread), rel=1e-9, abs=len(values) * (size * 1e-15) ** 2)
 
 
+ANY = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(
+    [5e-324, -5e-324, 1e308, -1e308, 2.0**-1022]
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(ANY | NUMBERS, max_size=60), st.integers(1, 5))
+def test_the_sum_is_exact(values, times):
+    exact = sum(map(Fraction, values * times), Fraction(0))
+    found = module.total(np.array(values * times))
+    try:
+        # Below this a scaled sum may lose its last bits, as those of numbers near the largest do.
+        assert found == float(exact) or abs(Fraction(found) - exact) <= Fraction(2) ** -900
+    except OverflowError:
+        assert math.isnan(found)
+
+
 def test_a_constant_has_no_spread():
     assert module.moments(np.array([0.1] * 3)) == (0.1, 0.0)
     assert module.deviation(0.0, 3) == 0.0

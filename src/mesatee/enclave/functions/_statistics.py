@@ -7,7 +7,7 @@ The continued fractions are those of NIST's DLMF, 8.9.2 (incomplete gamma) and 8
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from mesatee.errors import Malformed
@@ -17,20 +17,51 @@ _SMALL: Final = 1e-290
 """Below this a probability may have lost digits."""
 _TINY: Final = 1e-300
 _SCALE: Final = 64
+_LARGEST_EXPONENT: Final = 1000
+"""Of numbers of which a block can be summed up without reaching the largest one."""
+_BLOCK: Final = 2**15
+"""Numbers that fit into a cache together with what is left of them."""
 _STEPS: Final = 100_000
 _PRECISION: Final = 1e-16
 
 
 def total(values: Any) -> float:
-    """The exact sum, rounded once, so that the order does not matter; NaN where it is too large for a number."""
-    try:
-        return math.fsum(values.tolist())
-    except OverflowError:
-        # A part of the sum was too large, which depends on the order; the whole may be a number.
-        found = math.ldexp(1.0, _SCALE) * math.fsum((values * math.ldexp(1.0, -_SCALE)).tolist())
-        return found if math.isfinite(found) else math.nan
-    except ValueError:
+    """The exact sum, rounded once, so that the order does not matter; NaN where it is too large for a number.
+
+    As `math.fsum`, but on arrays: in each pass the leading bits of all values, cut at one place, are few enough that
+    every partial sum of theirs is exact (Demmel and Nguyen 2013, "Fast reproducible floating-point summation").
+    """
+    import numpy as np
+
+    values = np.asarray(values, np.float64)
+    if not len(values):
+        return 0.0
+    top = float(np.abs(values).max())
+    if not math.isfinite(top):
         return math.nan
+    if math.frexp(top)[1] > _LARGEST_EXPONENT:
+        try:
+            return math.ldexp(total(values * math.ldexp(1.0, -_SCALE)), _SCALE)
+        except OverflowError:
+            return math.nan
+    parts: list[float] = []
+    for start in range(0, len(values), _BLOCK):
+        parts += _exact_parts(values[start : start + _BLOCK].copy())
+    return math.fsum(parts)
+
+
+def _exact_parts(rest: Any) -> Iterator[float]:
+    """Numbers whose exact sum is that of the array, which is used up."""
+    import numpy as np
+
+    leading = np.empty_like(rest)
+    while top := float(max(rest.max(), -rest.min())):
+        # Adding this leaves no bits below the cut, which lies so high that all sums of what is left are exact.
+        rounder = math.ldexp(1.5, math.frexp(top)[1] + len(rest).bit_length() + 1)
+        np.add(rest, rounder, out=leading)
+        np.subtract(leading, rounder, out=leading)
+        yield float(leading.sum())
+        np.subtract(rest, leading, out=rest)
 
 
 def moments(values: Any) -> tuple[float, float]:

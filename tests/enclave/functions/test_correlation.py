@@ -94,6 +94,9 @@ def test_near_a_line_no_digits_are_lost():
 
 
 def test_points_on_a_line():
+    x = np.array([0.1, 0.2, 0.4, 0.7])
+    (row,) = rows_of(correlation({"a": table(x=x, y=0.3 - x / 3)}))
+    assert (row["correlation"], row["p_value"], row["log_p_value"]) == (-1.0, 0.0, None)
     (row,) = rows_of(correlation({"a": table(x=[1, 2, 4], y=[-2, -4, -8])}))
     assert (row["correlation"], row["p_value"], row["log_p_value"]) == (-1.0, 0.0, None)
 

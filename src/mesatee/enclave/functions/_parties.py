@@ -38,8 +38,8 @@ class Categories:
 
     def place(self, value: Any) -> int:
         """Where the label is that an argument names; -1 if no row has it."""
-        texts = self.texts
-        return texts.index(text_of(value)) if text_of(value) in texts else -1
+        texts, wanted = self.texts, text_of(value)
+        return texts.index(wanted) if wanted in texts else -1
 
     def take(self, places: Any) -> Any:
         """The labels at these places, as an Arrow array; null for -1."""
@@ -101,9 +101,16 @@ class Combined:
             kind = piece.type
             yield party, piece.cast(kind.value_type) if pa.types.is_dictionary(kind) else piece
 
+    def kinds(self, name: str) -> list[Any]:
+        """The types of the pieces of a column; those of their values for dictionaries."""
+        import pyarrow as pa
+
+        found = [self.tables[party].schema.field(column).type for party, column in self.source(name)]
+        return [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in found]
+
     def is_number(self, name: str) -> bool:
         """Whether a column can be computed with."""
-        return bool(self.source(name)) and all(_is_number(piece.type) for _, piece in self.values(name))
+        return bool(self.source(name)) and all(map(_is_number, self.kinds(name)))
 
     def numbers(self, name: str) -> Any:
         """A column as float64, NaN for what is missing. Raises `Malformed` for text and for infinite values."""

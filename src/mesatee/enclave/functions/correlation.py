@@ -11,6 +11,8 @@ from mesatee.enclave.functions._statistics import column, moments, normal_tail, 
 from mesatee.table import Table
 
 GROUP_SIZE: Final = "rows"
+ROUNDING: Final = 1e-30
+"""Points that are no farther than this from a line, in squared length, are on it."""
 METHODS: Final = ("pearson", "spearman", "kendall")
 EXACT_ROWS: Final = 33
 """Up to so many rows without ties the p value of Kendall's tau is that of all orders, as in scipy."""
@@ -105,6 +107,8 @@ def _pearson(x: Any, y: Any) -> tuple[float, float]:
     sign = 1.0 if r >= 0 else -1.0
     with np.errstate(over="ignore", invalid="ignore"):
         apart = total((x - sign * y) ** 2) / 2
+    if apart < ROUNDING:
+        return sign, 0.0
     return (sign * (1 - apart) if apart < 0.5 else r), max(0.0, apart * (2 - apart))
 
 

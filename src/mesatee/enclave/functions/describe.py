@@ -60,8 +60,7 @@ def _described(data: Combined, name: str, quantiles: list[float]) -> dict[Any, A
     import numpy as np
     import pyarrow as pa
 
-    pieces = [piece for _, piece in data.values(name)]
-    kind = _kind([piece.type for piece in pieces]) if pieces else "text"
+    kind = _kind(data.kinds(name)) if data.source(name) else "text"
     found: dict[Any, Any] = {"column": name, "type": kind}
     if kind in ("truth", "text", "time"):
         categories = data.categories(name, most=None)
@@ -79,8 +78,8 @@ def _described(data: Combined, name: str, quantiles: list[float]) -> dict[Any, A
                 found |= dict(zip(quantiles, np.quantile(values, quantiles).tolist(), strict=True))
         _say_undefined(data, name, found)
     if kind == "other":
-        found["rows"] = sum(len(piece) - piece.null_count for piece in pieces)
-        types = sorted({str(piece.type) for piece in pieces if not pa.types.is_null(piece.type)})
+        found["rows"] = sum(len(piece) - piece.null_count for _, piece in data.values(name))
+        types = sorted({str(kind) for kind in data.kinds(name) if not pa.types.is_null(kind)})
         data.say(f"{name!r} is {', '.join(types)}, of which only values are counted")
     found["nulls"] = data.rows - found["rows"]
     return found

@@ -54,8 +54,7 @@ def histogram(
     data = combine("histogram", inputs, how, key)
     if bounds:
         return _binned(data.numbers(column), bounds)
-    pieces = [piece.type for _, piece in data.values(column)]
-    if categories is None and any(_has_fractions(kind) for kind in pieces):
+    if categories is None and any(map(_has_fractions, data.kinds(column))):
         raise Malformed(f"{column!r} has numbers: name edges, or bins with low and high")
     return _counted(data, column, categories)
 

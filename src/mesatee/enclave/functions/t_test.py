@@ -136,11 +136,13 @@ def _sample(values: Any) -> _Sample:
 def _tested(
     data: Combined, samples: list[Any], kind: str, mean: float, alternative: str, confidence: float
 ) -> dict[str, float]:
+    import numpy as np
     from scipy import special
 
     first = _sample(samples[0])
     if kind in ("paired", "one-sample"):
-        one = first if kind == "one-sample" else _sample(samples[0] - samples[1])
+        with np.errstate(over="ignore"):
+            one = first if kind == "one-sample" else _sample(samples[0] - samples[1])
         difference, spread, degrees = one.mean, one.std, one.rows - 1.0
         error = spread / math.sqrt(one.rows) if one.rows else math.nan
     else:

@@ -114,8 +114,7 @@ def _binned(
     import numpy as np
     import pyarrow as pa
 
-    kinds = [piece.type for _, piece in data.values(name)]
-    if given is None and (not data.is_number(name) or all(map(pa.types.is_boolean, kinds))):
+    if given is None and (not data.is_number(name) or all(map(pa.types.is_boolean, data.kinds(name)))):
         found = data.categories(name)
         codes = found.codes[known]
         places: list[tuple[str, float | None, float | None, str | None]] = [

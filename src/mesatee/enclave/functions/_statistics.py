@@ -28,6 +28,8 @@ _PRECISION: Final = 1e-16
 def total(values: Any) -> float:
     """The exact sum, rounded once, so that the order does not matter; NaN where it is too large for a number.
 
+    (Beside numbers above 2^1000 the smallest ones, below 2^-1010, do not count.)
+
     As `math.fsum`, but on arrays: in each pass the leading bits of all values, cut at one place, are few enough that
     every partial sum of theirs is exact (Demmel and Nguyen 2013, "Fast reproducible floating-point summation").
     """

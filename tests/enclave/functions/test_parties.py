@@ -99,7 +99,7 @@ def test_numbers_of_all_kinds():
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        (pa.array(["1"]), "is string, not numbers"),
+        (pa.array(["1"]), "string, not numbers"),
         (pa.array([datetime.date(2020, 1, 1)]), "not numbers"),
         (pa.array([1.0, float("inf")]), "infinite values"),
     ],
@@ -163,6 +163,37 @@ def test_categories_of_parties_have_one_type():
         of(a=[[1]])
     with pytest.raises(Malformed, match="does not fit int64"):
         of(a=pa.array([2**63], pa.uint64()))
+
+
+def test_the_same_instant_is_one_category_in_all_zones_and_units():
+    noon = datetime.datetime(2024, 10, 27, 12, tzinfo=datetime.UTC)
+    zones = [
+        table(x=pa.array([noon], pa.timestamp(unit, zone)))
+        for unit, zone in (("s", "UTC"), ("ns", "Europe/Zurich"), ("us", "+05:30"))
+    ]
+    found = combine("f", dict(zip("abc", zones, strict=True)), "rows", None).categories("x")
+    assert (found.codes.tolist(), found.texts) == ([0, 0, 0], ["2024-10-27T12:00:00+00:00"])
+    local = table(x=pa.array([noon.replace(tzinfo=None)], pa.timestamp("ms")))
+    with pytest.raises(Malformed, match="different types"):
+        combine("f", {"a": zones[0], "b": local}, "rows", None).categories("x")
+    finer = table(x=pa.array([1], pa.timestamp("ns")))
+    with pytest.raises(Malformed, match="does not fit"):
+        combine("f", {"a": finer}, "rows", None).categories("x")
+
+
+def test_text_views_and_long_lists_of_chunks():
+    views = pa.chunked_array([pa.array(["b", None], pa.string_view()), pa.array(["a"], pa.string_view())])
+    other = table(id=[3, 1, 2], x=[1, 2, 3])
+    data = combine("f", {"a": table(id=[1, 2, 3], v=views), "b": other}, "columns", "id")
+    assert (data.categories("v").codes.tolist(), data.categories("v").texts) == ([1, -1, 0], ["a", "b"])
+    assert data.numbers("x").tolist() == [2, 3, 1]
+
+
+def test_what_cannot_be_picked_from_is_refused():
+    odd = table(id=[1], v=pa.array([b"x"], pa.binary_view()))
+    data = combine("f", {"a": odd, "b": table(id=[1])}, "columns", "id")
+    with pytest.raises(Malformed, match="is binary_view, which cannot be used"):
+        list(data.values("v"))
 
 
 def test_limits():

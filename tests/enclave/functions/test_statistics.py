@@ -41,7 +41,7 @@ ANY = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(st.lists(ANY | NUMBERS, max_size=60), st.integers(1, 5))
 def test_the_sum_is_exact(values, times):
     exact = sum(map(Fraction, values * times), Fraction(0))

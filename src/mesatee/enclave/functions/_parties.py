@@ -96,10 +96,16 @@ class Combined:
 
         for party, column in self.source(name):
             piece = self.tables[party].column(column)
-            if self.picked is not None:
-                piece = piece.take(self.picked[party])
             kind = piece.type
-            yield party, piece.cast(kind.value_type) if pa.types.is_dictionary(kind) else piece
+            try:
+                # Before rows are picked: some of these types cannot be picked from, or by few rows only.
+                if pa.types.is_dictionary(kind):
+                    piece = piece.cast(kind.value_type)
+                if _is_text(piece.type):
+                    piece = piece.cast(pa.large_string())
+                yield party, piece if self.picked is None else piece.take(self.picked[party])
+            except pa.ArrowNotImplementedError:
+                raise Malformed(f"the column {name!r} of {party} is {kind}, which cannot be used") from None
 
     def kinds(self, name: str) -> list[Any]:
         """The types of the pieces of a column; those of their values for dictionaries."""
@@ -276,12 +282,19 @@ def _is_number(kind: Any) -> bool:
     )
 
 
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    types = pa.types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
 def _family(name: str, party: str, kind: Any) -> Any:
     """One wide type for each kind of category."""
     import pyarrow as pa
 
     types = pa.types
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
+    if _is_text(kind):
         return pa.large_string()
     if types.is_integer(kind):
         return pa.int64()
@@ -289,7 +302,10 @@ def _family(name: str, party: str, kind: Any) -> Any:
         return pa.float64()
     if types.is_date(kind):
         return pa.date32()
-    if types.is_boolean(kind) or types.is_null(kind) or types.is_timestamp(kind):
+    if types.is_timestamp(kind):
+        # One unit, and one zone: the same instant is the same value.
+        return pa.timestamp("us", "UTC" if kind.tz else None)
+    if types.is_boolean(kind) or types.is_null(kind):
         return kind
     raise Malformed(
         f"the column {name!r} of {party} is {kind}: categories are text, numbers, truth values, dates or times"

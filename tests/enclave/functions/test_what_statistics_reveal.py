@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import importlib
 import inspect
 import io
@@ -9,6 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.support.shared_tables import rows_of
 
 from mesatee.enclave import functions
 from mesatee.errors import Malformed
@@ -115,3 +119,67 @@ def test_errors_hold_no_values(name):
     said = caught.value.message + (caught.value.hint or "")
     assert CANARY not in said
     assert "7000" not in said
+
+
+ODD = st.sampled_from(
+    [
+        pa.array([1.0, None, float("nan"), -0.0]),
+        pa.array([1e308, -1e308, 5e-324, 1e308]),
+        pa.array([float("inf"), 1.0, 2.0, 3.0]),
+        pa.array([0, 1, 1, 0], pa.uint8()),
+        pa.array([2**64 - 1, 0, None, 1], pa.uint64()),
+        pa.array([3, 1, 2, 3], pa.int32()),
+        pa.array([2, 2, 2, 2]),
+        pa.array([True, False, None, True]),
+        pa.array(["u", "", None, "é"]),
+        pa.array(["v", "u", "v", "w"]).dictionary_encode(),
+        pa.array(["1", "2", "3", "4"], pa.string_view()),
+        pa.array([b"x", b"", None, b"y"]),
+        pa.array([[1], [], None, [2, 3]]),
+        pa.array([{"a": 1}, None, {"a": 2}, {"a": 3}]),
+        pa.nulls(4),
+        pa.array([decimal.Decimal("1.5"), None, decimal.Decimal("2.5"), decimal.Decimal("-1.5")]),
+        pa.array([1, 2, None, 3], pa.timestamp("s", "Europe/Zurich")),
+        pa.array([1, 2, 1, 3], pa.timestamp("ns")),
+        pa.array([1, 2, None, 3], pa.date64()),
+        pa.array([1, 2, None, 3], pa.time32("s")),
+        pa.array([1, 2, None, 3], pa.duration("s")),
+        pa.array([1.0, 2.0, None, 4.0], pa.float16()),
+    ]
+)
+NAMES = ("x", "y", "arm", "hit")
+
+
+@pytest.mark.parametrize("name", CASES)
+@settings(deadline=None, max_examples=40)
+@given(
+    st.fixed_dictionaries(dict.fromkeys(NAMES, ODD)),
+    st.none() | st.fixed_dictionaries(dict.fromkeys(NAMES, ODD)),
+    st.integers(0, 4),
+    st.booleans(),
+)
+def test_whatever_the_columns_are_only_our_errors_are_raised(name, first, second, rows, beside):
+    second = second or first
+    ids = pa.array(range(4))
+    a = Table(pa.table({**first, "id": ids}).slice(0, rows))
+    b = Table(pa.table({**second, "id": ids}))
+    how: dict[str, Any] = {"inputs": {"a": a, "b": b}}
+    asked = CASES[name]
+    if beside:
+        b = Table(pa.table({**{f"{column}2": values for column, values in second.items()}, "id": ids}))
+        how = {"inputs": {"a": a, "b": b}, "how": "columns", "key": "id"}
+        renamed = {"y": "y2", "hit": "hit2"}
+        asked = {
+            key: [renamed.get(item, item) for item in value]
+            if isinstance(value, list)
+            else renamed.get(value, value)
+            if isinstance(value, str)
+            else value
+            for key, value in asked.items()
+        }
+    try:
+        found = functions.find(name).function(**how, **asked)
+    except Malformed:
+        return
+    rows_of(found)
+    assert min(found["rows"].to_pylist(), default=0) >= 0

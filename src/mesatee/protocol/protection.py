@@ -24,7 +24,20 @@ from . import limits
 from .digests import Hex32
 from .model import Column, Model
 
-GROUPED: Final = frozenset({"private_aggregate"})
+GROUPED: Final = frozenset(
+    {
+        "chi_square",
+        "correlation",
+        "crosstab",
+        "describe",
+        "histogram",
+        "log_rank",
+        "private_aggregate",
+        "t_test",
+        "vif",
+        "woe",
+    }
+)
 """Built-in functions whose output rows say, in the column `GROUP_SIZE`, how many input rows each stands for."""
 PRIVATE: Final = frozenset({"private_aggregate"})
 """Built-in functions that are differentially private, and say by the argument `EPSILON` what they spend."""

@@ -40,6 +40,9 @@ def test_psi(run_builtin):
         ("psi", BOTH, {}, "bad_argument"),
         ("psi", BOTH, {"key": "id", "unknown": 1}, "bad_argument"),
         ("nothing", BOTH, {}, "bad_argument"),
+        ("describe", BOTH, {"columns": "x"}, "bad_input"),
+        ("t_test", {"a": ("csv", LEFT)}, {"column": "x", "kind": "one-sample"}, "bad_input"),
+        ("histogram", BOTH, {}, "bad_argument"),
     ],
 )
 def test_failures(run_builtin, name, inputs, args, failure):

@@ -185,6 +185,17 @@ RUN_SECONDS: Final = 24 * 3_600
 ATTEMPTS: Final = 3
 """Attempts of one run before it counts as failed."""
 
+# -- built-in functions on tables -----------------------------------------------------------------
+JOIN_ROWS: Final = 20_000_000
+"""Rows that a join may give: keys that stand often on several sides multiply, and this is refused before memory is
+asked for. At some 50 bytes a row, a run's usual memory is gone before."""
+MEASURES: Final = 512
+"""Columns of figures in one aggregate, as many as a dataset statement describes."""
+CONDITIONS: Final = 64
+"""Conditions in the filter of one aggregate, and values of one condition `in` are 1,024 at most."""
+CONDITION_VALUES: Final = 1_024
+"""Values in a list that a condition compares with."""
+
 # -- environments ---------------------------------------------------------------------------------
 
 LOCK_BYTES: Final = MIB

@@ -1,0 +1,48 @@
+"""The built-in functions on tables in real children."""
+
+from __future__ import annotations
+
+import pytest
+
+from mesatee.enclave.sandbox import OutputSpec
+
+PEOPLE = ("csv", b"id,town,age\n1,Bern,30\n2,Chur,41\n3,Bern,52\n")
+BILLS = ("csv", b"id,cost\n2,5.5\n3,1.25\n3,2.25\n9,1\n")
+BOTH = {"people": PEOPLE, "bills": BILLS}
+CSV = OutputSpec("csv")
+
+
+def test_join(run_builtin):
+    result = run_builtin("join", BOTH, CSV, key="id", columns={"people": ["town"], "bills": ["cost"]})
+    assert result.failure is None, result.text
+    assert result.outputs["result"] == b'"id","cost","town"\n2,5.5,"Chur"\n3,1.25,"Bern"\n3,2.25,"Bern"\n'
+    assert "bills: 4 rows, 0 with nulls in the key" in result.text
+
+
+@pytest.mark.parametrize("format", ["csv", "parquet", "arrow"])
+def test_the_same_bytes_twice(run_builtin, format):
+    one, two = (run_builtin("join", BOTH, OutputSpec(format), key="id", how="left") for _ in range(2))
+    assert one.failure is None, one.text
+    assert one.outputs == two.outputs
+
+
+def test_a_join_bomb_ends_with_a_code(run_builtin):
+    rows = ("csv", b"id\n" + b"1\n" * 10_000)
+    result = run_builtin("join", {"a": rows, "b": rows}, CSV, key="id", many="multiply")
+    assert result.failure == "bad_input"
+    assert "rows" in result.text
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "failure"),
+    [
+        ("join", {"key": "no"}, "bad_input"),
+        ("join", {"key": "id", "how": "outer"}, "bad_input"),
+        ("join", {"key": 1}, "bad_argument"),
+        ("join", {}, "bad_argument"),
+    ],
+)
+def test_failures(run_builtin, name, args, failure):
+    result = run_builtin(name, BOTH, CSV, **args)
+    assert result.failure == failure
+    assert "mesatee" in result.text

@@ -19,6 +19,17 @@ def test_join(run_builtin):
     assert "bills: 4 rows, 0 with nulls in the key" in result.text
 
 
+def test_aggregate(run_builtin):
+    args = {"key": "id", "by": "town", "measures": {"cost": ["sum", "q0.5"]}, "where": [["age", ">", 29]]}
+    result = run_builtin("aggregate", BOTH, CSV, **args)
+    assert result.failure is None, result.text
+    assert (
+        result.outputs["result"]
+        == b'"town","rows","cost_sum","cost_q0.5"\n"Bern",2,3.5,1.75\n"Chur",1,5.5,5.5\n'
+    )
+    assert result.text == ""
+
+
 @pytest.mark.parametrize("format", ["csv", "parquet", "arrow"])
 def test_the_same_bytes_twice(run_builtin, format):
     one, two = (run_builtin("join", BOTH, OutputSpec(format), key="id", how="left") for _ in range(2))
@@ -40,6 +51,9 @@ def test_a_join_bomb_ends_with_a_code(run_builtin):
         ("join", {"key": "id", "how": "outer"}, "bad_input"),
         ("join", {"key": 1}, "bad_argument"),
         ("join", {}, "bad_argument"),
+        ("aggregate", {}, "bad_input"),
+        ("aggregate", {"key": "id", "measures": {"town": "sum"}}, "bad_input"),
+        ("aggregate", {"key": "id", "where": [1]}, "bad_argument"),
     ],
 )
 def test_failures(run_builtin, name, args, failure):

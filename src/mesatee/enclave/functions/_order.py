@@ -92,10 +92,12 @@ def ordered(table: Table) -> Table:
     import pyarrow as pa
 
     arrow = table.to_arrow()
-    keys = [ranks(plain(column))[0] for column in arrow.columns if sorts(column.type)]
+    columns = [plain(column) for column in arrow.columns]
+    keys = [ranks(column)[0] for column in columns if sorts(column.type)]
     if not keys or arrow.num_rows < 2:
         return table
-    return Table(arrow.take(pa.array(np.lexsort(keys[::-1]))))
+    order = pa.array(np.lexsort(keys[::-1]))
+    return Table(pa.Table.from_arrays([column.take(order) for column in columns], names=arrow.column_names))
 
 
 __all__ = ["dense", "ordered", "plain", "ranks", "sorts"]

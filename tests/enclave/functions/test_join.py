@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
-import decimal
 import itertools
 import math
 import random
+from decimal import Decimal
 
 import pandas as pd
 import polars
@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesatee.enclave.functions.join import join
+from mesatee._core import oblivious_match
+from mesatee.enclave.functions import _oblivious
+from mesatee.enclave.functions.join import LEAKAGES, join
 from mesatee.errors import Malformed, TooLarge
 from mesatee.protocol import limits
 from mesatee.table import Table
@@ -191,7 +193,7 @@ def test_chosen_columns():
 def test_columns_of_any_type_come_through():
     kinds = {
         "dictionary": pa.array(["x", None]).dictionary_encode(),
-        "decimal": pa.array([decimal.Decimal("1.50"), None]),
+        "decimal": pa.array([Decimal("1.50"), None]),
         "list": pa.array([[1, 2], None]),
         "struct": pa.array([{"a": 1}, None]),
         "view": pa.array(["y", None], pa.string_view()),
@@ -201,7 +203,7 @@ def test_columns_of_any_type_come_through():
     }
     found = join({"a": ids(2, 1, **kinds), "b": ids(2, 1, 3)}, key="id", how="left").to_dict()
     assert found["id"] == [1, 2]
-    assert found["decimal"] == [None, decimal.Decimal("1.50")]
+    assert found["decimal"] == [None, Decimal("1.50")]
     assert found["list"] == [None, [1, 2]]
     assert found["dictionary"] == [None, "x"]
     assert found["half"] == [None, 1.5]
@@ -270,6 +272,94 @@ def test_the_order_in_which_inputs_are_given_does_not_matter():
     assert join({"b": two, "a": one}, key="id", how="left") == join(
         {"a": one, "b": two}, key="id", how="left"
     )
+
+
+# -- the oblivious engine ------------------------------------------------------------------------------
+
+INSTANT = datetime.datetime(2024, 10, 27, 0, 30, tzinfo=datetime.UTC)
+CARRIED = {
+    "int8": (pa.int8(), st.integers(-128, 127)),
+    "uint64": (pa.uint64(), st.sampled_from([0, 1, 2**63, 2**64 - 1])),
+    "half": (pa.float16(), st.sampled_from([0.0, -0.0, 1.5, math.inf])),
+    "float": (pa.float32(), st.sampled_from([0.0, -1.5, -math.inf])),
+    "double": (pa.float64(), st.floats(allow_nan=False)),
+    "truth": (pa.bool_(), st.booleans()),
+    "text": (pa.string(), TEXT),
+    "bytes": (pa.binary(), st.binary(max_size=3)),
+    "fixed": (pa.binary(2), st.binary(min_size=2, max_size=2)),
+    "decimal": (pa.decimal128(5, 2), st.integers(-99999, 99999).map(lambda cents: Decimal(cents).scaleb(-2))),
+    "day": (pa.date32(), st.dates()),
+    "days": (pa.date64(), st.dates(datetime.date(1900, 1, 1))),
+    "hour": (pa.time32("s"), st.just(datetime.time(1, 2, 3))),
+    "time": (pa.time64("us"), st.times()),
+    "instant": (pa.timestamp("us", tz="Europe/Zurich"), st.just(INSTANT)),
+    "span": (pa.duration("s"), st.just(datetime.timedelta(seconds=-5))),
+    "nothing": (pa.null(), st.none()),
+}
+
+
+@pytest.mark.parametrize("name", CARRIED)
+def test_the_oblivious_engine_gives_what_the_other_gives(name):
+    kind, value = CARRIED[name]
+    row = st.tuples(st.none() | st.integers(-9, 9), st.none() | TEXT, st.none() | value)
+
+    @settings(deadline=None, max_examples=12)
+    @given(st.lists(st.lists(row, max_size=12, unique_by=lambda row: row[:2]), min_size=2, max_size=4))
+    def check(parties):
+        inputs = {
+            f"p{number}": Table(
+                pa.table(
+                    {
+                        "n": pa.array([row[0] for row in rows], pa.int64()),
+                        "t": pa.array([row[1] for row in rows], pa.string()),
+                        f"v{number}": pa.array([row[2] for row in rows], kind),
+                    }
+                )
+            )
+            for number, rows in enumerate(parties)
+        }
+        one, two = (join(inputs, key=["n", "t"], leakage=leakage).to_arrow() for leakage in LEAKAGES)
+        assert one.schema == two.schema
+        assert one.equals(two)
+
+    check()
+
+
+def test_the_oblivious_engine_is_used_if_it_is_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        _oblivious, "oblivious_match", lambda *a, **k: asked.append(k) or oblivious_match(*a, **k)
+    )
+    join({"a": ids(1), "b": ids(1)}, key="id")
+    assert asked == []
+    join({"a": ids(1), "b": ids(1)}, key="id", leakage="oblivious")
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 300_000])
+def test_of_few_and_of_many_rows(count):
+    left = ids(*range(count), x=list(range(0, -count, -1)))
+    right = ids(*range(0, count, 3), y=list(range(0, count, 3)))
+    for given_ in ({"a": left, "b": right}, {"a": right, "b": left}):
+        one, two = (join(given_, key="id", leakage=leakage) for leakage in LEAKAGES)
+        assert one.num_rows == len(range(0, count, 3))
+        assert one.to_dict() == two.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("left", "args", "said"),
+    [
+        (ids(1, 1), {}, "unique in every input"),
+        (ids(1, x=["y" * 300]), {}, "32 words"),
+        (ids(1, x=[[1]]), {}, "'x' is list"),
+        (ids(1), {"how": "left"}, "is inner"),
+        (ids(1), {"leakage": "none"}, "leakage is one of"),
+    ],
+)
+def test_what_the_oblivious_engine_refuses(left, args, said):
+    for given_ in ({"a": left, "b": ids(1)}, {"a": ids(1), "b": left}):
+        with pytest.raises(Malformed, match=said):
+            join(given_, **{"key": "id", "leakage": "oblivious"} | args)
 
 
 def test_counts_are_said_on_stderr_only(capsys):

@@ -19,6 +19,14 @@ def test_join(run_builtin):
     assert "bills: 4 rows, 0 with nulls in the key" in result.text
 
 
+def test_an_oblivious_join(run_builtin):
+    rows = b"id,v\n" + b"".join(b"%d,x%d\n" % (number, number) for number in range(70_000))
+    inputs = {"a": ("csv", rows), "b": ("csv", b"id,w\n69999,1\n7,2\n70000,3\n")}
+    result = run_builtin("join", inputs, CSV, key="id", leakage="oblivious")
+    assert result.failure is None, result.text
+    assert result.outputs["result"] == b'"id","v","w"\n7,"x7",2\n69999,"x69999",1\n'
+
+
 def test_aggregate(run_builtin):
     args = {"key": "id", "by": "town", "measures": {"cost": ["sum", "q0.5"]}, "where": [["age", ">", 29]]}
     result = run_builtin("aggregate", BOTH, CSV, **args)

@@ -156,7 +156,7 @@ def test_the_monitor_is_given_its_clocks() -> None:
 
 def test_the_trusted_places_name_no_native_library() -> None:
     """Static half of the first promise; `test_processes` looks at what is really loaded."""
-    native = {"numpy", "pandas", "pyarrow", "sklearn", "sqlite3", "scipy", "polars", "onnxruntime"}
+    native = {"numpy", "pandas", "pyarrow", "sklearn", "sqlite3", "scipy", "polars", "onnxruntime", "duckdb"}
     for module in below("protocol", "attestation", "channel", "enclave/gateway", "enclave/worker"):
         assert not {"mesatee.table", "mesatee.batches"} & set(targets(module)), module.place
     for module in below("protocol", "attestation", "channel", "enclave/gateway", "enclave/worker"):

@@ -10,7 +10,9 @@ import pytest
 
 # `rich` is not among them: httpx imports it for its own command line, and it is plain Python.
 FORBIDDEN = {
+    "_duckdb",
     "_sqlite3",
+    "duckdb",
     "joblib",
     "numpy",
     "onnxruntime",

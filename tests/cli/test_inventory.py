@@ -88,7 +88,7 @@ def test_every_entry_of_the_allow_list_has_a_reason() -> None:
             assert known.language, name
     for banned in ("_sqlite3", "_ctypes", "pyexpat", "_elementtree", "_tkinter", "_dbm"):
         assert banned not in native_libraries.STDLIB
-    for banned in (*NATIVE, "onnxruntime", "cryptography"):
+    for banned in (*NATIVE, "duckdb", "onnxruntime", "cryptography"):
         assert banned not in native_libraries.PACKAGES
     for banned in ("libsqlite3", "libxml2", "libffi", "libstdc++", "libexpat"):
         assert banned not in native_libraries.SYSTEM

@@ -138,6 +138,7 @@ KERNEL: Final = Known("C", "mapped by the kernel into every process: the clock w
 
 LANGUAGES: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "duckdb": "C++",
         "numpy": "C, C++, assembly",
         "onnxruntime": "C++",
         "pandas": "C (Cython)",

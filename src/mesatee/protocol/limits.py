@@ -192,6 +192,23 @@ RUN_SECONDS: Final = 24 * 3_600
 ATTEMPTS: Final = 3
 """Attempts of one run before it counts as failed."""
 
+# -- built-in functions on tables -----------------------------------------------------------------
+JOIN_ROWS: Final = 20_000_000
+"""Rows that a join may give: keys that stand often on several sides multiply, and this is refused before memory is
+asked for. At some 50 bytes a row, a run's usual memory is gone before."""
+MEASURES: Final = 512
+"""Columns of figures in one aggregate, as many as a dataset statement describes."""
+CONDITIONS: Final = 64
+"""Conditions in the filter of one aggregate."""
+CONDITION_VALUES: Final = 1_024
+"""Values in a list that a condition compares with."""
+SQL_CHARS: Final = 16 * KIB
+"""A query of the function `sql`, in characters: it stands in a task's arguments, which are part of a statement."""
+SQL_WORDS: Final = 2_048
+"""Words, numbers and signs of a query: planning takes time that grows with their square."""
+SQL_DEPTH: Final = 32
+"""Brackets open at once in a query: the engine's parser recurses, and refuses 50 by itself."""
+
 # -- environments ---------------------------------------------------------------------------------
 
 LOCK_BYTES: Final = MIB

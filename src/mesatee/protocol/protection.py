@@ -26,6 +26,7 @@ from .model import Column, Model
 
 GROUPED: Final = frozenset(
     {
+        "aggregate",
         "chi_square",
         "correlation",
         "crosstab",

@@ -82,14 +82,20 @@ def run_python(supervisor: Supervisor) -> Runner:
 def run_builtin(supervisor: Supervisor) -> Runner:
     """Run a built-in function."""
 
-    def run(name: str, inputs: Mapping[str, tuple[str, bytes]], output: OutputSpec, **args: Any) -> Result:
+    def run(
+        name: str,
+        inputs: Mapping[str, tuple[str, bytes]],
+        output: OutputSpec,
+        limits: Limits = QUICK,
+        **args: Any,
+    ) -> Result:
         job = Job(
             "builtin",
             name,
             args=args,
             inputs={key: format for key, (format, _) in inputs.items()},
             outputs={"result": output},
-            limits=QUICK,
+            limits=limits,
         )
         return run_job(supervisor, job, {key: data for key, (_, data) in inputs.items()})
 

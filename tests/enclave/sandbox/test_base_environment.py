@@ -32,7 +32,7 @@ def test_all_of_it_is_loaded_before_a_child_is_made(run_python: Runner) -> None:
     code = """
 import sys
 def f() -> dict:
-    names = ("numpy", "onnxruntime", "pandas", "polars", "pyarrow", "sklearn")
+    names = ("duckdb", "numpy", "onnxruntime", "pandas", "polars", "pyarrow", "sklearn")
     return {name: name in sys.modules for name in names}
 """
     done = run_python(code, outputs={"result": OutputSpec("json")})

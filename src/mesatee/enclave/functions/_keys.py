@@ -62,7 +62,7 @@ def prepare(
     for position in range(len(wanted[first])):
         kind = _common_type(position, plain, wanted)
         for name in wanted:
-            values = plain[name][position].cast(kind).combine_chunks()
+            values = _cast(name, wanted[name][position], plain[name][position], kind).combine_chunks()
             plain[name][position] = _normal(values, rules) if _is_text(kind) else values
     return {name: _keys(arrays) for name, arrays in plain.items()}
 
@@ -127,12 +127,36 @@ def _common_type(position: int, plain: dict[str, list[Any]], wanted: dict[str, l
 
     found = {name: arrays[position].type for name, arrays in plain.items()}
     kinds = {kind for kind in found.values() if not pa.types.is_null(kind)}
+    if len(kinds) > 1 and (instants := _common_instant(kinds)) is not None:
+        return instants
     if len(kinds) > 1:
         said = ", ".join(
             f"{wanted[name][position]!r} of {name} is {kind}" for name, kind in sorted(found.items())
         )
         raise Malformed(f"key columns have different types: {said}")
     return kinds.pop() if kinds else pa.int64()
+
+
+def _common_instant(kinds: set[Any]) -> Any:
+    """The finest unit of several types of times, in UTC if their zones differ; None if zones are not on all sides."""
+    import pyarrow as pa
+
+    if not all(pa.types.is_timestamp(kind) for kind in kinds):
+        return None
+    zones = {kind.tz for kind in kinds}
+    if None in zones and len(zones) > 1:
+        return None
+    unit = max((kind.unit for kind in kinds), key=("s", "ms", "us", "ns").index)
+    return pa.timestamp(unit, tz=zones.pop() if len(zones) == 1 else "UTC")
+
+
+def _cast(name: str, column: str, values: Any, kind: Any) -> Any:
+    import pyarrow as pa
+
+    try:
+        return values.cast(kind)
+    except pa.ArrowInvalid:
+        raise Malformed(f"the key {column!r} of {name} has values that do not fit {kind}") from None
 
 
 def _normal(values: Any, rules: list[str]) -> Any:

@@ -48,6 +48,7 @@ AGAIN_SECONDS: Final = 0.2
 """Pause before another child when one died without a job: whatever kills children must not keep us busy."""
 
 PRELOADED: Final = (
+    "duckdb",
     "mesatee.inference",
     "numpy",
     "numpy.random",

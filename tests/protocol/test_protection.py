@@ -139,8 +139,9 @@ def test_the_names_are_those_of_built_in_functions() -> None:
     modules = {name: importlib.import_module(f"{functions.__name__}.{name}") for name in functions.names()}
     sized = {name: getattr(module, "GROUP_SIZE", None) for name, module in modules.items()}
     # `protect` reads the column, and makes no groups of its own. In a survival curve it counts people at risk, while
-    # two rows differ by a single one; scores of components are of single people, and have none.
-    beside = {"protect", "kaplan_meier", "pca"}
+    # two rows differ by a single one; scores of components are of single people; a query may
+    # call anything `rows`.
+    beside = {"protect", "kaplan_meier", "pca", "sql"}
     assert {name for name, column in sized.items() if column} - beside == protection.GROUPED
     assert set(sized.values()) == {None, protection.GROUP_SIZE}
     assert {private_aggregate.__name__.rpartition(".")[2]} == protection.PRIVATE

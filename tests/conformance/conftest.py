@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from tests.support.cases import Case
 
 from mesatee.enclave.sandbox import Job, Limits, OutputSpec, Supervisor, sealed_memfd
 
@@ -26,6 +27,16 @@ class Ended:
 def supervisor() -> Iterator[Supervisor]:
     with Supervisor() as started:
         yield started
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The large input takes seconds by each executor: of the three levels the ordinary suite has it on the second."""
+    for item in items:
+        said = getattr(item, "callspec", None)
+        case, level = (said.params.get(name) for name in ("case", "people")) if said else (None, None)
+        if isinstance(case, Case) and case.large and level in (1, 3):
+            item.add_marker(pytest.mark.slow)
 
 
 Execute = Callable[..., Ended]

@@ -1,4 +1,7 @@
-"""An input of 200 MB in a run that may use 256 MiB: by every executor in the way that it has for that."""
+"""An input of 200 MB in a run that may use 256 MiB: by every executor in the way that it has for that.
+
+The suite's case `large_input` gives every executor 512 MiB and has it give such an input back.
+"""
 
 from __future__ import annotations
 
@@ -114,6 +117,6 @@ def test_a_module_reads_it_piece_by_piece(supervisor, large):
 
 @pytest.mark.parametrize(("executor", "code"), [("python", HOLDS_THREE), ("mesapy", WHOLE)])
 def test_whoever_takes_all_of_it_at_once_runs_out_of_memory(executor, code, supervisor, large):
-    """So the others did not: mesapy has nothing but values, which it copies."""
+    """So the others did not: mesapy has nothing but values, which it copies, and needs twice as much as they take."""
     failure, size, _, _, text = ended(supervisor, executor, code.encode(), "f", large[0], "bytes")
     assert (failure, size) == ("out_of_memory", 0), text

@@ -11,6 +11,7 @@ from tests.e2e.conftest import Lab
 from mesatee.errors import QuotaExceeded, TaskFailed
 from mesatee.party import data, functions, protected, tasks
 from mesatee.protocol import wire
+from mesatee.protocol.protection import EVERYBODY
 from mesatee.table import Table
 
 PEOPLE = "city,age\n" + "".join(f"{city},{20 + n % 50}\n" for city, n in [("Bern", n) for n in range(30)])
@@ -88,8 +89,8 @@ def test_a_private_question_is_answered_with_noise_and_paid_for_once(lab: Lab) -
     assert result.receipt.protection is not None
     assert result.receipt.protection.charges == {people: 500_000}
     mine = data.find(lab.owner, people)
-    assert mine.spent == {protected.EVERYBODY: 500_000, lab.scientist.identity.id: 500_000}
+    assert mine.spent == {EVERYBODY: 500_000, lab.scientist.identity.id: 500_000}
     stranger = data.find(lab.people.of("stranger"), people)
-    assert stranger.spent == {protected.EVERYBODY: 500_000}
+    assert stranger.spent == {EVERYBODY: 500_000}
     with pytest.raises(QuotaExceeded, match=r"has 0\.5 of 1 left"):
         lab.run(asked(lab, people, 0.6))

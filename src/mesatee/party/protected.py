@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
-from typing import Final
 
 from pydantic import ValidationError
 
 from ..errors import Malformed
 from ..protocol import limits
 from ..protocol.model import malformed
-from ..protocol.protection import Budget, Limits, Protection
+from ..protocol.protection import EVERYBODY, Budget, Limits, Protection
 from .http import visible
-
-EVERYBODY: Final = "everybody"
-"""All parties together, among those that have spent of a budget."""
 
 
 def make(
@@ -107,4 +103,4 @@ def left(found: Protection | None, spent: Mapping[str, int], names: Mapping[str,
     return lines or ["nothing of the budget is spent"]
 
 
-__all__ = ["EVERYBODY", "epsilon", "explain", "left", "make"]
+__all__ = ["epsilon", "explain", "left", "make"]

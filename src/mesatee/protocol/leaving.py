@@ -50,7 +50,7 @@ def enforced(
         if asked.budget is not None:
             if not _is(function, PRIVATE):
                 raise _needs(name, "has a privacy budget", PRIVATE, "are differentially private")
-            if receivers(task) - {owner}:
+            if payers(task, owner):
                 charges[digest] = protection.spends(_argument(function, task))
     found = protection.merged([asked for _, _, asked in guarded.values()])
     return Enforced(**{**found.model_dump(), "charges": charges})
@@ -61,6 +61,11 @@ def receivers(task: TaskStatement) -> frozenset[str]:
     return frozenset(
         keys.signing for name, given in task.outputs.items() if name != RESERVED_OUTPUT for keys in given
     )
+
+
+def payers(task: TaskStatement, owner: str) -> frozenset[str]:
+    """Who learns something of a dataset that its `owner` did not know."""
+    return receivers(task) - {owner}
 
 
 def question(task: str, inputs: Mapping[str, str | None]) -> str:
@@ -106,4 +111,4 @@ def _argument(function: FunctionStatement, task: TaskStatement) -> Any:
     return task.arguments.get(EPSILON, defaults.get(EPSILON))
 
 
-__all__ = ["TABLES", "enforced", "is_private", "question", "receivers"]
+__all__ = ["TABLES", "enforced", "is_private", "payers", "question", "receivers"]

@@ -44,6 +44,8 @@ PRIVATE: Final = frozenset({"private_aggregate"})
 """Built-in functions that are differentially private, and say by the argument `EPSILON` what they spend."""
 GROUP_SIZE: Final = "rows"
 """The column of an output that says for how many input rows each of its rows stands."""
+EVERYBODY: Final = "everybody"
+"""All parties together, among those that have spent of a budget."""
 EPSILON: Final = "epsilon"
 """The argument by which a private function is told what it may spend."""
 
@@ -157,6 +159,7 @@ def spends(value: object) -> int:
 
 __all__ = [
     "EPSILON",
+    "EVERYBODY",
     "GROUPED",
     "GROUP_SIZE",
     "PRIVATE",

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from tests.support.gateway import Member, UnitWorker, World, function_fields, granted_facts, task_fields
 
-from mesatee.enclave.gateway.state import EVERYBODY, State
+from mesatee.enclave.gateway.state import State
 from mesatee.errors import Malformed, MesateeError, QuotaExceeded
 from mesatee.protocol import records
-from mesatee.protocol.protection import Budget, Protection
+from mesatee.protocol.protection import EVERYBODY, Budget, Protection
 from mesatee.protocol.sources import NewestDataset
 from mesatee.protocol.statements import (
     Argument,

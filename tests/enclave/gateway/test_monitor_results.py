@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from tests.support.gateway import (
     Case,
     Handed,
     Member,
+    MemoryRecords,
     UnitWorker,
     World,
     appraised,
@@ -28,6 +29,7 @@ from mesatee.errors import (
     Halted,
     HostFailed,
     KeyRefused,
+    LogCorrupt,
     Malformed,
     NotApproved,
     NotFound,
@@ -250,6 +252,39 @@ def test_a_result_goes_to_its_receiver(case: Case, run: str) -> None:
     opened(case.scientist.hpke, wrap, binding)
     with pytest.raises(KeyRefused):
         opened(case.left.hpke, wrap, binding)
+
+
+def flipped(store: MemoryRecords, index: int) -> None:
+    record = store.stored[index]
+    store.stored[index] = record._replace(body=record.body[:-1] + bytes([record.body[-1] ^ 1]))
+
+
+def another(store: MemoryRecords, index: int) -> None:
+    store.stored[index] = store.stored[index - 1]
+
+
+def lost(store: MemoryRecords, index: int) -> None:
+    del store.stored[index:]
+
+
+@pytest.mark.parametrize("harm", [flipped, another, lost])
+def test_no_result_leaves_by_a_receipt_that_is_not_the_logged_one(
+    case: Case, run: str, harm: Callable[[MemoryRecords, int], None]
+) -> None:
+    """The wraps of the outputs are not held in memory: what the host gives back in their place opens nothing."""
+    world = case.world
+    world.finish(case.worker, world.grant(case.worker, run))
+    receipt = world.state.run(run).receipt
+    assert receipt is not None
+    if harm is lost:
+        # Once the host has forgotten it no entry can follow, so it is asked for without one.
+        harm(world.store, receipt)
+        with pytest.raises(LogCorrupt):
+            world.monitor._wraps(world.state.run(run))
+        return
+    harm(world.store, receipt)
+    with pytest.raises(LogCorrupt):
+        world.collect(case.scientist, run)
 
 
 def test_nobody_else_collects(case: Case, run: str) -> None:

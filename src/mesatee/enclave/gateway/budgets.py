@@ -11,8 +11,8 @@ from typing import Final
 
 from ...errors import QuotaExceeded
 from ...protocol import leaving, limits, statements
-from ...protocol.protection import Enforced
-from .state import EVERYBODY, Held, Run, State
+from ...protocol.protection import EVERYBODY, Enforced
+from .state import Held, Run, State
 
 UNIT: Final = limits.EPSILON_UNIT
 
@@ -58,7 +58,7 @@ def affordable(
         if said is None or said.budget is None:
             continue
         name = line(dataset)
-        for who in (EVERYBODY, *sorted(payers(held.predicate, dataset.signer))):
+        for who in (EVERYBODY, *sorted(leaving.payers(held.predicate, dataset.signer))):
             most = said.budget.total if who == EVERYBODY else said.budget.each
             used = state.spent.get(name, {}).get(who, 0) + spent.get((name, who), 0)
             if used + amount > most:
@@ -83,7 +83,7 @@ def _open(state: State, question: str) -> dict[tuple[str, str], int]:
         seen.add(asked)
         for digest, amount in due(state, held, inputs).items():
             dataset = state.dataset(digest)
-            for who in (EVERYBODY, *payers(held.predicate, dataset.signer)):
+            for who in (EVERYBODY, *leaving.payers(held.predicate, dataset.signer)):
                 key = (line(dataset), who)
                 found[key] = found.get(key, 0) + amount
     return found
@@ -91,11 +91,6 @@ def _open(state: State, question: str) -> dict[tuple[str, str], int]:
 
 def _inputs(state: State, run: Run, held: Held[statements.TaskStatement]) -> Mapping[str, str | None]:
     return run.grant.inputs if run.grant is not None else state.inputs(held.predicate)
-
-
-def payers(task: statements.TaskStatement, owner: str) -> frozenset[str]:
-    """Who learns something that the owner did not know."""
-    return leaving.receivers(task) - {owner}
 
 
 def line(dataset: Held[statements.DatasetStatement]) -> str:
@@ -110,4 +105,4 @@ def _title(state: State, who: str) -> str:
     return held.predicate.keys.name if held else who[:16]
 
 
-__all__ = ["affordable", "due", "enforced", "line", "payers"]
+__all__ = ["affordable", "due", "enforced", "line"]

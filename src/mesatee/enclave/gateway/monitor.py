@@ -20,6 +20,7 @@ from ...errors import (
     Denied,
     Halted,
     KeyRefused,
+    LogCorrupt,
     Malformed,
     NotFound,
     Recovering,
@@ -201,6 +202,9 @@ class Monitor(Ledger):
         """Runs that a worker may take: queued and with all inputs, or running with a lease that nobody renewed."""
         if self.ended:
             return []
+        # Leases of runs that have ended are of no use to anybody.
+        alive = {run.grant.fence for run in map(self.state.run, self.state.open_runs) if run.grant}
+        self._leases = {fence: until for fence, until in self._leases.items() if fence in alive}
         return [
             run
             for run in map(self.state.run, self.state.open_runs)
@@ -339,9 +343,21 @@ class Monitor(Ledger):
         if not isinstance(source, OutputOf):
             raise NotFound(f"there is no dataset {found[:16]}")
         facts = run.outputs[source.output]
-        return Produced(
-            run.digest, run.granted().fence, source.output, facts.sha256, run.wraps[source.output]
-        )
+        wrap = self._wraps(run)[source.output]
+        return Produced(run.digest, run.granted().fence, source.output, facts.sha256, wrap)
+
+    def _wraps(self, run: Run) -> dict[str, str]:
+        """Output name -> its key as the worker wrapped it to this service: from the run's receipt in the log.
+
+        What the host gives back is compared with the tree. Raises `LogCorrupt`, `HostFailed`, and `NotFound` for a run
+        without a receipt.
+        """
+        if run.receipt is None:
+            raise NotFound(f"run {run.digest[:16]} has no receipt")
+        outcome = self._log.prove(run.receipt).read().outcome()
+        if not isinstance(outcome, records.ReceiptOutcome) or outcome.run != run.digest:
+            raise LogCorrupt(f"log entry {run.receipt} is not the receipt of run {run.digest[:16]}")
+        return outcome.wraps
 
     def _run_number(self, run: Run) -> int:
         return 1 + [item.digest for item in self.state.runs_of(run.task)].index(run.digest)
@@ -467,7 +483,8 @@ class Monitor(Ledger):
         # What was taken back in between has the lower index now, and wins.
         rules.still_approved(self.state, run)
         receiver = self.state.party(signer).predicate.keys
-        held = {name: (run.outputs[name].sha256, run.wraps[name]) for name in names}
+        made, wraps = run.outputs, self._wraps(run)
+        held = {name: (made[name].sha256, wraps[name]) for name in names}
         permit = self._mint.permit(Action.RELEASE_RESULT, run.digest, index)
         to = b64decode(receiver.hpke, max_bytes=2048)
         wrapped = self._keyring.release_outputs(permit, run.digest, grant.fence, held, signer, to)

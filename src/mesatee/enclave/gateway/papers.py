@@ -11,7 +11,7 @@ from ...protocol import limits, statements, wire
 from ...protocol.digests import b64encode
 from ...protocol.doors import Blobs
 from .log import Log
-from .state import Run, State
+from .state import Output, Run, State
 
 ENVELOPES_CACHED = 16 * limits.MIB
 """Payloads of statements kept in memory for those who ask, in bytes, oldest out first."""
@@ -86,7 +86,7 @@ class Papers:
             task=self.envelope(state.task(run.task).index),
         )
 
-    def small(self, outputs: Iterable[statements.OutputFacts]) -> dict[str, str]:
+    def small(self, outputs: Iterable[Output]) -> dict[str, str]:
         """Digest -> base64 of the sealed outputs, as many of the smallest as fit an answer."""
         found: dict[str, str] = {}
         left = limits.INLINE_BYTES

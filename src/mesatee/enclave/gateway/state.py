@@ -6,7 +6,9 @@ it entered the log and is never decided again at replay. No clock, no I/O, no ke
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,15 +18,18 @@ from ...protocol import checkpoint as cp
 from ...protocol import consent, leaving, limits, records, statements
 from ...protocol import envelope as dsse
 from ...protocol.digests import Hex32
+from ...protocol.model import TableFormat
+from ...protocol.protection import EVERYBODY
 from ...protocol.sources import NewestDataset, OutputOf, Source
+from .sharing import kept, same, shared
 
 P = TypeVar("P", bound=statements.Common)
 
 RunStatus = Literal["queued", "running", "finished", "failed", "cancelled"]
 ENDED: frozenset[str] = frozenset({"finished", "failed", "cancelled"})
 """States that a run never leaves."""
-EVERYBODY = "everybody"
-"""Who stands, among the parties that have spent of a budget, for all of them together."""
+LIKELY = 8
+"""So many runs up to one are looked at for what its grant has in common with theirs: mostly it has all."""
 
 
 @dataclass(slots=True)
@@ -88,6 +93,16 @@ class Trigger:
     retired: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A sealed output of a run. The wrap of its key stands in the run's receipt and is read from there."""
+
+    name: str
+    sha256: str
+    size: int
+    format: TableFormat
+
+
 @dataclass(slots=True)
 class Run:
     """One run of a task."""
@@ -102,8 +117,12 @@ class Run:
     receipt: int | None = None
     failure: statements.Failure | None = None
     ended: int | None = None
-    outputs: dict[str, statements.OutputFacts] = field(default_factory=dict)
-    wraps: dict[str, str] = field(default_factory=dict)
+    made: tuple[Output, ...] = ()
+
+    @property
+    def outputs(self) -> dict[str, Output]:
+        """By name."""
+        return {item.name: item for item in self.made}
 
     @property
     def grant(self) -> Grant | None:
@@ -355,7 +374,7 @@ class State:
             raise LogCorrupt(f"log entry {index} speaks of what is not in the log: {error}") from None
 
     def _statement(self, index: int, statement: statements.Statement) -> None:
-        digest, signer, predicate = statement.digest, statement.signer, statement.predicate
+        digest, signer, predicate = statement.digest, intern(statement.signer), statement.predicate
         self.seen[digest] = index
         if isinstance(predicate, statements.Common):
             size = cp.parse(predicate.checkpoint).size
@@ -363,12 +382,14 @@ class State:
             self.floor = max(self.floor, predicate.time)
         match predicate:
             case statements.PartyStatement():
-                self.parties[signer] = Held(digest, signer, index, predicate)
+                self.parties[signer] = Held(digest, signer, index, kept(predicate))
             case statements.DatasetStatement():
+                predicate = kept(predicate)
                 self.datasets[digest] = Held(digest, signer, index, predicate)
                 self.blobs[predicate.blob.sha256] = signer
                 self.dataset_versions.setdefault(f"{signer}/{predicate.name}", []).append(digest)
             case statements.FunctionStatement():
+                predicate = kept(predicate)
                 self.functions[digest] = Held(digest, signer, index, predicate)
                 self.function_versions.setdefault(f"{signer}/{predicate.name}", []).append(digest)
                 # Anybody may name public code; only what is sealed has one owner.
@@ -378,14 +399,15 @@ class State:
                 self.tasks[digest] = Held(digest, signer, index, self._sharing_keys(predicate))
                 self.tasks_of.setdefault(f"{predicate.function}/{signer}", []).append(digest)
             case statements.ApprovalStatement():
-                self.approvals_of.setdefault(predicate.task, []).append(predicate.id)
+                task = self.task(predicate.task).digest
+                self.approvals_of.setdefault(task, []).append(predicate.id)
                 self.approvals[predicate.id] = Approval(
-                    predicate.id, digest, signer, predicate.task, index, predicate.expires
+                    predicate.id, digest, signer, task, index, predicate.expires
                 )
             case statements.WithdrawalStatement():
                 self._withdraw(index, predicate)
             case statements.RunStatement():
-                self._begin(Run(digest, predicate.task, signer, index, self.time))
+                self._begin(Run(digest, self.task(predicate.task).digest, signer, index, self.time))
             case statements.CancelStatement():
                 self._end(self.run(predicate.run), index, "cancelled", "cancelled")
             case statements.RetireStatement():
@@ -413,7 +435,7 @@ class State:
     def _sharing_keys(self, task: statements.TaskStatement) -> statements.TaskStatement:
         """The same task with its receivers' keys from their registration: the log repeats them, memory need not."""
         outputs = {name: tuple(map(self._registered, keys)) for name, keys in task.outputs.items()}
-        return task.model_copy(update={"outputs": outputs})
+        return kept(task.model_copy(update={"outputs": outputs}))
 
     def _known(self, worker: statements.WorkerFacts) -> statements.WorkerFacts:
         found = self.workers.setdefault(worker.certificate, worker)
@@ -464,39 +486,51 @@ class State:
                 run.status = "running"
                 self.fences[index] = run.digest
                 self._charge(index, run.task, outcome)
-                run.grants.append(
-                    Grant(
-                        index,
-                        outcome.attempt,
-                        time,
-                        outcome.lease,
-                        self._known(outcome.worker),
-                        outcome.approvals,
-                        outcome.policies,
-                        outcome.inputs,
-                    )
-                )
+                run.grants.append(self._granted(index, time, run, outcome))
             case records.FiredOutcome():
                 self._fired(index, time, outcome)
             case records.ReceiptOutcome():
                 run = self.run(outcome.run)
-                run.receipt, run.wraps = index, dict(outcome.wraps)
+                run.receipt = index
                 receipt = statements.read(dsse.from_dict(outcome.envelope), "receipt")
                 if isinstance(receipt, statements.ReceiptStatement):
-                    run.outputs = dict(receipt.outputs)
+                    run.made = tuple(
+                        Output(intern(name), item.sha256, item.size, item.format)
+                        for name, item in receipt.outputs.items()
+                    )
                 self._end(run, index, "failed" if outcome.failure else "finished", outcome.failure)
             case records.ClosedOutcome():
                 self._end(self.run(outcome.run), index, "failed", outcome.failure)
 
     def _charge(self, index: int, task: str, outcome: records.GrantOutcome) -> None:
-        for digest, amount in outcome.charges.items():
-            dataset = self.dataset(digest)
-            spent = self.spent.setdefault(f"{dataset.signer}/{dataset.predicate.name}", {})
-            learning = leaving.receivers(self.task(task).predicate) - {dataset.signer}
-            for who in (EVERYBODY, *learning):
+        for held, amount in ((self.dataset(digest), paid) for digest, paid in outcome.charges.items()):
+            spent = self.spent.setdefault(f"{held.signer}/{held.predicate.name}", {})
+            for who in (EVERYBODY, *leaving.payers(self.task(task).predicate, held.signer)):
                 spent[who] = spent.get(who, 0) + amount
         if outcome.charges:
             self.charged[leaving.question(task, outcome.inputs)] = index
+
+    def _granted(self, index: int, time: int, run: Run, said: records.GrantOutcome) -> Grant:
+        """Mostly it says the same as that of the run before: they share it."""
+        likely = self._likely(run)
+        return Grant(
+            index,
+            said.attempt,
+            time,
+            said.lease,
+            self._known(said.worker),
+            same(said.approvals, (grant.approvals for grant in likely)),
+            same(said.policies, (grant.policies for grant in likely)),
+            same(said.inputs, (grant.inputs for grant in likely)),
+        )
+
+    def _likely(self, run: Run) -> list[Grant]:
+        """Grants of this run, and of some of its task just before it."""
+        runs = self.runs_by_task[run.task]
+        at = bisect_right(runs, run.index, key=lambda digest: self.runs[digest].index)
+        return [
+            grant for digest in reversed(runs[max(0, at - LIKELY) : at]) for grant in self.runs[digest].grants
+        ]
 
     def _fired(self, index: int, time: int, outcome: records.FiredOutcome) -> None:
         trigger = self.triggers[outcome.trigger]
@@ -530,12 +564,24 @@ class State:
             raise LogCorrupt(
                 f"the snapshot is not of this version: {error.error_count()} fields do not fit"
             ) from None
-        for held in state.tasks.values():
-            held.predicate = state._sharing_keys(held.predicate)
-        for run in state.runs.values():
-            for grant in run.grants:
-                grant.worker = state._known(grant.worker)
+        try:
+            state._share()
+        except KeyError as error:
+            raise LogCorrupt(f"the snapshot speaks of what is not in it: {error}") from None
         return state
+
+    def _share(self) -> None:
+        """After a restore: what was one object in the dumped state is one again."""
+        shared(self)
+        for held in self.tasks.values():
+            held.predicate = self._sharing_keys(held.predicate)
+        for run in self.runs.values():
+            for grant in run.grants:
+                likely = [item for item in self._likely(run) if item is not grant]
+                grant.worker = self._known(grant.worker)
+                grant.approvals = same(grant.approvals, (item.approvals for item in likely))
+                grant.policies = same(grant.policies, (item.policies for item in likely))
+                grant.inputs = same(grant.inputs, (item.inputs for item in likely))
 
 
 T = TypeVar("T")
@@ -550,4 +596,5 @@ def _get(where: dict[str, T], digest: str, what: str, hint: str) -> T:
 
 _ADAPTER: TypeAdapter[State] = TypeAdapter(State)
 
-__all__ = ["ENDED", "EVERYBODY", "Approval", "Grant", "Held", "Run", "State", "Trigger"]
+__all__ = ["ENDED", "Approval", "Grant", "Held", "Run", "State", "Trigger"]
+__all__ = ["ENDED", "Approval", "Grant", "Held", "Output", "Run", "State", "Trigger"]

@@ -9,8 +9,9 @@ from ...errors import NotApproved
 from ...protocol import limits, statements, wire
 from ...protocol.jsonstrict import encode
 from ...protocol.model import Model
+from ...protocol.protection import EVERYBODY
 from . import budgets, policies, rules
-from .state import ENDED, EVERYBODY, Held, P, Run, Trigger
+from .state import ENDED, Held, P, Run, Trigger
 
 if TYPE_CHECKING:
     from .gateway import Gateway

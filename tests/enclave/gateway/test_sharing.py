@@ -1,0 +1,83 @@
+"""What an ended run leaves in memory: what is its own, once."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import types
+from typing import Any
+
+from tests.support.gateway import Case, World, make_case
+
+from mesatee.enclave.gateway.sharing import COMPARED, WORD_CHARS, kept, same, shared
+from mesatee.enclave.gateway.state import State
+from mesatee.protocol import limits
+from mesatee.protocol.statements import TaskStatement
+
+RUNS = 60
+RUN_BYTES = 1536
+"""Of three log entries: that its author began it, its grant and its receipt."""
+RESTORED_BYTES = 2048
+"""Numbers of a snapshot are objects of their own."""
+
+
+def held(state: State) -> int:
+    """Bytes of all objects that only the state holds, in sum."""
+    seen, waiting, found = set[int](), [state], 0
+    while waiting:
+        item: Any = waiting.pop()
+        if id(item) not in seen and not isinstance(item, type | types.ModuleType | types.FunctionType):
+            seen.add(id(item))
+            found += sys.getsizeof(item)
+            waiting += gc.get_referents(item)
+    return found
+
+
+def finish(case: Case, times: int) -> None:
+    for _ in range(times):
+        case.world.finish(case.worker, case.world.grant(case.worker, case.start()))
+
+
+def test_an_ended_run_keeps_little(world: World) -> None:
+    case = make_case(world, runs=3 * RUNS)
+    case.approve()
+    finish(case, RUNS)
+    before, restored = held(world.state), held(State.restore(world.state.dump()))
+    finish(case, 2 * RUNS)
+    again = State.restore(world.state.dump())
+    assert held(world.state) - before < 2 * RUNS * RUN_BYTES
+    assert held(again) - restored < 2 * RUNS * RESTORED_BYTES
+    assert again == world.state
+
+
+def test_leases_of_ended_runs_are_forgotten(world: World) -> None:
+    case = make_case(world, runs=3)
+    case.approve()
+    finish(case, 2)
+    fence = world.grant(case.worker, case.start()).grant.fence
+    assert world.monitor.waiting() == []
+    assert set(world.monitor._leases) == {fence}
+
+
+def test_a_statement_is_kept_as_it_was_but_for_its_checkpoint(case: Case) -> None:
+    posted = case.world.record(case.world.state.task(case.task).index).statement()
+    task = case.world.state.task(case.task).predicate
+    assert isinstance(task, TaskStatement)
+    said = task.model_copy(update={"checkpoint": case.world.desk.checkpoint()})
+    assert kept(said) == task
+    assert said.checkpoint != COMPARED == task.checkpoint
+    assert TaskStatement.model_validate_json(task.model_dump_json()) == task
+    # What was signed is what the log gives.
+    assert COMPARED.encode() not in posted.payload.split(b'"checkpoint":')[1][:3]
+
+
+def test_words_are_one_object_and_long_texts_stay_as_they_are() -> None:
+    first, second = (("".join(["a", "b"] * 40), "x" * (WORD_CHARS + 1)) for _ in range(2))
+    assert first[0] is not second[0]
+    assert shared(first) == first
+    assert shared(first)[0] is shared(second)[0]
+    assert shared(first)[1] is first[1]
+    assert len(first[1]) < limits.STATEMENT_BYTES
+    earlier = {"a": "b"}
+    assert same({"a": "b"}, [earlier]) is earlier
+    assert same({"a": "c"}, [earlier]) == {"a": "c"}

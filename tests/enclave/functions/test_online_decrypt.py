@@ -83,3 +83,12 @@ def test_nothing_comes_out_of_what_was_altered_anywhere():
 def test_what_is_refused(data, key, args, said):
     with pytest.raises(Malformed, match=said):
         online_decrypt(data, key, **args)
+
+
+def test_a_key_file_may_have_white_space_up_to_its_limit():
+    key, nonce = bytes(range(32)), bytes(12)
+    file = nonce + AESGCM(key).encrypt(nonce, b"plaintext", None)
+    longest = key.hex().encode().ljust(KEY_CHARS, b"\n")
+    assert online_decrypt(file, longest, key_encoding="hex") == b"plaintext"
+    with pytest.raises(Malformed, match="257 bytes"):
+        online_decrypt(file, longest + b"\n", key_encoding="hex")

@@ -140,6 +140,11 @@ def test_what_is_refused(columns, args, said):
         pca(Table.from_dict(columns), **args)
 
 
+def test_as_many_columns_as_there_may_be():
+    found = pca(Table.from_dict({f"c{at}": [1.0, 2.0] for at in range(COLUMNS)}), components=1)
+    assert np.allclose(numbers(found)[:, 0], [-math.sqrt(COLUMNS) / 2, math.sqrt(COLUMNS) / 2])
+
+
 def test_two_columns_of_one_name():
     twice = Table(pa.Table.from_arrays([pa.array([1.0, 2.0])] * 2, names=["a", "a"]))
     with pytest.raises(Malformed, match="two columns of one name"):

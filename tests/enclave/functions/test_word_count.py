@@ -59,6 +59,13 @@ def test_a_text_in_blocks_has_the_same_words(text, size):
         module.BLOCK_BYTES = before
 
 
+def test_a_block_without_a_break_near_its_end(monkeypatch):
+    monkeypatch.setattr(module, "BLOCK_BYTES", 5)
+    monkeypatch.setattr(module, "_BACK_CHARS", 2)
+    text = "a bcdefgh don't =\u0338x e\u0301e, \u1100\u1161."
+    assert count(text) == slow(text, "fold")
+
+
 def test_the_most_frequent_come_first_and_ties_by_code_point():
     found = word_count(memoryview(b"b a c c B b a d"))
     assert found.to_dict() == {"word": ["b", "a", "c", "d"], "count": [3, 2, 2, 1]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -96,13 +97,20 @@ def test_ordered_sets(supervisor, run_builtin):
     assert "row 1 of left is not in order" in done.text
 
 
-def test_images(run_builtin):
+def test_images(supervisor, run_builtin):
     photograph = (Path(skimage.data.__file__).parent / "astronaut.png").read_bytes()
     image = {"image": ("bytes", photograph)}
     done = run_builtin("image_resize", image, OutputSpec("bytes"), width=64, format="jpeg")
     assert done.failure is None, done.text
     assert Image.open(io.BytesIO(done.outputs["result"])).size == (64, 64)
-    done = run_builtin("face_detect", image, OutputSpec("csv"))
+    job = Job(
+        "builtin",
+        "face_detect",
+        inputs={"image": "bytes"},
+        outputs={"result": OutputSpec("csv")},
+        limits=dataclasses.replace(QUICK, threads=1),
+    )
+    done = run_job(supervisor, job, {"image": photograph})
     assert done.failure is None, done.text
     assert done.outputs["result"].count(b"\n") == 2
     done = run_builtin("face_detect", {"image": ("bytes", photograph[:9999])}, OutputSpec("csv"))

@@ -1,4 +1,4 @@
-"""Two tables in the order of their keys, merged batch by batch with memory for one batch of each."""
+"""Two tables in the order of their keys, merged batch by batch, with memory for a few batches of each."""
 
 from __future__ import annotations
 

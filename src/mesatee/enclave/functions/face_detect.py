@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -78,8 +77,6 @@ def _windows(grey: Any, least: int) -> list[tuple[int, int, int]]:
     """All windows (x, y, side) that pass the cascade, sorted."""
     if min(grey.shape) <= least:
         return []
-    # Read by its library of threads when that is loaded; more would be refused here.
-    os.putenv("OMP_NUM_THREADS", "1")
     try:
         import skimage.data
         from skimage.feature import Cascade

@@ -29,8 +29,8 @@ def ordered_set_intersect(
     that stands twice, is null or NaN, is refused with the number of its row, counted from 0. Keys are integers,
     numbers, text, bytes, booleans, dates or times, of one kind in both inputs.
 
-    The inputs are read batch by batch, several times, with memory for one batch of each. Which rows match shows in the
-    time and in the pattern of memory accesses; `psi` hides that.
+    The inputs are read batch by batch, several times, with memory for a few batches of each. Which rows match shows
+    in the time and in the pattern of memory accesses; `psi` hides that.
 
     Reveals to the receivers of ``left`` which rows of the left input are common, and to those of ``right`` which of
     the right one; how many are common is the same in both. To the receivers of `diagnostics`: that number, or of

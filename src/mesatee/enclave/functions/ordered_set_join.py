@@ -28,7 +28,7 @@ def ordered_set_join(
     is the order of code points. An input that is not in order, a key that stands twice, is null or NaN, is refused
     with the number of its row, counted from 0. Other columns may hold anything.
 
-    The inputs are read batch by batch, several times, with memory for one batch of each. Which rows match shows in
+    The inputs are read batch by batch, several times, with memory for a few batches of each. Which rows match shows in
     the time and in the pattern of memory accesses.
 
     Reveals to the output's receivers all columns of both inputs in the rows whose key both have, except keys with

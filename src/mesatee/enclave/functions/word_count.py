@@ -13,9 +13,11 @@ from mesatee.table import Table
 
 CASES: Final = ("fold", "keep")
 BLOCK_BYTES: Final = 4 * 2**20
-"""Of the text that is looked at together; a longer stretch without white space makes a longer one."""
+"""Of the text that is looked at together; a longer stretch without a break makes a longer one."""
 WORD_CHARS: Final = 1024
 """Of one word. Text without spaces is no sequence of words, and is refused rather than shown as one."""
+_BACK_CHARS: Final = 65_536
+"""From the end of a block, within which a break between words is looked for."""
 _APOSTROPHES: Final = ("'", "\u2019")
 _MOST: Final = 2**31
 
@@ -66,7 +68,7 @@ def _table(kept: list[tuple[str, int]]) -> Table:
 
 
 def _blocks(text: memoryview) -> Iterator[str]:
-    """Pieces of the text that end before white space, so that no word and no letter with its marks is cut."""
+    """Pieces of the text that end between words, so that no word and no letter with its marks is cut."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     rest = ""
     for start in range(0, len(text), BLOCK_BYTES):
@@ -80,17 +82,24 @@ def _blocks(text: memoryview) -> Iterator[str]:
                 f"the text is not UTF-8 (byte {start - pending + error.start}): convert it first"
             ) from None
         rest += more if start else more.removeprefix("\ufeff")
-        if not last and (cut := _last_space(rest)):
+        if not last and (cut := _last_break(rest)):
             yield rest[:cut]
             rest = rest[cut:]
     if rest:
         yield rest
 
 
-def _last_space(text: str) -> int:
-    """The position of the last white space, 0 if there is none."""
-    # A search from the end by hand: the text has some near its end, or none at all.
-    return next((at for at in range(len(text) - 1, 0, -1) if text[at].isspace()), 0)
+def _last_break(text: str) -> int:
+    """The position of the last character that belongs to no word, 0 if there is none near the end.
+
+    Normalisation joins a letter or a sign with what follows it, never with such a character.
+    """
+    near = range(len(text) - 1, max(0, len(text) - _BACK_CHARS), -1)
+    return next((at for at in near if text[at] not in _APOSTROPHES and not _in_words(text[at])), 0)
+
+
+def _in_words(char: str) -> bool:
+    return unicodedata.category(char)[0] in "LMN"
 
 
 def _words(block: str, case: str) -> Iterator[str]:
@@ -102,7 +111,7 @@ def _words(block: str, case: str) -> Iterator[str]:
     for char in set(block):
         if char in _APOSTROPHES:
             table[ord(char)] = "'"
-        elif unicodedata.category(char)[0] not in "LMN":
+        elif not _in_words(char):
             table[ord(char)] = " "
     for run in block.translate(table).split(" "):
         # Python's own white space is none of these categories, so that only spaces are left.

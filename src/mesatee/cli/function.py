@@ -32,7 +32,7 @@ def put(
     source: Annotated[
         str,
         typer.Argument(
-            help="A Python file, a WebAssembly module, or the name of a built-in function (echo, psi)."
+            help="A Python file, a WebAssembly module, or the name of a built-in function, such as psi."
         ),
     ],
     name: Annotated[str | None, typer.Option(help="Its name [the function's].")] = None,

@@ -17,6 +17,10 @@ from .statements import DatasetStatement, FunctionStatement, TaskStatement
 
 TABLES: Final = frozenset({"csv", "parquet", "arrow"})
 """Formats whose content can be looked at on its way out."""
+MANY: Final = "many"
+"""The argument of functions that join: whether a row may meet several of another input."""
+REFUSED: Final = "refuse"
+"""Its value for no: otherwise whoever brings a key many times makes a group of one row look large."""
 
 
 def enforced(
@@ -27,7 +31,7 @@ def enforced(
     """What the worker enforces when `task` runs on `datasets` (digest -> owner and statement); None for nothing.
 
     1. Every output is a table, or goes, as `diagnostics`, to nobody but the owner of all that is protected.
-    2. A least group needs a built-in function that says how large its groups are.
+    2. A least group needs a built-in function that says how large its groups are, and no join that multiplies rows.
     3. A budget needs a built-in function that is differentially private; who gets an output, and is not the owner,
        makes the dataset's budget pay what the task says.
 
@@ -47,11 +51,16 @@ def enforced(
         _outputs(task, formats, owner, name)
         if asked.min_group is not None and not _is(function, GROUPED):
             raise _needs(name, "lets only groups out", GROUPED, "say how large their groups are")
+        if asked.min_group is not None and _argument(function, task, MANY) not in (None, REFUSED):
+            raise Malformed(
+                f"dataset {name} lets only groups out, so one of its rows may not stand for many",
+                hint=f"leave the argument {MANY} out, and join on keys that stand once in each input",
+            )
         if asked.budget is not None:
             if not _is(function, PRIVATE):
                 raise _needs(name, "has a privacy budget", PRIVATE, "are differentially private")
             if payers(task, owner):
-                charges[digest] = protection.spends(_argument(function, task))
+                charges[digest] = protection.spends(_argument(function, task, EPSILON))
     found = protection.merged([asked for _, _, asked in guarded.values()])
     return Enforced(**{**found.model_dump(), "charges": charges})
 
@@ -106,9 +115,9 @@ def _needs(name: str, what: str, functions: frozenset[str], why: str) -> Malform
     )
 
 
-def _argument(function: FunctionStatement, task: TaskStatement) -> Any:
+def _argument(function: FunctionStatement, task: TaskStatement, name: str) -> Any:
     defaults = {item.name: item.default for item in function.arguments}
-    return task.arguments.get(EPSILON, defaults.get(EPSILON))
+    return task.arguments.get(name, defaults.get(name))
 
 
 __all__ = ["TABLES", "enforced", "is_private", "payers", "question", "receivers"]

@@ -228,7 +228,7 @@ def test_a_column_without_values_matches_nothing():
         (
             {"a": ids(1), "b": Table(pa.table({"id": pa.array([2**63], pa.uint64())}))},
             {"key": "id"},
-            "does not fit",
+            "do not fit",
         ),
         ({"a": ids(1), "b": ids(1)}, {"key": "id", "mode": "rows"}, "mode is"),
         (

@@ -115,6 +115,20 @@ def test_a_task_that_no_worker_could_guard_is_refused(
         bench.task(None, function=bench.builtin(entry, **changes))
 
 
+def test_a_join_may_not_make_a_small_group_look_large(world: World) -> None:
+    bench = Bench(world, limited(min_group=5))
+    many = Argument(name="many", type="str", required=False, default="refuse")
+    function = bench.builtin("aggregate", many)
+    bench.task(None, function=function)
+    bench.task(None, function=function, arguments={"many": "refuse"}, name="said")
+    with pytest.raises(Malformed, match="may not stand for many"):
+        bench.task(None, function=function, arguments={"many": "allow"}, name="many")
+    # Neither by a statement of somebody's own about the function, with another default.
+    loose = bench.builtin("aggregate", Argument(name="many", type="str", required=False, default="allow"))
+    with pytest.raises(Malformed, match="may not stand for many"):
+        bench.task(None, function=loose, name="loose")
+
+
 @pytest.mark.parametrize("epsilon", [0, -1.0, 1e9, 0.1234567, None, "1"])
 def test_what_a_private_function_may_spend_is_a_number_of_millionths(ten: Bench, epsilon: Any) -> None:
     with pytest.raises(Malformed):

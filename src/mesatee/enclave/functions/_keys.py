@@ -105,8 +105,11 @@ def _plain(name: str, column: str, values: Any) -> Any:
             return pc.if_else(pc.is_nan(wide), pa.scalar(None, pa.float64()), wide)
         if pa.types.is_date(kind):
             return values.cast(pa.date32())
-    except pa.ArrowInvalid as error:
-        raise Malformed(f"the key {column!r} of {name} does not fit: {error}") from None
+    except pa.ArrowInvalid:
+        # Arrow's own message shows the value.
+        raise Malformed(
+            f"the key {column!r} of {name} has values that do not fit: {kind} is too wide"
+        ) from None
     same = (
         pa.types.is_null,
         pa.types.is_boolean,

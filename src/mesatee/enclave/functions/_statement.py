@@ -143,7 +143,7 @@ def checked(query: str) -> Checked:
         if kind not in ("space", "word"):
             previous = ""
         if words == 1 and kind not in ("space", "word"):
-            raise _refused(query, place, "no query: it begins with SELECT or WITH")
+            raise _refused(query, place, "another beginning than SELECT or WITH")
         if words > limits.SQL_WORDS:
             raise TooLarge(f"the query has over {limits.SQL_WORDS} words, numbers and signs")
         before, place = str(kind), found.end()
@@ -173,7 +173,7 @@ def _word(query: str, place: int, token: str, previous: str, words: int) -> str:
     """The word in lower case, with ORDER in front of BY. Raises `Malformed`."""
     word = token.lower()
     if not words and word not in FIRST:
-        raise _refused(query, place, "no query: it begins with SELECT or WITH")
+        raise _refused(query, place, "another beginning than SELECT or WITH")
     if word.startswith(CATALOGS):
         raise _refused(query, place, "a table that is no input")
     if word in REFUSED:

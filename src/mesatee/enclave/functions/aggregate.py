@@ -34,7 +34,7 @@ def aggregate(
     `where` keeps the rows that meet all its conditions: ``[column, operator, value]`` with ``==``, ``!=``,
     ``<``, ``<=``, ``>`` or ``>=``, ``[column, "in", [values]]``, ``[column, "not in", [values]]``,
     ``[column, "is null"]`` or ``[column, "not null"]``. Values are numbers, text or truth values; dates and
-    times are text as in ISO 8601. A null meets ``is null`` alone.
+    times are text as in ISO 8601. NaN counts as null, and a null meets ``is null`` alone.
 
     `by` are the columns whose values make a group; null is a value of its own. Without them all rows are one
     group, also if there are none. `measures` maps columns to figures: ``count`` (values that are there),

@@ -94,3 +94,37 @@ def test_a_private_question_is_answered_with_noise_and_paid_for_once(lab: Lab) -
     assert stranger.spent == {EVERYBODY: 500_000}
     with pytest.raises(QuotaExceeded, match=r"has 0\.5 of 1 left"):
         lab.run(asked(lab, people, 0.6))
+
+
+def test_small_groups_of_two_owners_stay(lab: Lab) -> None:
+    """One owner lets out groups of ten or more, the other one numbers to the nearest five: both hold."""
+    other = lab.people.of("hospital-b")
+    rows = [(n, "Bern" if n < 12 else "Genf", n) for n in range(15)]
+    given = {}
+    for session, name, columns, limits in (
+        (lab.owner, "cities", (0, 1), {"min_group": 10}),
+        (other, "costs", (0, 2), {"multiple": 5}),
+    ):
+        path = lab.folder / f"{name}{secrets.token_hex(4)}.csv"
+        head = "id," + ("city" if columns[1] == 1 else "cost")
+        lines = (f"{row[0]},{row[columns[1]]}" for row in rows)
+        path.write_text("\n".join([head, *lines]) + "\n")
+        sealed = data.seal(session.identity, path)
+        given[name] = data.put(session, sealed, path.stem, protection=protected.make(**limits)).digest
+    name = f"sums{secrets.token_hex(4)}"
+    posted = tasks.new(
+        lab.scientist,
+        name,
+        function=functions.put_builtin(lab.scientist, "aggregate", name).digest,
+        inputs=given,
+        outputs={"result": ("scientist",)},
+        accept=lab.people.accept,
+        environment=lab.people.environment,
+        arguments={"key": "id", "by": "city", "measures": {"cost": "sum"}},
+    )
+    for session in (lab.owner, other):
+        tasks.approve(session, tasks.review(session, session.task(posted.digest)))
+    view = lab.scientist.task(posted.digest)
+    assert lab.run(view).status == "finished"
+    found = Table.from_csv(lab.result(view).outputs["result"].read_bytes()).to_dict()
+    assert found == {"city": ["Bern"], "rows": [10], "cost_sum": [65]}

@@ -120,7 +120,7 @@ def test_small_groups_of_two_owners_stay(lab: Lab) -> None:
         outputs={"result": ("scientist",)},
         accept=lab.people.accept,
         environment=lab.people.environment,
-        arguments={"key": "id", "by": "city", "measures": {"cost": "sum"}},
+        arguments={"key": "id", "by": "city", "measures": {"cost": "sum"}, "many": "unique"},
     )
     for session in (lab.owner, other):
         tasks.approve(session, tasks.review(session, session.task(posted.digest)))

@@ -144,6 +144,12 @@ def test_the_names_are_those_of_built_in_functions() -> None:
     beside = {"protect", "kaplan_meier", "pca", "sql"}
     assert {name for name, column in sized.items() if column} - beside == protection.GROUPED
     assert set(sized.values()) == {None, protection.GROUP_SIZE}
+    joining = {
+        name
+        for name in protection.GROUPED
+        if any(a.name == "many" for a in functions.find(name).signature.arguments)
+    }
+    assert joining == protection.JOINING
     assert {private_aggregate.__name__.rpartition(".")[2]} == protection.PRIVATE
     for name in protection.PRIVATE:
         said = functions.find(name).signature

@@ -11,7 +11,7 @@ from ..errors import Malformed
 from . import protection
 from .digests import sha256
 from .jsonstrict import canonical
-from .protection import EPSILON, GROUPED, PRIVATE, Enforced
+from .protection import EPSILON, GROUPED, JOINING, PRIVATE, Enforced
 from .signature import RESERVED_OUTPUT
 from .statements import DatasetStatement, FunctionStatement, TaskStatement
 
@@ -19,8 +19,8 @@ TABLES: Final = frozenset({"csv", "parquet", "arrow"})
 """Formats whose content can be looked at on its way out."""
 MANY: Final = "many"
 """The argument of functions that join: whether a row may meet several of another input."""
-REFUSED: Final = "refuse"
-"""Its value for no: otherwise whoever brings a key many times makes a group of one row look large."""
+UNIQUE: Final = "unique"
+"""Its value for no, in any input: otherwise whoever brings a key many times makes a group of one row look large."""
 
 
 def enforced(
@@ -51,10 +51,10 @@ def enforced(
         _outputs(task, formats, owner, name)
         if asked.min_group is not None and not _is(function, GROUPED):
             raise _needs(name, "lets only groups out", GROUPED, "say how large their groups are")
-        if asked.min_group is not None and _argument(function, task, MANY) not in (None, REFUSED):
+        if asked.min_group is not None and _multiplies(function, task):
             raise Malformed(
                 f"dataset {name} lets only groups out, so one of its rows may not stand for many",
-                hint=f"leave the argument {MANY} out, and join on keys that stand once in each input",
+                hint=f"set {MANY} to {UNIQUE!r}, and join on keys that stand once in each input",
             )
         if asked.budget is not None:
             if not _is(function, PRIVATE):
@@ -113,6 +113,11 @@ def _needs(name: str, what: str, functions: frozenset[str], why: str) -> Malform
         f"dataset {name} {what}: only the built-in functions {', '.join(sorted(functions))} may use it",
         hint=f"these {why}; or ask its owner for a version without this limit",
     )
+
+
+def _multiplies(function: FunctionStatement, task: TaskStatement) -> bool:
+    joins = function.entry in JOINING and len(task.inputs) > 1
+    return joins and _argument(function, task, MANY) != UNIQUE
 
 
 def _argument(function: FunctionStatement, task: TaskStatement, name: str) -> Any:

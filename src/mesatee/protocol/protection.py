@@ -40,6 +40,8 @@ GROUPED: Final = frozenset(
     }
 )
 """Built-in functions whose output rows say, in the column `GROUP_SIZE`, how many input rows each stands for."""
+JOINING: Final = frozenset({"aggregate"})
+"""Of these, those that join their inputs, by keys that may stand several times if the task says so."""
 PRIVATE: Final = frozenset({"private_aggregate"})
 """Built-in functions that are differentially private, and say by the argument `EPSILON` what they spend."""
 GROUP_SIZE: Final = "rows"
@@ -162,6 +164,7 @@ __all__ = [
     "EVERYBODY",
     "GROUPED",
     "GROUP_SIZE",
+    "JOINING",
     "PRIVATE",
     "Budget",
     "Enforced",

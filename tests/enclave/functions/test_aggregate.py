@@ -167,6 +167,40 @@ def test_of_a_join_as_in_pandas(left, right, how):
     assert found["x_sum"] == [None if pd.isna(value) else int(value) for value in sums]
 
 
+@QUICK
+@given(
+    st.lists(st.tuples(GROUP, st.none() | st.integers(0, 3), st.none() | st.sampled_from("xy")), max_size=25),
+    st.booleans(),
+)
+def test_units_are_counted_once_in_each_group(rows, grouped_by):
+    columns = {
+        "g": pa.array([row[0] for row in rows], pa.string()),
+        "n": pa.array([row[1] for row in rows], pa.int64()),
+        "t": pa.array([row[2] for row in rows], pa.string()),
+    }
+    by = "g" if grouped_by else []
+    found = aggregate(
+        {"t": Table(pa.table(columns))}, by=by, unit=["n", "t"], measures={"n": "count"}
+    ).to_dict()
+    groups = grouped([(row[0] if grouped_by else None, row[1:]) for row in rows])
+    if not groups and not grouped_by:
+        groups = {None: []}
+    assert found["rows"] == [len({unit for unit in units if None not in unit}) for units in groups.values()]
+    assert found["n_count"] == [sum(n is not None for n, _ in units) for units in groups.values()]
+
+
+def test_a_person_with_many_rows_is_one():
+    people = {"a": Table.from_dict({"id": [1, 2], "g": ["x", "x"]})}
+    bills = {"b": Table.from_dict({"id": [1, 1, 1, 9], "cost": [1, 2, 3, 4]})}
+    args = {"key": "id", "by": "g", "measures": {"cost": "sum"}}
+    assert aggregate(people | bills, **args).to_dict() == {"g": ["x"], "rows": [3], "cost_sum": [6]}
+    assert aggregate(people | bills, unit="id", **args).to_dict() == {
+        "g": ["x"],
+        "rows": [1],
+        "cost_sum": [6],
+    }
+
+
 @pytest.mark.parametrize("parties", [2, 5, 8])
 def test_of_several_parties(parties):
     inputs = {
@@ -383,6 +417,8 @@ TWO = {"a": Table.from_dict({"id": [1, 1]}), "b": Table.from_dict({"id": [1, 1]}
         (TWO, {"key": "id", "how": "cross"}, "how is one of"),
         (ONE, {"by": "x"}, "no columns 'x'"),
         (ONE, {"by": "l"}, "cannot be grouped"),
+        (ONE, {"unit": "l"}, "cannot be grouped"),
+        (ONE, {"unit": "x"}, "no columns 'x'"),
         (ONE, {"by": ["g", "g"]}, "two columns"),
         (ONE, {"measures": {"v": []}}, "no figure"),
         (ONE, {"measures": {"v": ["sum", "sum"]}}, "two columns"),

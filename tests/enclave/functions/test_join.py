@@ -218,6 +218,18 @@ def test_rows_of_one_key_sort_by_the_other_columns():
     assert found["x"][0] == -1.0
 
 
+def test_keys_may_be_asked_to_stand_once_everywhere():
+    one, twice = (
+        Table.from_dict({"id": [1, 2], "x": [1, 2]}),
+        Table.from_dict({"id": [1, 1, 3], "y": [1, 2, 3]}),
+    )
+    assert join({"a": one, "b": one.select(["id"])}, key="id", many="unique").num_rows == 2
+    for given_ in ({"a": one, "b": twice}, {"a": twice, "b": one}):
+        assert join(given_, key="id").num_rows == 2
+        with pytest.raises(Malformed, match="several times in an input"):
+            join(given_, key="id", many="unique")
+
+
 def test_keys_that_would_multiply_are_refused_unless_asked_for():
     many, one = ids(1, 1, 2, x=[1, 2, 3]), ids(1, 2, y=[1, 2])
     assert join({"a": many, "b": one}, key="id").num_rows == 3

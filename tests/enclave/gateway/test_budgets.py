@@ -119,14 +119,12 @@ def test_a_join_may_not_make_a_small_group_look_large(world: World) -> None:
     bench = Bench(world, limited(min_group=5))
     many = Argument(name="many", type="str", required=False, default="refuse")
     function = bench.builtin("aggregate", many)
-    bench.task(None, function=function)
-    bench.task(None, function=function, arguments={"many": "refuse"}, name="said")
-    with pytest.raises(Malformed, match="may not stand for many"):
-        bench.task(None, function=function, arguments={"many": "allow"}, name="many")
-    # Neither by a statement of somebody's own about the function, with another default.
-    loose = bench.builtin("aggregate", Argument(name="many", type="str", required=False, default="allow"))
-    with pytest.raises(Malformed, match="may not stand for many"):
-        bench.task(None, function=loose, name="loose")
+    both = {"x": bench.data, "y": world.dataset(bench.other, b"id\n1\n1\n", name="others")}
+    bench.task(None, function=function, name="alone")
+    bench.task(None, function=function, inputs=both, arguments={"many": "unique"}, name="said")
+    for number, said in enumerate(({}, {"many": "refuse"}, {"many": "multiply"})):
+        with pytest.raises(Malformed, match="may not stand for many"):
+            bench.task(None, function=function, inputs=both, arguments=said, name=f"many{number}")
 
 
 @pytest.mark.parametrize("epsilon", [0, -1.0, 1e9, 0.1234567, None, "1"])

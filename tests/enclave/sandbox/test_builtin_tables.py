@@ -48,7 +48,7 @@ def test_sql(run_builtin):
     assert result.text == ""
 
 
-TIGHT = Limits(seconds=10, cpu_seconds=2, memory_bytes=192 * 2**20, output_bytes=2**16)
+TIGHT = Limits(seconds=60, cpu_seconds=2, memory_bytes=192 * 2**20, output_bytes=2**16)
 BOMBS = {
     "time": (
         "SELECT COUNT(*) AS n FROM big a, big b, big c WHERE a.id + b.id < c.id",

@@ -326,13 +326,25 @@ def test_cancel_without_a_run_does_nothing(supervisor, run_python):
     assert run_python(PLAIN + "return data", {"data": ("bytes", b"")}).failure is None
 
 
+def _state(pid):
+    """The letter that the kernel gives for a process; None if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return None
+
+
 def test_a_dead_zygote_is_replaced():
     job = Job("builtin", "echo", inputs={"data": "bytes"}, outputs={"r": OutputSpec("bytes")})
     fd = sealed_memfd("data", b"x")
     with Supervisor() as own:
         first = own.zygote_pid()
         os.kill(first, signal.SIGKILL)
-        time.sleep(0.1)
+        # It holds gigabytes of mappings, which a busy machine takes its time to give back.
+        deadline = time.monotonic() + 30
+        while (state := _state(first)) not in (None, "Z"):
+            assert time.monotonic() < deadline, state
+            time.sleep(0.01)
         with own.run(job, {"data": fd}) as outcome:
             assert outcome.failure is None
         assert own.zygote_pid() != first

@@ -13,7 +13,7 @@ from mesatee.protocol import limits
 from mesatee.table import Table
 
 HOWS: Final = ("inner", "left")
-MANYS: Final = ("refuse", "multiply")
+MANYS: Final = ("refuse", "unique", "multiply")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +92,10 @@ def rows(plan: Plan, how: str, many: str) -> tuple[dict[str, Any], bool]:
     counts = [np.bincount(codes[name][complete[name]], minlength=count) for name in codes]
     first = next(iter(codes))
     there = counts[0] > 0 if how == "left" else np.all([found > 0 for found in counts], axis=0)
+    if many == "unique" and any((found > 1).any() for found in counts):
+        raise Malformed(
+            "a key stands several times in an input: make keys unique in all inputs, or set many to 'refuse'"
+        )
     if many == "refuse" and (np.sum([found > 1 for found in counts], axis=0)[there] > 1).any():
         raise Malformed(
             "a key stands several times in more than one input, so that rows would multiply: "

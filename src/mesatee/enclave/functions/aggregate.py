@@ -21,6 +21,7 @@ def aggregate(
     by: str | list[str] = [],  # noqa: B006  a contract shows its defaults, and nothing changes these
     measures: dict[str, str | list[str]] = {},  # noqa: B006
     where: list[list[Any]] = [],  # noqa: B006
+    unit: str | list[str] = [],  # noqa: B006
     how: str = "inner",
     many: str = "refuse",
     normalise: str | list[str] = [],  # noqa: B006
@@ -42,16 +43,19 @@ def aggregate(
     ``q0.9``. Quantiles are linear between the two nearest values. Nulls and NaN are left out; of no value
     there is a count of 0, and null for everything else, as for ``std`` of one.
 
-    Out come the columns of `by`, ``rows`` (how many rows are in the group), and for each measure a column such as
-    ``cost_sum``, measures in the order of their columns' names. Groups are sorted, null last. Sums of integers
+    `unit` are the columns that name one person, or whatever else shall not be told apart: then ``rows`` is the number
+    of different ones in the group and not that of rows, of which a person may have many. A null in them is nobody.
+
+    Out come the columns of `by`, ``rows`` (how many rows or units are in the group), and for each measure a column
+    such as ``cost_sum``, measures in the order of their columns' names. Groups are sorted, null last. Sums of integers
     and decimals are exact, and refused if they do not fit 64 bits or 38 digits; sums of floating point are
     exact before they are rounded once, so that the order of rows does not show.
 
     Which rows match and which group they are in shows in the accesses to memory of whoever watches the
     processor.
 
-    Reveals to the receivers of the output: the groups that there are, their numbers of rows and their figures,
-    and no row. A group of one row shows that row's values, and ``min`` and ``max`` are always values of single
+    Reveals to the receivers of the output: the groups that there are, their numbers of rows or units and their
+    figures, and no row. A group of one row shows that row's values, and ``min`` and ``max`` are always values of single
     rows: what protects small groups is the policy of the output, and not this function. Reveals to the
     receivers of `diagnostics`: what the message of a failed run says, which names columns and no values.
     """
@@ -60,7 +64,8 @@ def aggregate(
     wanted = _wanted(measures)
     columns = [by] if isinstance(by, str) else list(by)
     filters = _where.conditions(where)
-    needed = [*columns, *wanted, *(column for column, _, _ in filters)]
+    units = [unit] if isinstance(unit, str) else list(unit)
+    needed = [*columns, *wanted, *units, *(column for column, _, _ in filters)]
     rows, count = _rows(inputs, key, how, many, normalise, needed)
     _check_names(columns, wanted)
     import numpy as np
@@ -69,7 +74,7 @@ def aggregate(
     for column, said, value in filters:
         keep &= _where.holds(column, rows[column], said, value)
     kept = {name: rows[name].filter(keep) for name in rows}
-    return _grouped(kept, int(keep.sum()), columns, wanted)
+    return _grouped(kept, int(keep.sum()), columns, wanted, units)
 
 
 def _wanted(measures: dict[str, str | list[str]]) -> dict[str, list[str]]:
@@ -125,23 +130,38 @@ def _rows(
     return {column: plain(arrow.column(column)) for column in needed}, arrow.num_rows
 
 
-def _grouped(rows: dict[str, Any], count: int, by: list[str], wanted: dict[str, list[str]]) -> Table:
+def _grouped(
+    rows: dict[str, Any], count: int, by: list[str], wanted: dict[str, list[str]], units: list[str]
+) -> Table:
     import numpy as np
     import pyarrow as pa
 
     columns: dict[str, Any] = {}
     groups, first = np.zeros(count, np.int64), np.zeros(1, np.int64)
     if by:
-        for name in by:
-            if not sorts(rows[name].type):
-                raise Malformed(f"the column {name!r} is {rows[name].type}, by which rows cannot be grouped")
-        values = {name: _figures.present(rows[name]) for name in by}
-        codes, _ = dense([ranks(values[name]) for name in by])
+        values, codes = _codes(rows, by)
         _, first, groups = np.unique(codes, return_index=True, return_inverse=True)
         columns = {name: values[name].take(pa.array(first)) for name in by}
-    columns[GROUP_SIZE] = pa.array(np.bincount(groups, minlength=len(first)).astype(np.int64))
+    members = groups
+    if units:
+        values, codes = _codes(rows, units)
+        there = np.all(
+            [column.is_valid().to_numpy(zero_copy_only=False) for column in values.values()], axis=0
+        )
+        # Each unit once in each of its groups.
+        members = np.unique(np.stack([groups[there], codes[there]]), axis=1)[0]
+    columns[GROUP_SIZE] = pa.array(np.bincount(members, minlength=len(first)).astype(np.int64))
     for column, figures in wanted.items():
         found = _figures.figures(column, rows[column], groups, len(first), figures)
         for figure, values_of in zip(figures, found, strict=True):
             columns[f"{column}_{figure}"] = values_of
     return Table(pa.table(columns))
+
+
+def _codes(rows: dict[str, Any], names: list[str]) -> tuple[dict[str, Any], Any]:
+    """The columns with one kind of null and zero, and one number for each row: equal for equal ones, in their order."""
+    for name in names:
+        if not sorts(rows[name].type):
+            raise Malformed(f"the column {name!r} is {rows[name].type}, by which rows cannot be grouped")
+    values = {name: _figures.present(rows[name]) for name in names}
+    return values, dense([ranks(column) for column in values.values()])[0]

@@ -37,9 +37,9 @@ def join(
 
     A key may stand several times in one input: each of its rows comes out, with the same partner. If it does
     so in several inputs, the rows multiply. That is mostly a mistake, and counts people twice in whatever is
-    computed next, so it is refused unless `many` is ``multiply``. Over `JOIN_ROWS` rows (docs/limits.md) are
-    refused in any case. Rows come out sorted by key and then by all other columns but lists and structs; null
-    is the last.
+    computed next, so it is refused unless `many` is ``multiply``; with ``unique`` a key stands once in every
+    input. Over `JOIN_ROWS` rows (docs/limits.md) are refused in any case. Rows come out sorted by key and then
+    by all other columns but lists and structs; null is the last.
 
     `leakage` is what one may learn who watches the processor's memory: with ``access-pattern`` which rows match;
     with ``oblivious`` the numbers of rows, lengths of text, and the size of the result. That takes ``inner`` joins

@@ -159,6 +159,8 @@ def test_categories_of_parties_have_one_type():
     assert of(a=pa.array([], pa.string()), b=pa.array(["x"], pa.large_string())).codes.tolist() == [0]
     with pytest.raises(Malformed, match="different types: large_string in a, int64 in b"):
         of(a=["1"], b=[1])
+    with pytest.raises(Malformed, match="infinite values"):
+        of(a=[1.5], b=[float("-inf")])
     with pytest.raises(Malformed, match="categories are text"):
         of(a=[[1]])
     with pytest.raises(Malformed, match="does not fit int64"):

@@ -23,6 +23,8 @@ COLUMNS: Final = 200
 CATEGORIES: Final = 1_000
 """Different values of a column that is taken as categories: more is hardly one."""
 
+_INFINITE: Final = "the column {} has infinite values: make them null, or leave them out"
+
 
 @dataclass(frozen=True, slots=True)
 class Categories:
@@ -135,7 +137,7 @@ class Combined:
             raise Malformed(f"the column {name!r} names inputs: it is text, not numbers")
         found = np.concatenate(pieces)
         if np.isinf(found).any():
-            raise Malformed(f"the column {name!r} has infinite values: make them null, or leave them out")
+            raise Malformed(_INFINITE.format(repr(name)))
         return found
 
     def flags(self, name: str) -> Any:
@@ -148,7 +150,7 @@ class Combined:
         return found
 
     def categories(self, name: str, most: int | None = CATEGORIES) -> Categories:
-        """A column as categories. Raises `Malformed` for lists, structs and bytes, and for too many categories."""
+        """A column as categories. Raises `Malformed` for lists, structs, bytes, infinite values and too many."""
         import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -163,6 +165,8 @@ class Combined:
             except pa.ArrowInvalid:
                 raise Malformed(f"a value of the column {name!r} of {party} does not fit {kind}") from None
             if pa.types.is_floating(kind):
+                if pc.any(pc.is_inf(values)).as_py():
+                    raise Malformed(_INFINITE.format(repr(name)))
                 # NaN is no value, and both zeros are one.
                 values = pc.if_else(pc.is_nan(values), pa.scalar(None, kind), values)
                 values = pc.if_else(pc.equal(values, 0.0), pa.scalar(0.0, kind), values)

@@ -35,7 +35,8 @@ def correlation(
     natural logarithm, which stays a number where the p value is too small for one. p values go by Student's
     distribution with two degrees less than rows, for ``kendall`` by the exact distribution up to 33 rows
     without ties and by the normal one beyond. A pair with a constant column, or with fewer than two rows, has
-    none of these: they are null, and so are p values where two rows are all.
+    none of these: they are null, and so is the p value of two rows (but for ``kendall``). Of points that lie on
+    a line the p value is 0, and its logarithm null.
 
     `how` is ``rows`` (the inputs are parts of one table; a column is there if all have it, and ``input`` says
     which input a row is from) or ``columns`` (the inputs are different columns of the same people, joined on

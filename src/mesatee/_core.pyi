@@ -266,7 +266,7 @@ class KeyRows:
         """
 
     def __len__(self) -> int: ...
-    def marked(self, marks: bytes) -> KeyRows:
+    def marked(self, marks: bytes, *, threads: int = 1, portable: bool = False) -> KeyRows:
         """The rows whose mark is 1, in their order. Raises `Malformed`."""
 
     def sorted(self, *, threads: int = 1, portable: bool = False) -> KeyRows:
@@ -284,6 +284,22 @@ def oblivious_match(
     of each key; how many different keys each party has; how many different keys are wanted; how many anybody has.
 
     Raises `Malformed` for parties whose keys differ in width, and for more than 32.
+    """
+
+def oblivious_sets(
+    parties: Sequence[KeyRows],
+    *,
+    only_first: bool = False,
+    listed: bool = True,
+    threads: int = 1,
+    portable: bool = False,
+) -> tuple[KeyRows | None, list[int], int, int]:
+    """The keys that all parties have, or with `only_first` that none but the first has.
+
+    Returns them in ascending order, each once, or None unless `listed`; how many different keys each party has; how
+    many different keys are wanted; how many anybody has. Takes less time than `oblivious_match` and what follows it.
+
+    Raises `Malformed` for parties whose keys differ in shape, and for more than 32.
     """
 
 # -- evidence (rust/evidence) ------------------------------------------------------------------------

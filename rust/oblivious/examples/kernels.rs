@@ -5,12 +5,13 @@
 //! kernels step KERNEL ENGINE SIZE SEED...  single steps: the trace's digest for each seed
 //! ```
 //!
-//! Kernels are `sort`, `places`, `compact`, `match` and `rows`; `branch` and `lookup` are what must be found out. Engines
+//! Kernels are `sort`, `places`, `compact`, `one_word`, `sets`, `match` and `rows`; `branch` and `lookup` are what must be found out. Engines
 //! are `portable` and `best`. A step's part of the trace is the instruction's address and that of each memory operand.
 #![allow(unsafe_code)]
 use iced_x86::{Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Register};
 use mesatee_oblivious::matching::{find, Party, Wanted};
 use mesatee_oblivious::rows::{Column, Rows};
+use mesatee_oblivious::sets::combined;
 use mesatee_oblivious::{compact::compact, sort, Engine, BLOCK};
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -71,8 +72,34 @@ fn prepared(kernel: &str, engine: &str, size: usize, seed: u64) -> Work {
         "compact" => {
             let (mut rows, marks) = (values.words(3 * size), values.marks(size));
             Box::new(move || {
-                black_box(compact(&mut rows, 3, &marks));
+                black_box(compact(&mut rows, 3, &marks, engine, 1));
                 black_box(rows);
+            })
+        }
+        "one_word" => {
+            let (mut rows, marks) = (values.words(size), values.marks(size));
+            Box::new(move || {
+                black_box(compact(&mut rows, 1, &marks, engine, 1));
+                black_box(rows);
+            })
+        }
+        "sets" => {
+            let parties: Vec<_> = [size, size / 2 + 1, size / 3]
+                .map(|size| {
+                    let keys: Vec<u8> = values
+                        .few(size)
+                        .into_iter()
+                        .flat_map(u64::to_le_bytes)
+                        .collect();
+                    Rows::new(&[Column::Int(&keys)], values.marks(size)).expect("columns that fit")
+                })
+                .into();
+            Box::new(move || {
+                let given: Vec<&Rows> = parties.iter().collect();
+                for wanted in [Wanted::Common, Wanted::OnlyFirst] {
+                    black_box(combined(&given, &[7; 16], wanted, false, engine, 1))
+                        .expect("rows that fit");
+                }
             })
         }
         "match" => {

@@ -9,12 +9,14 @@ import os
 import sys
 from typing import Any, Final
 
-from mesatee._core import oblivious_match
+from mesatee._core import oblivious_match, oblivious_sets
 from mesatee.enclave.functions._keys import Keys, distinct, from_rows, key_columns, prepare, to_rows, widest
 from mesatee.errors import Malformed
 from mesatee.table import Table
 
 MODES: Final = ("intersection", "difference", "cardinality", "union", "bitmap")
+LISTING: Final = ("intersection", "difference")
+"""Modes whose output is keys."""
 LEAKAGES: Final = ("oblivious", "access-pattern")
 
 
@@ -76,16 +78,16 @@ def _oblivious(parties: dict[str, Keys], columns: list[str], mode: str) -> Table
     widths = widest(given)
     rows = [to_rows(keys, widths) for keys in given]
     threads = os.cpu_count() or 1
-    marks, first, counts, found, union = oblivious_match(
-        rows, only_first=mode == "difference", threads=threads
+    if mode == "bitmap":
+        marks, _, counts, found, _ = oblivious_match(rows, threads=threads)
+        _say(parties, counts, found)
+        return _bitmap(parties, marks)
+    chosen, counts, found, union = oblivious_sets(
+        rows, only_first=mode == "difference", listed=mode in LISTING, threads=threads
     )
     _say(parties, counts, found)
-    match mode:
-        case "cardinality" | "union":
-            return Table.from_dict({mode: [found if mode == "cardinality" else union]})
-        case "bitmap":
-            return _bitmap(parties, marks)
-    chosen = rows[0].marked(first).sorted(threads=threads)
+    if chosen is None:
+        return Table.from_dict({mode: [found if mode == "cardinality" else union]})
     return from_rows(chosen, [values.type for values in given[0].arrays], columns)
 
 

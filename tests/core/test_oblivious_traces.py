@@ -17,7 +17,7 @@ import pytest
 from tests.support.captured import lacking
 
 ROOT = Path(__file__).parents[2]
-KERNELS = ("sort", "places", "compact", "one_word", "sets", "match", "rows")
+KERNELS = ("sort", "places", "compact", "one_word", "sets", "pages", "match", "rows")
 PLANTED = ("branch", "lookup")
 SEEDS = ("1", "2")
 

@@ -9,6 +9,7 @@
 //! * [`compact`]: moves marked rows to the front, in their order (ORCompact: Sasy, Johnson, Goldberg, CCS 2022).
 //! * [`matching`]: which rows of several parties have the same key.
 //! * [`sets`]: the keys that all parties have, or the first alone, without their rows: one sort for keys of few words.
+//! * [`external`]: the same for more rows than fit into memory.
 //! * [`rows`]: keys of several columns as rows of words, that can be matched, compacted and sorted.
 //!
 //! What is not hidden: the sizes, and what an output says. Tags are SipHash-2-4 with 128 bits under a key of the run: two
@@ -21,6 +22,7 @@ mod arrays;
 mod avx512;
 mod choose;
 pub mod compact;
+pub mod external;
 pub mod matching;
 mod network;
 mod portable;

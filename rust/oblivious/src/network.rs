@@ -63,7 +63,10 @@ pub(crate) fn split<const W: usize>(
 }
 
 /// `P` parts of one length; the last one may be shorter.
-fn parts<const W: usize, const P: usize>(words: Words<'_, W>, length: usize) -> [Words<'_, W>; P] {
+pub(crate) fn parts<const W: usize, const P: usize>(
+    words: Words<'_, W>,
+    length: usize,
+) -> [Words<'_, W>; P] {
     let mut rest = Some(words);
     std::array::from_fn(|_| {
         let words = rest
@@ -102,7 +105,7 @@ pub fn sort<const W: usize, const K: usize>(
     }
 }
 
-fn sort_part<const W: usize, const K: usize>(
+pub(crate) fn sort_part<const W: usize, const K: usize>(
     mut words: Words<'_, W>,
     up: bool,
     engine: Engine,
@@ -122,7 +125,7 @@ fn sort_part<const W: usize, const K: usize>(
     merge::<W, K>(words, up, engine, threads);
 }
 
-fn merge<const W: usize, const K: usize>(
+pub(crate) fn merge<const W: usize, const K: usize>(
     words: Words<'_, W>,
     up: bool,
     engine: Engine,
@@ -153,37 +156,43 @@ fn steps<const W: usize, const K: usize, const P: usize>(
     threads: usize,
 ) {
     let worth = threads > 1 && words[0].len() >= THREAD;
-    let mut all = parts::<W, P>(again(&mut words), length);
-    if worth {
-        let shortest = all[P - 1][0].len();
-        let halves = all.map(|part| {
-            let at = shortest.min(part[0].len()) / 2 / BLOCK * BLOCK;
-            split(part, at)
-        });
-        let mut upper: [Words<'_, W>; P] =
-            std::array::from_fn(|_| std::array::from_fn(|_| Default::default()));
-        let mut number = 0;
-        let mut lower = halves.map(|(one, two)| {
-            upper[number] = two;
-            number += 1;
-            one
-        });
-        both(
-            true,
-            || by!(engine, exchange_parts[P](&mut lower, up)),
-            || by!(engine, exchange_parts[P](&mut upper, up)),
-        );
-        let (left, right) = split(words, length * P / 2);
-        return both(
-            true,
-            || merge_all::<W, K>(left, length, up, engine, threads.div_ceil(2)),
-            || merge_all::<W, K>(right, length, up, engine, threads / 2),
-        );
+    exchange_parts::<W, K, P>(parts(again(&mut words), length), up, engine, threads);
+    if !worth {
+        return merge_all::<W, K>(words, length, up, engine, 1);
     }
-    by!(engine, exchange_parts[P](&mut all, up));
-    for part in all {
-        merge::<W, K>(part, up, engine, 1);
+    let (left, right) = split(words, length * P / 2);
+    both(
+        true,
+        || merge_all::<W, K>(left, length, up, engine, threads.div_ceil(2)),
+        || merge_all::<W, K>(right, length, up, engine, threads / 2),
+    );
+}
+
+/// One pass: as many steps as `P` has bits between elements at the same places of parts.
+pub(crate) fn exchange_parts<const W: usize, const K: usize, const P: usize>(
+    mut parts: [Words<'_, W>; P],
+    up: bool,
+    engine: Engine,
+    threads: usize,
+) {
+    let shortest = parts[P - 1][0].len();
+    if threads < 2 || P * shortest < THREAD {
+        return by!(engine, exchange_parts[P](&mut parts, up));
     }
+    let mut upper: [Words<'_, W>; P] =
+        std::array::from_fn(|_| std::array::from_fn(|_| Default::default()));
+    let mut number = 0;
+    let lower = parts.map(|part| {
+        let (one, two) = split(part, shortest / 2 / BLOCK * BLOCK);
+        upper[number] = two;
+        number += 1;
+        one
+    });
+    both(
+        true,
+        || exchange_parts::<W, K, P>(lower, up, engine, threads.div_ceil(2)),
+        || exchange_parts::<W, K, P>(upper, up, engine, threads / 2),
+    );
 }
 
 /// Merges one part of `length` after the other.

@@ -10,6 +10,7 @@ use crate::matching::{Wanted, PARTIES};
 use crate::network::{sort, Engine, BLOCK};
 use crate::rows::{matched, Rows, Unfit};
 use crate::Arrays;
+use core::ops::Range;
 
 /// What the last word of an element has below the key: party and whether the row takes part.
 pub(crate) const BELOW: u32 = 6;
@@ -49,8 +50,8 @@ pub fn combined(
         threads,
     };
     Ok(match (shape.width, shape.room) {
-        (1, false) => direct::<2, 1>(parties, by),
-        (2, true) => direct::<2, 2>(parties, by),
+        (1, false) => direct::<2, 1>(parties, shape, by),
+        (2, true) => direct::<2, 2>(parties, shape, by),
         // From here on it takes longer than tags and a second sort.
         _ => {
             let found = matched(parties, secret, wanted, engine, threads)?;
@@ -104,29 +105,30 @@ struct By {
     threads: usize,
 }
 
-/// Writes the elements of one party's rows. An element that takes no part matches nothing wherever it stands.
+/// Writes the elements of some of one party's rows, from `begin` on. An element that takes no part matches nothing wherever it stands.
 pub(crate) fn fill<const W: usize>(
     words: &mut [&mut [u64]; W],
     begin: usize,
     rows: &Rows,
+    range: Range<usize>,
     party: usize,
 ) {
-    let size = rows.len();
+    let size = range.len();
     let (last, others) = words.split_last_mut().expect("elements have words");
     for (row, (place, valid)) in last[begin..begin + size]
         .iter_mut()
-        .zip(&rows.valid)
+        .zip(&rows.valid[range.clone()])
         .enumerate()
     {
         let length = if rows.room {
-            rows.words[(row + 1) * rows.width - 1]
+            rows.words[(range.start + row + 1) * rows.width - 1]
         } else {
             0
         };
         *place = length << BELOW | (party as u64) << 1 | u64::from(*valid);
     }
     for (number, word) in others.iter_mut().enumerate() {
-        let given = rows.words.chunks_exact(rows.width);
+        let given = rows.words.chunks_exact(rows.width).skip(range.start);
         for (to, row) in word[begin..begin + size].iter_mut().zip(given) {
             *to = row[number];
         }
@@ -134,14 +136,14 @@ pub(crate) fn fill<const W: usize>(
 }
 
 /// `K` words are the network's key.
-fn direct<const W: usize, const K: usize>(parties: &[&Rows], by: By) -> Sets {
+fn direct<const W: usize, const K: usize>(parties: &[&Rows], shape: Shape, by: By) -> Sets {
     let rows: usize = parties.iter().map(|party| party.len()).sum();
     let size = rows.next_multiple_of(BLOCK);
     let mut arrays = Arrays::<W>::new(size);
     let mut words = arrays.words();
     let mut begin = 0;
     for (number, party) in parties.iter().enumerate() {
-        fill(&mut words, begin, party, number);
+        fill(&mut words, begin, party, 0..party.len(), number);
         begin += party.len();
     }
     for (number, word) in words.iter_mut().enumerate() {
@@ -159,7 +161,7 @@ fn direct<const W: usize, const K: usize>(parties: &[&Rows], by: By) -> Sets {
     scan.mark(words.each_ref().map(|word| &**word), None, &mut marks);
     let keys = by
         .listed
-        .then(|| taken(words, &marks, parties[0], by.engine, by.threads));
+        .then(|| taken(words, &marks, shape, by.engine, by.threads));
     Sets {
         keys,
         distinct: scan.distinct,
@@ -168,15 +170,14 @@ fn direct<const W: usize, const K: usize>(parties: &[&Rows], by: By) -> Sets {
     }
 }
 
-/// The marked elements as rows like `like`.
+/// The marked elements as rows of a shape.
 fn taken<const W: usize>(
     mut words: [&mut [u64]; W],
     marks: &[u8],
-    like: &Rows,
+    shape: Shape,
     engine: Engine,
     threads: usize,
 ) -> Rows {
-    let (width, room) = (like.width, like.room);
     let before = preceding(marks);
     let count = before[marks.len()] as usize;
     let how = How {
@@ -184,9 +185,18 @@ fn taken<const W: usize>(
         engine,
         threads,
     };
-    for word in words.iter_mut().take(width) {
+    for word in words.iter_mut().take(shape.width) {
         any_size(word, &before, how);
     }
+    listed(words, count, shape)
+}
+
+/// The first elements as rows.
+pub(crate) fn listed<const W: usize>(
+    words: [&mut [u64]; W],
+    count: usize,
+    Shape { width, room }: Shape,
+) -> Rows {
     let mut rows = vec![0; count * width];
     for (number, word) in words.iter().take(width).enumerate() {
         let below = if room && number + 1 == width {

@@ -10,6 +10,7 @@ mod oblivious;
 mod sandbox;
 mod sealing;
 mod share;
+mod spill;
 mod strictjson;
 
 /// The memory-safe core.
@@ -22,6 +23,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     evidence::register(module)?;
     merkle::register(module)?;
     oblivious::register(module)?;
+    spill::register(module)?;
     channel::register(module)?;
     sandbox::register(module)
 }

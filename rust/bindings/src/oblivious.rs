@@ -8,11 +8,11 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
-fn refused(py: Python<'_>, unfit: Unfit) -> PyErr {
+pub(crate) fn refused(py: Python<'_>, unfit: Unfit) -> PyErr {
     raise(py, "Malformed", unfit.to_string())
 }
 
-fn engine(portable: bool) -> Engine {
+pub(crate) fn engine(portable: bool) -> Engine {
     if portable {
         Engine::Portable
     } else {
@@ -27,7 +27,7 @@ fn secret(py: Python<'_>) -> PyResult<[u8; 16]> {
     Ok(secret)
 }
 
-fn wanted(only_first: bool) -> Wanted {
+pub(crate) fn wanted(only_first: bool) -> Wanted {
     if only_first {
         Wanted::OnlyFirst
     } else {
@@ -43,10 +43,10 @@ enum Given {
 
 /// Keys of several columns, as rows of words.
 #[pyclass(frozen, module = "mesatee._core")]
-struct KeyRows {
-    rows: Rows,
+pub(crate) struct KeyRows {
+    pub(crate) rows: Rows,
     /// For each column its first word, and how many words a text may fill; none for integers.
-    columns: Vec<(usize, Option<usize>)>,
+    pub(crate) columns: Vec<(usize, Option<usize>)>,
 }
 
 #[pymethods]

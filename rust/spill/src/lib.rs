@@ -17,6 +17,10 @@ use zeroize::Zeroizing;
 const TAG: usize = 16;
 const WORD: usize = 8;
 
+/// The key of one run's pages.
+#[derive(Debug)]
+pub struct Key(LessSafeKey);
+
 /// Sealed pages in a file.
 #[derive(Debug)]
 pub struct Scratch {
@@ -34,24 +38,29 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Pages of so many words in this file, which grows to at most `most` bytes.
+    /// A fresh key.
     ///
     /// # Errors
     ///
-    /// If there are no random bytes for a key.
-    pub fn new(file: File, words: usize, most: u64) -> Result<Self, Error> {
+    /// If there are no random bytes for it.
+    pub fn key() -> Result<Key, Error> {
         let mut secret = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *secret).map_err(|_| Error::other("no random bytes"))?;
         let key = UnboundKey::new(&AES_256_GCM, &*secret).map_err(|_| Error::other("no key"))?;
-        Ok(Self {
+        Ok(Key(LessSafeKey::new(key)))
+    }
+
+    /// Pages of so many words in this file, which grows to at most `most` bytes. A key serves one of these.
+    pub fn new(file: File, Key(key): Key, words: usize, most: u64) -> Self {
+        Self {
             file,
-            key: LessSafeKey::new(key),
+            key,
             words,
             most,
             written: RwLock::default(),
             writes: AtomicU64::new(1),
             idle: Mutex::default(),
-        })
+        }
     }
 
     fn bytes(&self) -> usize {
@@ -186,7 +195,7 @@ mod tests {
     }
 
     fn scratch(pages: u64) -> Scratch {
-        Scratch::new(file(), 6, pages * (6 * 8 + 16)).unwrap()
+        Scratch::new(file(), Scratch::key().unwrap(), 6, pages * (6 * 8 + 16))
     }
 
     fn read(scratch: &Scratch, page: usize) -> Result<[u64; 6], Broken> {

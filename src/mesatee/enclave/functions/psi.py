@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any, Final
 
 from mesatee._core import oblivious_match, oblivious_sets
+from mesatee.batches import Batches
 from mesatee.enclave.functions._keys import Keys, distinct, from_rows, key_columns, prepare, to_rows, widest
+from mesatee.enclave.functions._spill import Sizes, Spilled
 from mesatee.errors import Malformed
 from mesatee.table import Table
 
@@ -41,7 +44,8 @@ def psi(
 
     `leakage` is what one may learn who watches the processor's memory: with ``oblivious`` the numbers of
     rows, lengths of text as the files show them, and the size of the result; with ``access-pattern`` also
-    which rows match. Keys take at most 256 bytes for ``oblivious``, text with 8 more for its length.
+    which rows match. Keys take at most 256 bytes for ``oblivious``, text with 8 more for its length. Inputs
+    that do not fit into the task's memory are matched in a scratch file, where keys take at most 32 bytes.
 
     Reveals to the receivers of the output: with ``intersection`` the keys that all inputs have, and nothing
     of the other columns; with ``difference`` keys of the first input, and that the others lack them; with
@@ -59,13 +63,16 @@ def psi(
         raise Malformed("psi needs two or more inputs")
     inputs = dict(sorted(inputs.items()))
     wanted = key_columns(inputs, key)
+    pieces = {name: values for name, values in inputs.items() if isinstance(values, Batches)}
+    if pieces:
+        return _spilled(pieces, wanted, normalise, mode, leakage)
     parties = prepare(inputs, wanted, normalise)
     columns = next(iter(wanted.values()))
     engine = _oblivious if leakage == "oblivious" else _hashed
     return engine(parties, columns, mode)
 
 
-def _say(parties: dict[str, Keys], counts: list[int], common: int) -> None:
+def _say(parties: Mapping[str, Keys | Sizes], counts: list[int], common: int) -> None:
     for (name, keys), count in zip(parties.items(), counts, strict=True):
         print(
             f"psi: {name}: {keys.rows} rows, {keys.nulls} with nulls, {count} distinct keys", file=sys.stderr
@@ -89,6 +96,23 @@ def _oblivious(parties: dict[str, Keys], columns: list[str], mode: str) -> Table
     if chosen is None:
         return Table.from_dict({mode: [found if mode == "cardinality" else union]})
     return from_rows(chosen, [values.type for values in given[0].arrays], columns)
+
+
+def _spilled(
+    pieces: dict[str, Batches],
+    wanted: dict[str, list[str]],
+    normalise: str | list[str],
+    mode: str,
+    leakage: str,
+) -> Any:
+    if mode == "bitmap" or leakage != "oblivious":
+        raise Malformed("bitmaps and access patterns are made in memory: allow the task more of it")
+    found = Spilled(pieces, wanted, normalise, only_first=mode == "difference", listed=mode in LISTING)
+    print("psi: the inputs do not fit into memory and were matched in a sealed scratch file", file=sys.stderr)
+    _say(found.sizes, [sizes.distinct for sizes in found.sizes.values()], found.wanted)
+    if mode in LISTING:
+        return found.keys(next(iter(wanted.values())))
+    return Table.from_dict({mode: [found.wanted if mode == "cardinality" else found.union]})
 
 
 def _bitmap(parties: dict[str, Keys], marks: list[bytes]) -> Table:

@@ -459,7 +459,11 @@ mod tests {
 
     /// Pages in memory, and what was done with them.
     #[derive(Clone, Default)]
-    struct Shelf(Arc<Mutex<(Vec<Vec<u64>>, Vec<(bool, usize)>)>>);
+    struct Shelf(Arc<Mutex<Kept>>);
+
+    /// Whether a page was written, and which.
+    type Use = (bool, usize);
+    type Kept = (Vec<Vec<u64>>, Vec<Use>);
 
     impl Store for Shelf {
         fn read(&self, page: usize, words: &mut [&mut [u64]]) -> Result<(), Broken> {
@@ -515,7 +519,7 @@ mod tests {
     }
 
     /// What memory and pages find, and which pages were used.
-    fn both_ways(parties: &[Rows], wanted: Wanted, threads: usize) -> Vec<(bool, usize)> {
+    fn both_ways(parties: &[Rows], wanted: Wanted, threads: usize) -> Vec<Use> {
         let all: Vec<&Rows> = parties.iter().collect();
         let expected = combined(&all, &[1; 16], wanted, true, Engine::best(), 1).unwrap();
         let shelf = Shelf::default();

@@ -253,8 +253,8 @@ impl Scan {
             return;
         }
         let at = |index: usize| words.each_ref().map(|word| word[index]);
-        for index in 0..size - 1 {
-            marks[index] = self.one(at(index), same(at(index), at(index + 1))) as u8;
+        for (index, mark) in marks[..size - 1].iter_mut().enumerate() {
+            *mark = self.one(at(index), same(at(index), at(index + 1))) as u8;
         }
         let goes_on = next.map_or(0, |next| same(at(size - 1), next));
         marks[size - 1] = self.one(at(size - 1), goes_on) as u8;

@@ -63,9 +63,11 @@ def psi(
         raise Malformed("psi needs two or more inputs")
     inputs = dict(sorted(inputs.items()))
     wanted = key_columns(inputs, key)
-    pieces = {name: values for name, values in inputs.items() if isinstance(values, Batches)}
-    if pieces:
-        return _spilled(pieces, wanted, normalise, mode, leakage)
+    # The contract knows tables alone; inputs that do not fit into memory come in pieces, all of them.
+    pieces: dict[str, Any] = dict(inputs)
+    if any(isinstance(values, Batches) for values in pieces.values()):
+        found: Table = _spilled(pieces, wanted, normalise, mode, leakage)
+        return found
     parties = prepare(inputs, wanted, normalise)
     columns = next(iter(wanted.values()))
     engine = _oblivious if leakage == "oblivious" else _hashed

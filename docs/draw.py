@@ -15,7 +15,7 @@ from typing import Any, Final
 from xml.sax.saxutils import escape
 
 TARGET: Final = Path(__file__).resolve().parent / "pictures" / "psi.svg"
-WIDTH, HEIGHT = 760, 460
+WIDTH, HEIGHT = 820, 440
 LEFT, RIGHT, TOP, BOTTOM = 70, 590, 50, 400
 """Where the axes lie."""
 OBLIVIOUS: Final = "MesaTEE, oblivious"
@@ -109,7 +109,7 @@ def described(report: dict[str, Any]) -> str:
     """The machine and the version, for below the title."""
     machine = report["machine"]
     cores, load = machine["cores"], machine["load"]
-    return f"{machine['cpu']}, {cores} cores, load {load} beside the bench; MesaTEE {report['version']}"
+    return f"{machine['cpu']}, {cores} cores, load {load} at its end; MesaTEE {report['version']}"
 
 
 def main() -> int:

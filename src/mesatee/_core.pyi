@@ -1,11 +1,10 @@
 """The memory-safe Rust core. Keys are handles: no method returns a secret."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from typing import Any
 
 # -- custody and sealing (rust/custody, rust/sealing) ----------------------------------------------
 
-@final
 class SecretKey:
     """A 32-byte key for AES-256-GCM."""
 
@@ -33,7 +32,6 @@ class SecretKey:
     def open(self, sealed: bytes, aad: bytes) -> bytes:
         """Raises `SealedDataCorrupt`."""
 
-@final
 class SigningKey:
     """An Ed25519 private key."""
 
@@ -56,7 +54,6 @@ class SigningKey:
 def verify_ed25519(public: bytes, signature: bytes, message: bytes) -> None:
     """Raises `SignatureInvalid`; `Malformed` when a length is wrong."""
 
-@final
 class HpkeKey:
     """An X-Wing private key."""
 
@@ -85,14 +82,12 @@ class HpkeKey:
 
 def hpke_wrap_bytes(to: bytes, plaintext: bytes, info: bytes, aad: bytes) -> bytes: ...
 
-@final
 class FileKey:
     """The file key of one age file."""
 
     def wrap(self, to: bytes, info: bytes, aad: bytes) -> bytes:
         """HPKE wrap to a public key of 1216 bytes: enc (1120 bytes) || ciphertext."""
 
-@final
 class AgeKey:
     """An age X25519 identity."""
 
@@ -106,7 +101,6 @@ class AgeKey:
     def recipient(self) -> str:
         """``age1...``"""
 
-@final
 class Sealed:
     """What `age_seal` made."""
 
@@ -137,7 +131,6 @@ def age_open(source: int, target: int, key: FileKey | AgeKey, limit: int) -> int
 def age_file_key(source: int, key: AgeKey) -> FileKey:
     """The file key of one's own sealed file. Reads only the header."""
 
-@final
 class AgeReader:
     """Random access to a sealed file by 64 KiB chunk."""
 
@@ -160,7 +153,6 @@ def parse_json(data: bytes, max_bytes: int, max_depth: int, *, foreign: bool = F
 
 # -- channel (rust/channel) --------------------------------------------------------------------------
 
-@final
 class PeerCertificate:
     """What a peer presented, parsed in Rust; its signature over itself is checked."""
 
@@ -191,7 +183,6 @@ def make_certificate(
 def spki(public: bytes) -> bytes:
     """DER SubjectPublicKeyInfo of an Ed25519 key."""
 
-@final
 class Connection:
     """A verified connection."""
 
@@ -209,7 +200,6 @@ class Connection:
         """The plaintext end of the socketpair, as a file descriptor that the caller now owns. Once only."""
     def close(self) -> None: ...
 
-@final
 class Listener:
     """The only listening socket. Handshakes run on Rust threads."""
 
@@ -268,7 +258,7 @@ class KeyRows:
         """
 
     def __len__(self) -> int: ...
-    def marked(self, marks: bytes) -> KeyRows:
+    def marked(self, marks: bytes, *, threads: int = 1, portable: bool = False) -> KeyRows:
         """The rows whose mark is 1, in their order. Raises `Malformed`."""
 
     def sorted(self, *, threads: int = 1, portable: bool = False) -> KeyRows:
@@ -287,6 +277,52 @@ def oblivious_match(
 
     Raises `Malformed` for parties whose keys differ in width, and for more than 32.
     """
+
+def oblivious_sets(
+    parties: Sequence[KeyRows],
+    *,
+    only_first: bool = False,
+    listed: bool = True,
+    threads: int = 1,
+    portable: bool = False,
+) -> tuple[KeyRows | None, list[int], int, int]:
+    """The keys that all parties have, or with `only_first` that none but the first has.
+
+    Returns them in ascending order, each once, or None unless `listed`; how many different keys each party has; how
+    many different keys are wanted; how many anybody has. Takes less time than `oblivious_match` and what follows it.
+
+    Raises `Malformed` for parties whose keys differ in shape, and for more than 32.
+    """
+
+class KeySpill:
+    """Sets of keys that are matched in sealed pages of a file, with memory for eight of them."""
+
+    def __new__(
+        cls,
+        fd: int,
+        like: KeyRows,
+        *,
+        hold_bytes: int,
+        file_bytes: int,
+        threads: int = 1,
+        portable: bool = False,
+    ) -> KeySpill:
+        """For keys of the shape of `like`. The descriptor stays the caller's. At most `hold_bytes` of memory are held,
+        and `file_bytes` written.
+
+        Raises `Malformed` for keys of over four words of 8 bytes, and for less memory than the smallest pages take.
+        """
+
+    def add(self, party: int, rows: KeyRows) -> None:
+        """Take in rows of a party, numbered from 0. Raises `Malformed` for keys of another shape, `Unavailable`."""
+
+    def combine(
+        self, parties: int, *, only_first: bool = False, listed: bool = True
+    ) -> tuple[list[int], int, int]:
+        """As `oblivious_sets`, once. Raises `SealedDataCorrupt` if a page is not what was written, `Unavailable`."""
+
+    def take(self) -> KeyRows | None:
+        """The next wanted keys in ascending order; None at the end. Raises as `combine` does."""
 
 # -- evidence (rust/evidence) ------------------------------------------------------------------------
 
@@ -325,7 +361,6 @@ def pem_certificates(text: bytes) -> list[bytes]:
     Raises `Malformed`; `TooLarge` over `PEM_BYTES` or `CHAIN_CERTIFICATES`.
     """
 
-@final
 class X509:
     """A certificate that was read, and believed in nothing."""
 
@@ -379,7 +414,6 @@ class X509:
     def extensions(self) -> dict[str, tuple[bool, bytes]]:
         """Object identifier -> (critical, value)."""
 
-@final
 class X509Crl:
     """A certificate revocation list that was read, and believed in nothing."""
 
@@ -463,7 +497,6 @@ def memfd(name: str) -> int: ...
 def memfd_seal(fd: int) -> None:
     """Forbid writing, growing and shrinking for good."""
 
-@final
 class Share:
     """One holder's share of a key, by handle."""
 

@@ -17,7 +17,7 @@ import pytest
 from tests.support.captured import lacking
 
 ROOT = Path(__file__).parents[2]
-KERNELS = ("sort", "places", "compact", "match", "rows")
+KERNELS = ("sort", "places", "compact", "one_word", "sets", "pages", "match", "rows")
 PLANTED = ("branch", "lookup")
 SEEDS = ("1", "2")
 
@@ -66,7 +66,7 @@ def stepped(kernels: Path, kernel: str, size: int) -> list[str]:
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_single_steps_are_the_same_whatever_the_values(kernels: Path, kernel: str) -> None:
-    found = stepped(kernels, kernel, 128 if kernel in ("sort", "places") else 64)
+    found = stepped(kernels, kernel, 512 if kernel in ("sort", "places") else 64)
     assert len(found) == len(SEEDS)
     assert len(set(found)) == 1, found
     assert int(found[0].split()[0]) > 1_000
@@ -77,6 +77,12 @@ def test_single_steps_are_the_same_whatever_the_values(kernels: Path, kernel: st
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_single_steps_of_more_elements(kernels: Path, kernel: str, size: int) -> None:
     assert len(set(stepped(kernels, kernel, size))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", ["sort", "places", "one_word"])
+def test_single_steps_of_passes_over_all_of_memory(kernels: Path, kernel: str) -> None:
+    assert len(set(stepped(kernels, kernel, 5000))) == 1
 
 
 @pytest.mark.parametrize("kernel", PLANTED)
@@ -143,7 +149,7 @@ def counted(kernels: Path, kernel: str, seed: str, folder: Path) -> list[str]:
     return [line for line in out.read_text().splitlines() if not line.startswith(("pid:", "cmd:"))]
 
 
-@pytest.mark.parametrize("kernel", ["match", "compact"])
+@pytest.mark.parametrize("kernel", ["match", "sets", "compact", "one_word"])
 def test_every_instruction_runs_as_often(kernels: Path, kernel: str, tmp_path: Path) -> None:
     assert counted(kernels, kernel, "1", tmp_path) == counted(kernels, kernel, "2", tmp_path)
 

@@ -11,6 +11,7 @@ mod oblivious;
 mod sandbox;
 mod sealing;
 mod share;
+mod spill;
 mod strictjson;
 
 /// The memory-safe core.
@@ -24,6 +25,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     merkle::register(module)?;
     oblivious::register(module)?;
     crypto::register(module)?;
+    spill::register(module)?;
     channel::register(module)?;
     sandbox::register(module)
 }

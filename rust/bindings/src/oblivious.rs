@@ -2,20 +2,36 @@
 use crate::errors::raise;
 use mesatee_oblivious::matching::Wanted;
 use mesatee_oblivious::rows::{matched, Column, Rows, Unfit};
+use mesatee_oblivious::sets::combined;
 use mesatee_oblivious::Engine;
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
-fn refused(py: Python<'_>, unfit: Unfit) -> PyErr {
+pub(crate) fn refused(py: Python<'_>, unfit: Unfit) -> PyErr {
     raise(py, "Malformed", unfit.to_string())
 }
 
-fn engine(portable: bool) -> Engine {
+pub(crate) fn engine(portable: bool) -> Engine {
     if portable {
         Engine::Portable
     } else {
         Engine::best()
+    }
+}
+
+/// A key for the tags of one run.
+fn secret(py: Python<'_>) -> PyResult<[u8; 16]> {
+    let mut secret = [0; 16];
+    getrandom::fill(&mut secret).map_err(|_| raise(py, "SandboxFailed", "no random bytes"))?;
+    Ok(secret)
+}
+
+pub(crate) fn wanted(only_first: bool) -> Wanted {
+    if only_first {
+        Wanted::OnlyFirst
+    } else {
+        Wanted::Common
     }
 }
 
@@ -27,10 +43,10 @@ enum Given {
 
 /// Keys of several columns, as rows of words.
 #[pyclass(frozen, module = "mesatee._core")]
-struct KeyRows {
-    rows: Rows,
+pub(crate) struct KeyRows {
+    pub(crate) rows: Rows,
     /// For each column its first word, and how many words a text may fill; none for integers.
-    columns: Vec<(usize, Option<usize>)>,
+    pub(crate) columns: Vec<(usize, Option<usize>)>,
 }
 
 #[pymethods]
@@ -72,9 +88,16 @@ impl KeyRows {
     }
 
     /// The rows whose mark is 1, in their order.
-    fn marked(&self, py: Python<'_>, marks: PyBackedBytes) -> PyResult<Self> {
+    #[pyo3(signature = (marks, *, threads = 1, portable = false))]
+    fn marked(
+        &self,
+        py: Python<'_>,
+        marks: PyBackedBytes,
+        threads: usize,
+        portable: bool,
+    ) -> PyResult<Self> {
         let rows = py
-            .detach(|| self.rows.marked(&marks))
+            .detach(|| self.rows.marked(&marks, engine(portable), threads))
             .map_err(|unfit| refused(py, unfit))?;
         Ok(Self {
             rows,
@@ -128,15 +151,17 @@ fn oblivious_match<'py>(
     portable: bool,
 ) -> PyResult<Found<'py>> {
     let rows: Vec<&Rows> = parties.iter().map(|party| &party.rows).collect();
-    let mut secret = [0; 16];
-    getrandom::fill(&mut secret).map_err(|_| raise(py, "SandboxFailed", "no random bytes"))?;
-    let wanted = if only_first {
-        Wanted::OnlyFirst
-    } else {
-        Wanted::Common
-    };
+    let secret = secret(py)?;
     let found = py
-        .detach(|| matched(&rows, &secret, wanted, engine(portable), threads))
+        .detach(|| {
+            matched(
+                &rows,
+                &secret,
+                wanted(only_first),
+                engine(portable),
+                threads,
+            )
+        })
         .map_err(|unfit| refused(py, unfit))?;
     let bytes = |marks: &Vec<u8>| PyBytes::new(py, marks);
     Ok((
@@ -148,7 +173,36 @@ fn oblivious_match<'py>(
     ))
 }
 
+/// The wanted keys in ascending order, and the numbers of keys: of each party, wanted, and all.
+type Combined = (Option<KeyRows>, Vec<u64>, u64, u64);
+
+#[pyfunction]
+#[pyo3(signature = (parties, *, only_first = false, listed = true, threads = 1, portable = false))]
+fn oblivious_sets(
+    py: Python<'_>,
+    parties: Vec<PyRef<'_, KeyRows>>,
+    only_first: bool,
+    listed: bool,
+    threads: usize,
+    portable: bool,
+) -> PyResult<Combined> {
+    let rows: Vec<&Rows> = parties.iter().map(|party| &party.rows).collect();
+    let secret = secret(py)?;
+    let found = py
+        .detach(|| {
+            let (wanted, engine) = (wanted(only_first), engine(portable));
+            combined(&rows, &secret, wanted, listed, engine, threads)
+        })
+        .map_err(|unfit| refused(py, unfit))?;
+    let keys = found.keys.map(|rows| KeyRows {
+        rows,
+        columns: parties[0].columns.clone(),
+    });
+    Ok((keys, found.distinct, found.wanted, found.union))
+}
+
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<KeyRows>()?;
-    module.add_function(wrap_pyfunction!(oblivious_match, module)?)
+    module.add_function(wrap_pyfunction!(oblivious_match, module)?)?;
+    module.add_function(wrap_pyfunction!(oblivious_sets, module)?)
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 /// A duplicate of the caller's file descriptor; the caller's own stays open.
-fn file_of(py: Python<'_>, fd: i32) -> PyResult<File> {
+pub(crate) fn file_of(py: Python<'_>, fd: i32) -> PyResult<File> {
     let closed = || raise(py, "Malformed", "the file descriptor is not open");
     if fd < 0 {
         return Err(closed());

@@ -5,15 +5,18 @@
 //! kernels step KERNEL ENGINE SIZE SEED...  single steps: the trace's digest for each seed
 //! ```
 //!
-//! Kernels are `sort`, `places`, `compact`, `match` and `rows`; `branch` and `lookup` are what must be found out. Engines
+//! Kernels are `sort`, `places`, `compact`, `one_word`, `sets`, `pages`, `match` and `rows`; `branch` and `lookup` are what must be found out. Engines
 //! are `portable` and `best`. A step's part of the trace is the instruction's address and that of each memory operand.
 #![allow(unsafe_code)]
 use iced_x86::{Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Register};
+use mesatee_oblivious::external::{external, Broken, Store};
 use mesatee_oblivious::matching::{find, Party, Wanted};
 use mesatee_oblivious::rows::{Column, Rows};
+use mesatee_oblivious::sets::combined;
 use mesatee_oblivious::{compact::compact, sort, Engine, BLOCK};
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::sync::Mutex;
 
 type Work = Box<dyn FnOnce()>;
 
@@ -44,6 +47,27 @@ impl Values {
     }
 }
 
+/// Pages that stay in memory: how they are sealed is no matter of the kernels.
+struct Shelf(Mutex<Vec<Vec<u64>>>);
+
+impl Store for Shelf {
+    fn read(&self, page: usize, words: &mut [&mut [u64]]) -> Result<(), Broken> {
+        let shelf = self.0.lock().map_err(|_| Broken::Altered)?;
+        let mut rest = &shelf[page][..];
+        for word in words {
+            let (here, after) = rest.split_at(word.len());
+            word.copy_from_slice(here);
+            rest = after;
+        }
+        Ok(())
+    }
+
+    fn write(&self, page: usize, words: &[&[u64]]) -> Result<(), Broken> {
+        self.0.lock().map_err(|_| Broken::Altered)?[page] = words.concat();
+        Ok(())
+    }
+}
+
 /// The kernel with its input; all of the input is made before.
 fn prepared(kernel: &str, engine: &str, size: usize, seed: u64) -> Work {
     let engine = match engine {
@@ -71,8 +95,54 @@ fn prepared(kernel: &str, engine: &str, size: usize, seed: u64) -> Work {
         "compact" => {
             let (mut rows, marks) = (values.words(3 * size), values.marks(size));
             Box::new(move || {
-                black_box(compact(&mut rows, 3, &marks));
+                black_box(compact(&mut rows, 3, &marks, engine, 1));
                 black_box(rows);
+            })
+        }
+        "one_word" => {
+            let (mut rows, marks) = (values.words(size), values.marks(size));
+            Box::new(move || {
+                black_box(compact(&mut rows, 1, &marks, engine, 1));
+                black_box(rows);
+            })
+        }
+        "sets" => {
+            let parties: Vec<_> = [size, size / 2 + 1, size / 3]
+                .map(|size| {
+                    let keys: Vec<u8> = values
+                        .few(size)
+                        .into_iter()
+                        .flat_map(u64::to_le_bytes)
+                        .collect();
+                    Rows::new(&[Column::Int(&keys)], values.marks(size)).expect("columns that fit")
+                })
+                .into();
+            Box::new(move || {
+                let given: Vec<&Rows> = parties.iter().collect();
+                for wanted in [Wanted::Common, Wanted::OnlyFirst] {
+                    black_box(combined(&given, &[7; 16], wanted, false, engine, 1))
+                        .expect("rows that fit");
+                }
+            })
+        }
+        "pages" => {
+            let parties = [size, size / 2 + 1].map(|size| {
+                let keys: Vec<u8> = values
+                    .few(size)
+                    .into_iter()
+                    .flat_map(u64::to_le_bytes)
+                    .collect();
+                Rows::new(&[Column::Int(&keys)], values.marks(size)).expect("columns that fit")
+            });
+            let store = Shelf(Mutex::new(vec![Vec::new(); 4 + 2 * size / BLOCK]));
+            // What pages of one block take.
+            let made = external(&parties[0], 14_000, engine, 1, |_| store);
+            let mut made = made.expect("rows that fit");
+            Box::new(move || {
+                for (party, rows) in parties.iter().enumerate() {
+                    made.add(party, rows).expect("a store that holds");
+                }
+                black_box(made.combine(2, Wanted::Common, true)).expect("a store that holds");
             })
         }
         "match" => {

@@ -4,12 +4,14 @@
 //! are called through [`crate::Engine::Avx512`], which exists only where the processor was asked.
 use crate::network::{Words, BLOCK};
 use core::arch::x86_64::{
-    __m512i, __mmask8, _mm512_cmpeq_epi64_mask, _mm512_cmpgt_epu64_mask, _mm512_loadu_si512,
-    _mm512_mask_blend_epi64, _mm512_permutex_epi64, _mm512_setzero_si512, _mm512_shuffle_i64x2,
+    __m512i, __mmask8, _mm512_add_epi64, _mm512_cmpeq_epi64_mask, _mm512_cmpge_epu64_mask,
+    _mm512_cmpgt_epu64_mask, _mm512_loadu_si512, _mm512_mask_blend_epi64, _mm512_permutex_epi64,
+    _mm512_set1_epi64, _mm512_setr_epi64, _mm512_setzero_si512, _mm512_shuffle_i64x2,
     _mm512_storeu_si512,
 };
 
-const LANES: usize = 8;
+/// Words of a vector.
+pub(crate) const LANES: usize = 8;
 const VECTORS: usize = BLOCK / LANES;
 
 type Vector<const W: usize> = [__m512i; W];
@@ -186,43 +188,41 @@ fn merge_block_here<const W: usize, const K: usize>(words: &mut Words<'_, W>, up
     store_block(words, block);
 }
 
+#[inline]
 #[target_feature(enable = "avx512f")]
-fn exchange_here<const W: usize, const K: usize>(
-    left: &mut Words<'_, W>,
-    right: &mut Words<'_, W>,
-    up: bool,
+fn level<const W: usize, const K: usize, const P: usize, const APART: usize>(
+    vectors: &mut [Vector<W>; P],
+    turned: __mmask8,
 ) {
-    let turned = all(!up);
-    for at in (0..right[0].len()).step_by(LANES) {
-        let (mut a, mut b) = (load(left, at), load(right, at));
-        between::<W, K>(&mut a, &mut b, turned);
-        store(left, at, a);
-        store(right, at, b);
+    if APART >= P {
+        return;
+    }
+    for number in 0..P {
+        if number & APART == 0 {
+            let (lower, upper) = vectors.split_at_mut(number + APART);
+            between::<W, K>(&mut lower[number], &mut upper[0], turned);
+        }
     }
 }
 
 #[target_feature(enable = "avx512f")]
-fn exchange_quarters_here<const W: usize, const K: usize>(
-    quarters: &mut [Words<'_, W>; 4],
+fn exchange_parts_here<const W: usize, const K: usize, const P: usize>(
+    parts: &mut [Words<'_, W>; P],
     up: bool,
 ) {
     let turned = all(!up);
-    let [one, two, three, four] = quarters;
-    for at in (0..one[0].len()).step_by(LANES) {
-        let (mut a, mut b, mut c, mut d) = (
-            load(one, at),
-            load(two, at),
-            load(three, at),
-            load(four, at),
-        );
-        between::<W, K>(&mut a, &mut c, turned);
-        between::<W, K>(&mut b, &mut d, turned);
-        between::<W, K>(&mut a, &mut b, turned);
-        between::<W, K>(&mut c, &mut d, turned);
-        store(one, at, a);
-        store(two, at, b);
-        store(three, at, c);
-        store(four, at, d);
+    for at in (0..parts[P - 1][0].len()).step_by(LANES) {
+        let mut vectors = [[_mm512_setzero_si512(); W]; P];
+        for (vector, part) in vectors.iter_mut().zip(&*parts) {
+            *vector = load(part, at);
+        }
+        // Each with constants, so that all vectors stay in registers.
+        level::<W, K, P, 4>(&mut vectors, turned);
+        level::<W, K, P, 2>(&mut vectors, turned);
+        level::<W, K, P, 1>(&mut vectors, turned);
+        for (vector, part) in vectors.into_iter().zip(&mut *parts) {
+            store(part, at, vector);
+        }
     }
 }
 
@@ -236,19 +236,49 @@ pub(crate) fn merge_block<const W: usize, const K: usize>(mut words: Words<'_, W
     unsafe { merge_block_here::<W, K>(&mut words, up) }
 }
 
-pub(crate) fn exchange<const W: usize, const K: usize>(
-    left: &mut Words<'_, W>,
-    right: &mut Words<'_, W>,
+pub(crate) fn exchange_parts<const W: usize, const K: usize, const P: usize>(
+    parts: &mut [Words<'_, W>; P],
     up: bool,
 ) {
     // SAFETY: as above.
-    unsafe { exchange_here::<W, K>(left, right, up) }
+    unsafe { exchange_parts_here::<W, K, P>(parts, up) }
 }
 
-pub(crate) fn exchange_quarters<const W: usize, const K: usize>(
-    quarters: &mut [Words<'_, W>; 4],
-    up: bool,
-) {
+#[target_feature(enable = "avx512f")]
+fn exchange_from_here(
+    left: &mut [u64],
+    right: &mut [u64],
+    first: u64,
+    border: u64,
+    turned: u64,
+) -> usize {
+    let turned = 0u8.wrapping_sub(turned as u8);
+    let border = _mm512_set1_epi64(border as i64);
+    let next = _mm512_set1_epi64(LANES as i64);
+    let mut numbers = _mm512_add_epi64(
+        _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7),
+        _mm512_set1_epi64(first as i64),
+    );
+    let (mut left, mut right) = ([left], [right]);
+    let whole = left[0].len().min(right[0].len()) / LANES * LANES;
+    for at in (0..whole).step_by(LANES) {
+        let swapped = _mm512_cmpge_epu64_mask(numbers, border) ^ turned;
+        let ([a], [b]) = (load(&left, at), load(&right, at));
+        store(&mut left, at, [_mm512_mask_blend_epi64(swapped, a, b)]);
+        store(&mut right, at, [_mm512_mask_blend_epi64(swapped, b, a)]);
+        numbers = _mm512_add_epi64(numbers, next);
+    }
+    whole
+}
+
+/// Exchanges words as `compact::exchange_part` says, as many as fill whole vectors; returns their number.
+pub(crate) fn exchange_from(
+    left: &mut [u64],
+    right: &mut [u64],
+    first: u64,
+    border: u64,
+    turned: u64,
+) -> usize {
     // SAFETY: as above.
-    unsafe { exchange_quarters_here::<W, K>(quarters, up) }
+    unsafe { exchange_from_here(left, right, first, border, turned) }
 }

@@ -34,11 +34,11 @@ impl Engine {
 
 /// A step of the network by the engine's own code.
 macro_rules! by {
-    ($engine:expr, $step:ident($($argument:expr),*)) => {
+    ($engine:expr, $step:ident $([$parts:ident])? ($($argument:expr),*)) => {
         match $engine {
-            Engine::Portable => crate::portable::$step::<W, K>($($argument),*),
+            Engine::Portable => crate::portable::$step::<W, K $(, $parts)?>($($argument),*),
             #[cfg(target_arch = "x86_64")]
-            Engine::Avx512 => crate::avx512::$step::<W, K>($($argument),*),
+            Engine::Avx512 => crate::avx512::$step::<W, K $(, $parts)?>($($argument),*),
         }
     };
 }
@@ -51,17 +51,32 @@ pub(crate) fn split<const W: usize>(
     words: Words<'_, W>,
     middle: usize,
 ) -> (Words<'_, W>, Words<'_, W>) {
-    let mut right: Vec<&mut [u64]> = Vec::with_capacity(W);
+    let mut right: Words<'_, W> = std::array::from_fn(|_| Default::default());
+    let mut number = 0;
     let left = words.map(|word| {
         let (one, two) = word.split_at_mut(middle);
-        right.push(two);
+        right[number] = two;
+        number += 1;
         one
     });
-    let mut right = right.into_iter();
-    (
-        left,
-        std::array::from_fn(|_| right.next().unwrap_or_default()),
-    )
+    (left, right)
+}
+
+/// `P` parts of one length; the last one may be shorter.
+pub(crate) fn parts<const W: usize, const P: usize>(
+    words: Words<'_, W>,
+    length: usize,
+) -> [Words<'_, W>; P] {
+    let mut rest = Some(words);
+    std::array::from_fn(|_| {
+        let words = rest
+            .take()
+            .unwrap_or_else(|| std::array::from_fn(|_| Default::default()));
+        let length = length.min(words[0].len());
+        let (part, after) = split(words, length);
+        rest = Some(after);
+        part
+    })
 }
 
 fn again<'a, const W: usize>(words: &'a mut Words<'_, W>) -> Words<'a, W> {
@@ -90,7 +105,7 @@ pub fn sort<const W: usize, const K: usize>(
     }
 }
 
-fn sort_part<const W: usize, const K: usize>(
+pub(crate) fn sort_part<const W: usize, const K: usize>(
     mut words: Words<'_, W>,
     up: bool,
     engine: Engine,
@@ -110,8 +125,8 @@ fn sort_part<const W: usize, const K: usize>(
     merge::<W, K>(words, up, engine, threads);
 }
 
-fn merge<const W: usize, const K: usize>(
-    mut words: Words<'_, W>,
+pub(crate) fn merge<const W: usize, const K: usize>(
+    words: Words<'_, W>,
     up: bool,
     engine: Engine,
     threads: usize,
@@ -120,39 +135,84 @@ fn merge<const W: usize, const K: usize>(
     if size == BLOCK {
         return by!(engine, merge_block(words, up));
     }
-    if size.is_power_of_two() && size >= 4 * BLOCK {
-        // Two steps in one pass over memory.
-        let (one, rest) = split(again(&mut words), size / 4);
-        let (two, rest) = split(rest, size / 4);
-        let (three, four) = split(rest, size / 4);
-        let mut quarters = [one, two, three, four];
-        by!(engine, exchange_quarters(&mut quarters, up));
-        let [one, two, three, four] = quarters;
-        return both(
-            threads > 1 && size >= THREAD,
-            || {
-                merge::<W, K>(one, up, engine, threads.div_ceil(2));
-                merge::<W, K>(two, up, engine, threads.div_ceil(2));
-            },
-            || {
-                merge::<W, K>(three, up, engine, threads / 2);
-                merge::<W, K>(four, up, engine, threads / 2);
-            },
-        );
-    }
     // The largest power of two below the size.
     let middle = 1 << (usize::BITS - 1 - (size - 1).leading_zeros());
-    let (mut left, mut right) = split(again(&mut words), middle);
-    by!(engine, exchange(&mut left, &mut right, up));
+    if size != 2 * middle || size == 2 * BLOCK {
+        return steps::<W, K, 2>(words, middle, up, engine, threads);
+    }
+    // Three steps in one pass over memory, as long as the words of eight elements fit into the registers.
+    if size == 4 * BLOCK || W > 2 {
+        return steps::<W, K, 4>(words, size / 4, up, engine, threads);
+    }
+    steps::<W, K, 8>(words, size / 8, up, engine, threads);
+}
+
+/// As many steps of a merge as `P`, a power of two, has bits, in one pass over memory; then the parts are merged.
+fn steps<const W: usize, const K: usize, const P: usize>(
+    mut words: Words<'_, W>,
+    length: usize,
+    up: bool,
+    engine: Engine,
+    threads: usize,
+) {
+    let worth = threads > 1 && words[0].len() >= THREAD;
+    exchange_parts::<W, K, P>(parts(again(&mut words), length), up, engine, threads);
+    if !worth {
+        return merge_all::<W, K>(words, length, up, engine, 1);
+    }
+    let (left, right) = split(words, length * P / 2);
     both(
-        threads > 1 && size >= THREAD,
-        || merge::<W, K>(left, up, engine, threads.div_ceil(2)),
-        || merge::<W, K>(right, up, engine, threads / 2),
+        true,
+        || merge_all::<W, K>(left, length, up, engine, threads.div_ceil(2)),
+        || merge_all::<W, K>(right, length, up, engine, threads / 2),
     );
 }
 
+/// One pass: as many steps as `P` has bits between elements at the same places of parts.
+pub(crate) fn exchange_parts<const W: usize, const K: usize, const P: usize>(
+    mut parts: [Words<'_, W>; P],
+    up: bool,
+    engine: Engine,
+    threads: usize,
+) {
+    let shortest = parts[P - 1][0].len();
+    if threads < 2 || P * shortest < THREAD {
+        return by!(engine, exchange_parts[P](&mut parts, up));
+    }
+    let mut upper: [Words<'_, W>; P] =
+        std::array::from_fn(|_| std::array::from_fn(|_| Default::default()));
+    let mut number = 0;
+    let lower = parts.map(|part| {
+        let (one, two) = split(part, shortest / 2 / BLOCK * BLOCK);
+        upper[number] = two;
+        number += 1;
+        one
+    });
+    both(
+        true,
+        || exchange_parts::<W, K, P>(lower, up, engine, threads.div_ceil(2)),
+        || exchange_parts::<W, K, P>(upper, up, engine, threads / 2),
+    );
+}
+
+/// Merges one part of `length` after the other.
+fn merge_all<const W: usize, const K: usize>(
+    mut words: Words<'_, W>,
+    length: usize,
+    up: bool,
+    engine: Engine,
+    threads: usize,
+) {
+    while !words[0].is_empty() {
+        let length = length.min(words[0].len());
+        let (part, rest) = split(words, length);
+        merge::<W, K>(part, up, engine, threads);
+        words = rest;
+    }
+}
+
 /// Two pieces of work, the first on a thread of its own if that is `worth` it and there may be one more.
-fn both(worth: bool, one: impl FnOnce() + Send, two: impl FnOnce()) {
+pub(crate) fn both(worth: bool, one: impl FnOnce() + Send, two: impl FnOnce()) {
     if !worth {
         one();
         return two();

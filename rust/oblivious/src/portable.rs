@@ -13,13 +13,29 @@ fn wrong<const W: usize, const K: usize>(a: [u64; W], b: [u64; W], up: bool) -> 
     mask(after ^ u64::from(!up))
 }
 
-/// Compares each element of `left` with the one at the same place of `right`, which may be shorter.
-pub(crate) fn exchange<const W: usize, const K: usize>(
-    left: &mut Words<'_, W>,
-    right: &mut Words<'_, W>,
+/// As many steps of a merge as `P` has bits: elements at the same place of parts that are `P` / 2, then half as many
+/// parts, and so on, apart. Goes as far as the last part, which may be shorter than the others.
+pub(crate) fn exchange_parts<const W: usize, const K: usize, const P: usize>(
+    parts: &mut [Words<'_, W>; P],
     up: bool,
 ) {
-    for index in 0..right[0].len() {
+    let size = parts[P - 1][0].len();
+    for apart in (0..P.ilog2()).rev().map(|power| 1usize << power) {
+        for number in (0..P).filter(|number| number & apart == 0) {
+            let (lower, upper) = parts.split_at_mut(number + apart);
+            exchange::<W, K>(&mut lower[number], &mut upper[0], size, up);
+        }
+    }
+}
+
+/// Compares each of `size` elements of `left` with the one at the same place of `right`.
+fn exchange<const W: usize, const K: usize>(
+    left: &mut Words<'_, W>,
+    right: &mut Words<'_, W>,
+    size: usize,
+    up: bool,
+) {
+    for index in 0..size {
         let (a, b) = (
             left.each_ref().map(|word| word[index]),
             right.each_ref().map(|word| word[index]),
@@ -29,18 +45,6 @@ pub(crate) fn exchange<const W: usize, const K: usize>(
             swap(swapped, &mut left[word][index], &mut right[word][index]);
         }
     }
-}
-
-/// Two steps of a merge of four quarters of one length.
-pub(crate) fn exchange_quarters<const W: usize, const K: usize>(
-    quarters: &mut [Words<'_, W>; 4],
-    up: bool,
-) {
-    let [one, two, three, four] = quarters;
-    exchange::<W, K>(one, three, up);
-    exchange::<W, K>(two, four, up);
-    exchange::<W, K>(one, two, up);
-    exchange::<W, K>(three, four, up);
 }
 
 /// Compares elements `distance` apart within a block; those whose place has the bit `turn` go the other way.

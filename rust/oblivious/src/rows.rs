@@ -6,6 +6,7 @@
 use crate::compact::compact;
 use crate::matching::{find, Matched, Party, Wanted};
 use crate::network::{sort, Engine, BLOCK};
+use crate::Arrays;
 use core::fmt;
 
 /// Most words of a row.
@@ -63,18 +64,16 @@ impl Column<'_> {
 /// Rows of words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rows {
-    width: usize,
-    words: Vec<u64>,
-    valid: Vec<u8>,
+    pub(crate) width: usize,
+    /// Whether the last word is a length, so that its upper bits are free.
+    pub(crate) room: bool,
+    pub(crate) words: Vec<u64>,
+    pub(crate) valid: Vec<u8>,
 }
 
 fn little(bytes: &[u8]) -> impl Iterator<Item = u64> + '_ {
-    bytes.chunks_exact(BYTES).map(|chunk| {
-        chunk
-            .iter()
-            .rev()
-            .fold(0, |word, byte| word << 8 | u64::from(*byte))
-    })
+    let (words, _) = bytes.as_chunks::<BYTES>();
+    words.iter().map(|word| u64::from_le_bytes(*word))
 }
 
 impl Rows {
@@ -126,6 +125,7 @@ impl Rows {
         }
         Ok(Self {
             width,
+            room: matches!(columns.last(), Some(Column::Text(..))),
             words,
             valid,
         })
@@ -164,15 +164,16 @@ impl Rows {
     }
 
     /// The rows whose mark is 1, in their order.
-    pub fn marked(&self, marks: &[u8]) -> Result<Self, Unfit> {
+    pub fn marked(&self, marks: &[u8], engine: Engine, threads: usize) -> Result<Self, Unfit> {
         if marks.len() != self.len() || marks.iter().any(|mark| *mark > 1) {
             return Err(Unfit::Lengths);
         }
         let mut words = self.words.clone();
-        let count = compact(&mut words, self.width, marks);
+        let count = compact(&mut words, self.width, marks, engine, threads);
         words.truncate(count * self.width);
         Ok(Self {
             width: self.width,
+            room: self.room,
             words,
             valid: vec![1; count],
         })
@@ -194,24 +195,18 @@ impl Rows {
 
     fn sort_as<const W: usize>(&mut self, engine: Engine, threads: usize) {
         let size = self.len().next_multiple_of(BLOCK);
-        let mut arrays: [Vec<u64>; W] = std::array::from_fn(|word| {
-            let mut array = Vec::with_capacity(size);
-            array.extend(
-                self.words
-                    .chunks_exact(self.width)
-                    .map(|row| row.get(word).copied().unwrap_or(0)),
-            );
+        let mut arrays = Arrays::<W>::new(size);
+        let mut words = arrays.words();
+        for (number, word) in words.iter_mut().enumerate() {
+            for (to, row) in word.iter_mut().zip(self.words.chunks_exact(self.width)) {
+                *to = row.get(number).copied().unwrap_or(0);
+            }
             // Behind all rows; one that has the same words is as good.
-            array.resize(size, u64::MAX);
-            array
-        });
-        sort::<W, W>(
-            arrays.each_mut().map(|array| &mut array[..]),
-            engine,
-            threads,
-        );
+            word[self.valid.len()..].fill(u64::MAX);
+        }
+        sort::<W, W>(words.each_mut().map(|word| &mut **word), engine, threads);
         for (index, row) in self.words.chunks_exact_mut(self.width).enumerate() {
-            for (word, array) in row.iter_mut().zip(&arrays) {
+            for (word, array) in row.iter_mut().zip(&words) {
                 *word = array[index];
             }
         }
@@ -295,7 +290,9 @@ mod tests {
             assert_eq!(sorted.int(0), ints(&numbers));
             assert_eq!(sorted.text(1, 4), texts(&words));
         }
-        let some = rows.marked(&[0, 1, 0, 0, 1, 0, 1]).unwrap();
+        let some = rows
+            .marked(&[0, 1, 0, 0, 1, 0, 1], Engine::best(), 1)
+            .unwrap();
         assert_eq!(some.int(0), ints(&[i64::MIN, 0, 5]));
         assert_eq!(
             some.text(1, 4),
@@ -348,7 +345,10 @@ mod tests {
             matched(&[&one, &two], &[0; 16], Wanted::Common, Engine::best(), 1),
             Err(Unfit::Parties)
         );
-        assert_eq!(one.marked(&[1, 0]).map(|_| ()), Err(Unfit::Lengths));
+        assert_eq!(
+            one.marked(&[1, 0], Engine::best(), 1).map(|_| ()),
+            Err(Unfit::Lengths)
+        );
     }
 
     #[test]

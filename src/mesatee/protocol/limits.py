@@ -189,6 +189,8 @@ DIAGNOSTICS_BYTES: Final = 64 * KIB
 """Kept of stdout, stderr and a traceback, in bytes."""
 RUN_SECONDS: Final = 24 * 3_600
 """Longest run that a task may ask for."""
+SCRATCH_BYTES: Final = 16 * GIB
+"""A run's scratch file, in bytes: half a billion keys of numbers on each of two sides."""
 ATTEMPTS: Final = 3
 """Attempts of one run before it counts as failed."""
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesatee._core import KeyRows, oblivious_match
+from mesatee._core import KeyRows, oblivious_match, oblivious_sets
 from mesatee.enclave.functions import psi as module
 from mesatee.enclave.functions.psi import LEAKAGES, MODES, psi
 from mesatee.errors import Malformed
@@ -287,6 +287,13 @@ def test_the_portable_path_gives_what_the_other_gives(columns, only_first):
         for p in (True, False)
     ]
     assert all(one == found[0] for one in found)
+    _, first, *numbers = found[0]
+    keys = parties[0].marked(first, portable=True).sorted(portable=True).columns()
+    for n, p in ((1, True), (2, False)):
+        sets = oblivious_sets(parties, only_first=only_first, threads=n, portable=p)
+        assert sets[0].columns() == keys
+        assert list(sets[1:]) == numbers
+        assert oblivious_sets(parties, only_first=only_first, listed=False, portable=p) == (None, *numbers)
     assert parties[0].sorted(portable=True).columns() == parties[0].sorted(threads=2).columns()
 
 
@@ -295,8 +302,11 @@ def test_what_the_kernels_refuse():
         oblivious_match([rows(1), KeyRows([bytes(8), bytes(8)], b"\1")])
     with pytest.raises(Malformed, match="too many"):
         oblivious_match([rows(1)] * 33)
-    with pytest.raises(Malformed):
-        oblivious_match([])
+    for kernel in (oblivious_match, oblivious_sets):
+        with pytest.raises(Malformed):
+            kernel([])
+    with pytest.raises(Malformed, match="differ in width"):
+        oblivious_sets([rows(1), KeyRows([(b"", bytes(16), 1)], b"\1")])
     with pytest.raises(Malformed, match="different lengths"):
         rows(1, 2).marked(b"\1")
     with pytest.raises(Malformed, match="different lengths"):
@@ -314,8 +324,6 @@ def test_what_the_kernels_refuse():
 
 def test_the_default_engine_is_the_oblivious_one(monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        module, "oblivious_match", lambda *a, **k: asked.append(k) or oblivious_match(*a, **k)
-    )
+    monkeypatch.setattr(module, "oblivious_sets", lambda *a, **k: asked.append(k) or oblivious_sets(*a, **k))
     psi({"a": ids(1), "b": ids(1)}, key="id")
     assert len(asked) == 1

@@ -7,6 +7,7 @@ True
 'table'
 """
 
+from mesatee.enclave.functions._scratch import give_scratch
 from mesatee.enclave.functions.registry import Builtin, find, names
 
-__all__ = ["Builtin", "find", "names"]
+__all__ = ["Builtin", "find", "give_scratch", "names"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from mesatee._core import KeyRows
+from mesatee.batches import Batches
 from mesatee.errors import Malformed
 from mesatee.table import Table
 
@@ -24,7 +26,7 @@ class Keys:
     nulls: int
 
 
-def key_columns(inputs: dict[str, Table], key: Any) -> dict[str, list[str]]:
+def key_columns(inputs: Mapping[str, Table | Batches], key: Any) -> dict[str, list[str]]:
     """Input -> its key columns. Raises `Malformed`."""
     if isinstance(key, dict) and set(key) != set(inputs):
         raise Malformed(f"key must name the inputs {', '.join(sorted(inputs))}")
@@ -36,7 +38,7 @@ def key_columns(inputs: dict[str, Table], key: Any) -> dict[str, list[str]]:
     return found
 
 
-def _columns(name: str, table: Table, key: Any) -> list[str]:
+def _columns(name: str, table: Table | Batches, key: Any) -> list[str]:
     columns = [key] if isinstance(key, str) else list(key)
     if not columns or len(set(columns)) != len(columns):
         raise Malformed("key names one or more different columns")
@@ -51,9 +53,7 @@ def prepare(
     inputs: dict[str, Table], wanted: dict[str, list[str]], normalise: str | list[str]
 ) -> dict[str, Keys]:
     """The key columns in one type each, text in its normal form. Raises `Malformed`."""
-    rules = [normalise] if isinstance(normalise, str) else list(normalise)
-    if unknown := sorted(set(rules) - set(RULES)):
-        raise Malformed(f"there is no rule {unknown[0]!r}; rules are {', '.join(RULES)}")
+    rules = _rules(normalise)
     plain = {
         name: [_plain(name, column, inputs[name].to_arrow().column(column)) for column in columns]
         for name, columns in wanted.items()
@@ -65,6 +65,25 @@ def prepare(
             values = _cast(name, wanted[name][position], plain[name][position], kind).combine_chunks()
             plain[name][position] = _normal(values, rules) if _is_text(kind) else values
     return {name: _keys(arrays) for name, arrays in plain.items()}
+
+
+def keys_of(
+    name: str, table: Table, columns: list[str], kinds: list[Any], normalise: str | list[str]
+) -> Keys:
+    """A piece of an input, by itself, in the types that `prepare` found for all. Raises `Malformed`."""
+    rules = _rules(normalise)
+    arrays = []
+    for column, kind in zip(columns, kinds, strict=True):
+        values = _plain(name, column, table.to_arrow().column(column)).cast(kind).combine_chunks()
+        arrays.append(_normal(values, rules) if _is_text(kind) else values)
+    return _keys(arrays)
+
+
+def _rules(normalise: str | list[str]) -> list[str]:
+    rules = [normalise] if isinstance(normalise, str) else list(normalise)
+    if unknown := sorted(set(rules) - set(RULES)):
+        raise Malformed(f"there is no rule {unknown[0]!r}; rules are {', '.join(RULES)}")
+    return rules
 
 
 def _keys(arrays: list[Any]) -> Keys:
@@ -269,4 +288,4 @@ def from_rows(rows: KeyRows, kinds: list[Any], names: list[str]) -> Table:
     return Table(pa.table(arrays, names=names))
 
 
-__all__ = ["RULES", "Keys", "distinct", "from_rows", "key_columns", "prepare", "to_rows", "widest"]
+__all__ = ["RULES", "Keys", "distinct", "from_rows", "key_columns", "keys_of", "prepare", "to_rows", "widest"]

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any, Final
 
-from mesatee._core import oblivious_match
+from mesatee._core import oblivious_match, oblivious_sets
+from mesatee.batches import Batches
 from mesatee.enclave.functions._keys import Keys, distinct, from_rows, key_columns, prepare, to_rows, widest
+from mesatee.enclave.functions._spill import Sizes, Spilled
 from mesatee.errors import Malformed
 from mesatee.table import Table
 
 MODES: Final = ("intersection", "difference", "cardinality", "union", "bitmap")
+LISTING: Final = ("intersection", "difference")
+"""Modes whose output is keys."""
 LEAKAGES: Final = ("oblivious", "access-pattern")
 
 
@@ -39,7 +44,8 @@ def psi(
 
     `leakage` is what one may learn who watches the processor's memory: with ``oblivious`` the numbers of
     rows, lengths of text as the files show them, and the size of the result; with ``access-pattern`` also
-    which rows match. Keys take at most 256 bytes for ``oblivious``, text with 8 more for its length.
+    which rows match. Keys take at most 256 bytes for ``oblivious``, text with 8 more for its length. Inputs
+    that do not fit into the task's memory are matched in a scratch file, where keys take at most 32 bytes.
 
     Reveals to the receivers of the output: with ``intersection`` the keys that all inputs have, and nothing
     of the other columns; with ``difference`` keys of the first input, and that the others lack them; with
@@ -57,13 +63,18 @@ def psi(
         raise Malformed("psi needs two or more inputs")
     inputs = dict(sorted(inputs.items()))
     wanted = key_columns(inputs, key)
+    # The contract knows tables alone; inputs that do not fit into memory come in pieces, all of them.
+    pieces: dict[str, Any] = dict(inputs)
+    if any(isinstance(values, Batches) for values in pieces.values()):
+        found: Table = _spilled(pieces, wanted, normalise, mode, leakage)
+        return found
     parties = prepare(inputs, wanted, normalise)
     columns = next(iter(wanted.values()))
     engine = _oblivious if leakage == "oblivious" else _hashed
     return engine(parties, columns, mode)
 
 
-def _say(parties: dict[str, Keys], counts: list[int], common: int) -> None:
+def _say(parties: Mapping[str, Keys | Sizes], counts: list[int], common: int) -> None:
     for (name, keys), count in zip(parties.items(), counts, strict=True):
         print(
             f"psi: {name}: {keys.rows} rows, {keys.nulls} with nulls, {count} distinct keys", file=sys.stderr
@@ -76,17 +87,34 @@ def _oblivious(parties: dict[str, Keys], columns: list[str], mode: str) -> Table
     widths = widest(given)
     rows = [to_rows(keys, widths) for keys in given]
     threads = os.cpu_count() or 1
-    marks, first, counts, found, union = oblivious_match(
-        rows, only_first=mode == "difference", threads=threads
+    if mode == "bitmap":
+        marks, _, counts, found, _ = oblivious_match(rows, threads=threads)
+        _say(parties, counts, found)
+        return _bitmap(parties, marks)
+    chosen, counts, found, union = oblivious_sets(
+        rows, only_first=mode == "difference", listed=mode in LISTING, threads=threads
     )
     _say(parties, counts, found)
-    match mode:
-        case "cardinality" | "union":
-            return Table.from_dict({mode: [found if mode == "cardinality" else union]})
-        case "bitmap":
-            return _bitmap(parties, marks)
-    chosen = rows[0].marked(first).sorted(threads=threads)
+    if chosen is None:
+        return Table.from_dict({mode: [found if mode == "cardinality" else union]})
     return from_rows(chosen, [values.type for values in given[0].arrays], columns)
+
+
+def _spilled(
+    pieces: dict[str, Batches],
+    wanted: dict[str, list[str]],
+    normalise: str | list[str],
+    mode: str,
+    leakage: str,
+) -> Any:
+    if mode == "bitmap" or leakage != "oblivious":
+        raise Malformed("bitmaps and access patterns are made in memory: allow the task more of it")
+    found = Spilled(pieces, wanted, normalise, only_first=mode == "difference", listed=mode in LISTING)
+    print("psi: the inputs do not fit into memory and were matched in a sealed scratch file", file=sys.stderr)
+    _say(found.sizes, [sizes.distinct for sizes in found.sizes.values()], found.wanted)
+    if mode in LISTING:
+        return found.keys(next(iter(wanted.values())))
+    return Table.from_dict({mode: [found.wanted if mode == "cardinality" else found.union]})
 
 
 def _bitmap(parties: dict[str, Keys], marks: list[bytes]) -> Table:

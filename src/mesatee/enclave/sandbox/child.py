@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from mesatee import _core, function
+from mesatee.enclave import functions
 from mesatee.enclave.sandbox import engine, environment
 from mesatee.enclave.sandbox.executors import EXECUTORS, execute, flush, mesapy, wasm
 from mesatee.enclave.sandbox.executors.python import FILE, MODULE
@@ -45,7 +46,7 @@ _STREAMS: Final = 3
 """Descriptors 0, 1 and 2."""
 _FIXED_FDS: Final = 5
 """A job's first descriptors: stdout and stderr, the report, the code, the attestation, the compiled code."""
-_MOST_FDS: Final = _FIXED_FDS + 2 * limits.INPUTS
+_MOST_FDS: Final = _FIXED_FDS + 2 * limits.INPUTS + 1
 _REPORT_INDEX: Final = 1
 _WARM: Final = Job(
     "python",
@@ -72,6 +73,7 @@ class _Task:
     compiled: int
     inputs: dict[str, int]
     outputs: dict[str, int]
+    scratch: int | None
 
 
 def outer(jobs: int, base_paths: list[str], kind: SpareKind, environments: str | None = None) -> int:
@@ -174,6 +176,8 @@ def inner(
     source = _read_whole(task.code, limits.CODE_BYTES)
     compiled = _read_whole(task.compiled, limits.COMPILED_BYTES)
     job = dataclasses.replace(task.job, code=source, attestation=where, compiled=compiled)
+    if task.scratch is not None:
+        functions.give_scratch(task.scratch, job.scratch_bytes, job.limits.memory_bytes)
     failure = _run(job, task.inputs, task.outputs)
     _say(task.report, last_line(failure, () if failure else task.outputs))
     return 0
@@ -220,12 +224,14 @@ def _take(jobs: int, kind: SpareKind) -> _Task | None:
 
 def _task(job: Job, fds: Sequence[int]) -> _Task:
     first = _FIXED_FDS + len(job.inputs)
-    if len(fds) != first + len(job.outputs):
+    last = first + len(job.outputs)
+    if len(fds) != last + bool(job.scratch_bytes):
         raise Malformed("the descriptors are not those of the job")
     stdio, report, code, attestation, compiled = fds[:_FIXED_FDS]
     inputs = dict(zip(job.inputs, fds[_FIXED_FDS:first], strict=True))
-    outputs = dict(zip(job.outputs, fds[first:], strict=True))
-    return _Task(job, stdio, report, code, attestation, compiled, inputs, outputs)
+    outputs = dict(zip(job.outputs, fds[first:last], strict=True))
+    scratch = fds[last] if job.scratch_bytes else None
+    return _Task(job, stdio, report, code, attestation, compiled, inputs, outputs, scratch)
 
 
 def _present(fd: int | None) -> list[int]:
@@ -260,10 +266,13 @@ def _lock_in(task: _Task, space: int) -> list[str]:
         task.compiled,
         *task.inputs.values(),
         *task.outputs.values(),
+        *_present(task.scratch),
     ]
     threads = bounds.threads + _ARROW_THREADS + _POLARS_THREADS
     compiled = engine.SPACE_BYTES if task.job.executor in COMPILES else None
-    return _core.enter_sandbox(space, compiled, bounds.cpu_seconds, task.job.file_bytes, threads, keep)
+    # Outputs are measured by themselves, too.
+    file_bytes = max(task.job.file_bytes, task.job.scratch_bytes)
+    return _core.enter_sandbox(space, compiled, bounds.cpu_seconds, file_bytes, threads, keep)
 
 
 def _refuse(jobs: int, reason: str) -> int:

@@ -110,6 +110,7 @@ class Job:
 
     `attestation` is the JSON that the child finds at `mesatee.function.FILE`; `compiled` is what the worker's
     own compiling of `code` gave. `environment` names one of those that the supervisor knows, empty for the base.
+    `scratch_bytes` is how large the scratch file may become, 0 without one; with one, tables come piece by piece.
     """
 
     executor: Executor
@@ -123,8 +124,10 @@ class Job:
     attestation: bytes = b""
     compiled: bytes = field(default=b"", repr=False)
     environment: str = ""
+    scratch_bytes: int = 0
 
     def __post_init__(self) -> None:
+        _in_range("scratch_bytes", self.scratch_bytes, 0, limits.SCRATCH_BYTES)
         _one_of("the executor", self.executor, get_args(Executor))
         if len(self.code) > limits.CODE_BYTES:
             raise TooLarge(f"the code has {len(self.code)} bytes, the limit is {limits.CODE_BYTES}")
@@ -171,6 +174,7 @@ class Job:
                 "limits": {name: getattr(self.limits, name) for name in _LIMIT_NAMES},
                 "require": sorted(self.require),
                 "environment": self.environment,
+                "scratch_bytes": self.scratch_bytes,
             }
         )
         if len(message) > limits.JOB_BYTES:
@@ -201,11 +205,22 @@ class Job:
             limits=Limits(**bounds),
             require=frozenset(_layers(fields["require"])),
             environment=fields["environment"],
+            scratch_bytes=fields["scratch_bytes"],
         )
 
 
 _LIMIT_NAMES: Final = ("seconds", "cpu_seconds", "memory_bytes", "output_bytes", "threads")
-_JOB_NAMES: Final = {"executor", "entry", "args", "inputs", "outputs", "limits", "require", "environment"}
+_JOB_NAMES: Final = {
+    "executor",
+    "entry",
+    "args",
+    "inputs",
+    "outputs",
+    "limits",
+    "require",
+    "environment",
+    "scratch_bytes",
+}
 
 
 NEXT: Final = b"next"

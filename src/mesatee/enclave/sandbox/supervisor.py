@@ -47,6 +47,7 @@ from mesatee.enclave.sandbox.protocol import (
     parse_report,
     spare_kind,
 )
+from mesatee.enclave.sandbox.scratch import FOLDER, needed, open_in
 from mesatee.enclave.sandbox.zygote_process import KILL_SECONDS, ZygoteProcess
 from mesatee.errors import InputError, Malformed, SandboxFailed
 from mesatee.extras import missing
@@ -136,11 +137,14 @@ class Supervisor:
         require: Iterable[str] = (),
         python: str = sys.executable,
         environments: Path | None = None,
+        scratch: Path | None = FOLDER,
     ) -> None:
-        """`environments`: the folder of those that jobs may name."""
+        """`environments`: the folder of those that jobs may name; `scratch`: where jobs whose inputs do not fit into
+        memory have a file without a name, if there can be one."""
         self._require = frozenset(require)
         self._python = python
         self._environments = environments
+        self._scratch = scratch
         self._running = threading.Lock()
         self._state = threading.Lock()
         self._zygotes: dict[SpareKind, ZygoteProcess] = {}
@@ -199,7 +203,7 @@ class Supervisor:
         for _ in range(_TRIES):
             with ExitStack() as own, contextlib.suppress(_Unborn):
                 zygote = self._ready(spare_kind(job.executor))
-                run = _Run(job, zygote, wake, self._require | job.require, own, start)
+                run = _Run(job, zygote, wake, self._require | job.require, own, start, self._scratch)
                 return run.execute(inputs)
         raise SandboxFailed(f"{_TRIES} children ended before they ran the function")
 
@@ -261,7 +265,9 @@ class _Run:
         require: frozenset[str],
         stack: ExitStack,
         start: float,
+        scratch: Path | None,
     ) -> None:
+        self._scratch = scratch
         self._job = job
         self._zygote = zygote
         self._wake = wake
@@ -319,7 +325,11 @@ class _Run:
             # Names of memfds are seen in /proc: they say nothing of the task.
             outputs = {name: self._own(_core.memfd("output")) for name in job.outputs}
             given = [self._own(_reopened(inputs[name])) for name in job.inputs]
-            self._give(job.encode(), [*theirs, *given, *outputs.values()])
+            sizes = {name: os.fstat(fd).st_size for name, fd in inputs.items()}
+            scratch = open_in(self._scratch) if self._scratch and needed(job, sizes) else None
+            last = [] if scratch is None else [self._own(scratch)]
+            job = dataclasses.replace(job, scratch_bytes=limits.SCRATCH_BYTES if last else 0)
+            self._give(job.encode(), [*theirs, *given, *outputs.values(), *last])
         finally:
             for fd in theirs:
                 os.close(fd)

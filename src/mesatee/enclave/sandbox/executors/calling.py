@@ -124,7 +124,8 @@ def _failing(failure: Failure, *kinds: type[BaseException]) -> Iterator[None]:
 
 def _read_inputs(job: Job, signature: Signature, inputs: Mapping[str, int]) -> list[Any]:
     if signature.open_inputs is not None:
-        kind = signature.open_inputs
+        # What does not fit into memory comes piece by piece; a built-in that spills knows both.
+        kind = "batches" if job.scratch_bytes else signature.open_inputs
         # By name, so that the order in which a task was written down changes nothing.
         return [{name: _read(name, job.inputs[name], kind, inputs[name]) for name in sorted(inputs)}]
     return [
@@ -220,6 +221,8 @@ def _write(name: str, value: Any, format: Format, fd: int) -> None:
         match value:
             case bytes() | bytearray() | memoryview():
                 target.write(value)
+            case Batches() if format in FORMATS:
+                _write_batches(name, value, format, fd)
             case Table() if format in FORMATS:
                 # Arrow raises the last one for a type that the format has no place for, e.g. lists in CSV.
                 with _failing("wrong_output", ValueError, TypeError, NotImplementedError):

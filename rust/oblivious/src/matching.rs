@@ -1,6 +1,6 @@
 //! Which rows of several parties have the same key, without a trace of which.
 //!
-//! 1. Each row gets a tag of its key: of 128 bits as many as party and row leave, over 80 for a billion rows in all.
+//! 1. Each row gets a 128-bit tag of its key.
 //! 2. The rows of all parties are sorted by tag, party and row, so that equal keys are neighbours.
 //! 3. Two scans tell every row which parties have its key, and which row of the first party is the first with it.
 //! 4. A second sort, by party and row, brings the answers back to where the rows came from.
@@ -15,7 +15,8 @@ pub const PARTIES: usize = 32;
 /// Most rows of one party.
 pub const ROWS: usize = 1 << 36;
 
-/// Where the party stands in the words of the second sort.
+/// Where the party stands in the word that says where a row came from; the row is below it, and whether it takes part in
+/// the lowest bit.
 const PARTY_SHIFT: u32 = 56;
 /// Rows fewer than these are not worth a thread of their own.
 const THREAD: usize = 1 << 14;
@@ -70,10 +71,9 @@ pub fn find(
     assert!(parties.len() <= PARTIES, "too many parties");
     let rows: usize = parties.iter().map(|party| party.valid.len()).sum();
     let size = rows.next_multiple_of(BLOCK);
-    let mut arrays = Arrays::<2>::new(size);
-    let [high, low] = arrays.words();
-    let layout = Layout::of(parties);
-    let (mut rest_high, mut rest_low) = (&mut *high, &mut *low);
+    let mut arrays = Arrays::<3>::new(size);
+    let [high, low, place] = arrays.words();
+    let mut rest = [&mut *high, &mut *low, &mut *place];
     for (number, party) in parties.iter().enumerate() {
         assert!(party.valid.len() <= ROWS, "too many rows");
         assert!(
@@ -84,26 +84,24 @@ pub fn find(
             party.valid.iter().fold(0, |all, mark| all | mark) <= 1,
             "a mark is 0 or 1"
         );
-        let (mine_high, others) = rest_high.split_at_mut(party.valid.len());
-        rest_high = others;
-        let (mine_low, others) = rest_low.split_at_mut(party.valid.len());
-        rest_low = others;
+        let (mine, others) = split(rest, party.valid.len());
+        rest = others;
         let rows = Tagged {
             party: *party,
             first: 0,
-            high: mine_high,
-            low: mine_low,
+            words: mine,
         };
-        rows.fill(width, secret, number, layout, threads);
+        rows.fill(width, secret, number, threads);
     }
-    rest_high.fill(u64::MAX);
     // Of nobody, and without a part.
-    rest_low.fill(u64::MAX << layout.below | (parties.len() as u64) << layout.party);
-    sort::<2, 2>([high, low], engine, threads);
+    let [rest_high, rest_low, rest_place] = rest;
+    rest_high.fill(u64::MAX);
+    rest_low.fill(u64::MAX);
+    rest_place.fill((parties.len() as u64) << PARTY_SHIFT);
+    sort::<3, 3>([&mut *high, &mut *low, &mut *place], engine, threads);
 
-    let (distinct, keys, union) = answer(high, low, layout, wanted, parties.len());
-    let place = low;
-    sort::<1, 1>([place], engine, threads);
+    let (distinct, keys, union) = answer(high, low, place, wanted, parties.len());
+    sort::<1, 1>([&mut *place], engine, threads);
 
     let mut rest = &place[..];
     let mut found = Matched {
@@ -126,67 +124,46 @@ pub fn find(
     found
 }
 
-/// What the lower word of an element has below its part of the tag: party, row, and whether it takes part. The numbers of
-/// parties and rows decide how many bits that takes.
-#[derive(Clone, Copy)]
-struct Layout {
-    /// Where the party stands.
-    party: u32,
-    /// Where the tag begins.
-    below: u32,
+/// The first `middle` elements, and the others.
+fn split(words: [&mut [u64]; 3], middle: usize) -> ([&mut [u64]; 3], [&mut [u64]; 3]) {
+    let [(a, x), (b, y), (c, z)] = words.map(|word| word.split_at_mut(middle));
+    ([a, b, c], [x, y, z])
 }
 
-impl Layout {
-    fn of(parties: &[Party<'_>]) -> Self {
-        let most = parties.iter().map(|party| party.valid.len()).max();
-        let bits = |values: usize| usize::BITS - values.leading_zeros();
-        let party = bits(most.unwrap_or(0)) + 1;
-        Self {
-            party,
-            below: party + bits(parties.len()),
-        }
-    }
-}
-
-/// Rows of one party from `first` on, and where their elements go.
+/// Rows of one party from `first` on, and where their elements go: both halves of the tag, and where the row came from.
 struct Tagged<'a, 'b> {
     party: Party<'a>,
     first: usize,
-    high: &'b mut [u64],
-    low: &'b mut [u64],
+    words: [&'b mut [u64]; 3],
 }
 
 impl Tagged<'_, '_> {
-    fn fill(self, width: usize, secret: &[u8; 16], number: usize, layout: Layout, threads: usize) {
-        let size = self.high.len();
+    fn fill(self, width: usize, secret: &[u8; 16], number: usize, threads: usize) {
+        let size = self.words[0].len();
         if threads > 1 && size >= THREAD {
-            let (high, high_end) = self.high.split_at_mut(size / 2);
-            let (low, low_end) = self.low.split_at_mut(size / 2);
+            let (words, words_end) = split(self.words, size / 2);
             let (party, first) = (self.party, self.first);
             let one = Tagged {
                 party,
                 first,
-                high,
-                low,
+                words,
             };
             let two = Tagged {
                 party,
                 first: first + size / 2,
-                high: high_end,
-                low: low_end,
+                words: words_end,
             };
             return both(
                 true,
-                || one.fill(width, secret, number, layout, threads.div_ceil(2)),
-                || two.fill(width, secret, number, layout, threads / 2),
+                || one.fill(width, secret, number, threads.div_ceil(2)),
+                || two.fill(width, secret, number, threads / 2),
             );
         }
-        for (index, (high, low)) in self.high.iter_mut().zip(self.low).enumerate() {
+        let [high, low, place] = self.words;
+        for (index, ((high, low), place)) in high.iter_mut().zip(low).zip(place).enumerate() {
             let row = self.first + index;
-            let tag = tag(&self.party.keys[row * width..(row + 1) * width], secret);
-            *high = tag.0;
-            *low = tag.1 << layout.below
-                | (number as u64) << layout.party
+            (*high, *low) = tag(&self.party.keys[row * width..(row + 1) * width], secret);
+            *place = (number as u64) << PARTY_SHIFT
                 | (row as u64) << 1
                 | u64::from(self.party.valid[row]);
         }
@@ -203,28 +180,27 @@ fn tag(key: &[u64], secret: &[u8; 16]) -> (u64, u64) {
     hasher.finish128().as_u64()
 }
 
-/// Scans forth and back over rows that are sorted by tag, party and row. Afterwards `low` has party and row, and in its
+/// Scans forth and back over rows that are sorted by tag, party and row. Afterwards `place` has party and row, and in its
 /// lowest bits whether the row is the first of its key and whether it is wanted. Returns the numbers of keys: of each party,
 /// wanted, and all.
 fn answer(
     high: &[u64],
-    low: &mut [u64],
-    layout: Layout,
+    low: &[u64],
+    place: &mut [u64],
     wanted: Wanted,
     number: usize,
 ) -> (Vec<u64>, u64, u64) {
     let everybody = (1u64 << number) - 1;
     let mut distinct = vec![0u64; number];
-    let size = low.len();
+    let size = place.len();
     // What the way back needs: who has the key, as far as was seen, and on top whether that is the party's first row.
     let mut seen = vec![0u64; size];
     let (mut parties, mut before) = (0u64, [0u64; 2]);
     for (index, seen) in seen.iter_mut().enumerate() {
-        let tag = [high[index], low[index] >> layout.below];
-        let same = mask(equal(tag[0], before[0]) & equal(tag[1], before[1]));
-        before = tag;
-        let party = low[index] >> layout.party & ((1 << (layout.below - layout.party)) - 1);
-        let valid = mask(low[index] & 1);
+        let same = mask(equal(high[index], before[0]) & equal(low[index], before[1]));
+        before = [high[index], low[index]];
+        let party = place[index] >> PARTY_SHIFT;
+        let valid = mask(place[index] & 1);
         let new = (1u64 << (party & 63)) & valid & !(parties & same);
         parties = (parties & same) | new;
         for (bit, count) in distinct.iter_mut().enumerate() {
@@ -243,18 +219,14 @@ fn answer(
         };
         union += end & (1 ^ equal(parties, 0));
         keys += end & chosen;
-        let takes_part = low[index] & 1;
+        let takes_part = place[index] & 1;
         let is_first = seen[index] >> 63 & chosen & takes_part;
-        let party = low[index] >> layout.party & ((1 << (layout.below - layout.party)) - 1);
-        let row = (low[index] & ((1 << layout.party) - 1)) >> 1;
-        let tag = low[index] >> layout.below;
-        low[index] = party << PARTY_SHIFT | row << 2 | is_first << 1 | (chosen & takes_part);
+        let party = place[index] >> PARTY_SHIFT;
+        let row = (place[index] & ((1 << PARTY_SHIFT) - 1)) >> 1;
+        place[index] = party << PARTY_SHIFT | row << 2 | is_first << 1 | (chosen & takes_part);
         end = match index {
             0 => 1,
-            _ => {
-                1 ^ (equal(high[index], high[index - 1])
-                    & equal(tag, low[index - 1] >> layout.below))
-            }
+            _ => 1 ^ (equal(high[index], high[index - 1]) & equal(low[index], low[index - 1])),
         };
     }
     (distinct, keys, union)

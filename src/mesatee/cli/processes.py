@@ -1,4 +1,5 @@
-"""Entry points of the service's processes: ``python -I -m mesatee.cli.processes gateway|worker CONFIG``.
+"""Entry points of the service's processes: ``python -I -X pycache_prefix=FOLDER -m mesatee.cli.processes ROLE CONFIG``,
+ROLE gateway or worker, and FOLDER one for the byte code of what was measured.
 
 This is where an untrusted host's doors are put into the hands of gateway and worker. Nothing that is not memory-safe is
 imported here: no command line library, no numpy, no database. A process stops cleanly on SIGTERM and when its standard
@@ -31,6 +32,7 @@ from ..enclave.gateway.forks import ForkProofs
 from ..enclave.gateway.gateway import TICKET_AGAIN, Gateway, GatewayConfig
 from ..enclave.gateway.identity import open_service, write_recovery
 from ..enclave.gateway.monitor import LEASE_SECONDS
+from ..enclave.platform import bytecode
 from ..enclave.platform.environments import Environments
 from ..enclave.sandbox.supervisor import Supervisor
 from ..enclave.worker.client import GatewayClient
@@ -190,6 +192,7 @@ def main() -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         lifeline = Lifeline()
+        bytecode.check()
         role, path = sys.argv[1:]
         data = Path(path).read_bytes()[: limits.REQUEST_BYTES]
         config = validate(ProcessConfig, parse_object(data), "configuration")

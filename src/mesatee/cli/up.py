@@ -42,9 +42,10 @@ from ..protocol.jsonstrict import parse_object
 from ..protocol.model import Model, validate
 from ..protocol.policy_text import DEFAULT_PLATFORM_POLICY
 from ..protocol.service import SuccessionRules
-from . import attesters, classes
+from . import attesters, bytecode, classes
 from .processes import ENVIRONMENT, ProcessConfig
 
+MODULE = "mesatee.cli.processes"
 READY_SECONDS = 60.0
 """How long a process may take to say that it is ready."""
 STOP_SECONDS = 10.0
@@ -356,12 +357,12 @@ def start(
             lease_seconds=lease_seconds,
             succession=founded.succession,
         )
-        python = [sys.executable, "-I", "-B", "-m"]
+        python = [sys.executable, "-I"]
         host = Process(
             "host",
             [
                 *python,
-                "mesatee.host.server",
+                *("-B", "-m", "mesatee.host.server"),
                 "--lifeline",
                 *("--socket", base.host_socket),
                 *("--data", str(folder / "host")),
@@ -371,14 +372,18 @@ def start(
         )
         gateway = Process(
             "gateway",
-            [*python, "mesatee.cli.processes", "gateway", str(runtime / "gateway.json")],
+            [*python, *bytecode.options(runtime), *("-m", MODULE, "gateway", str(runtime / "gateway.json"))],
             folder / "log" / "gateway.log",
             environ or {},
             locks[1:],
         )
         worker = Process(
             "worker",
-            [*python, "mesatee.cli.processes", "worker", str(runtime / "worker.json")],
+            [
+                *python,
+                *bytecode.options(runtime, writes=False),
+                *("-m", MODULE, "worker", str(runtime / "worker.json")),
+            ],
             folder / "log" / "worker.log",
             environ or {},
             locks[1:],

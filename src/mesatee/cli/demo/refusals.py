@@ -40,7 +40,7 @@ from ...party import Session, data, functions, tasks
 from ...party.config import endpoint
 from ...protocol import envelope as dsse
 from ...protocol import statements, wire
-from .. import up
+from .. import bytecode, up
 from .stage import KEY, LABEL, Stage
 
 WAIT_SECONDS = 30.0
@@ -217,7 +217,16 @@ def other_worker(scene: Scene) -> None:
     lifeline, launcher = os.pipe()
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-B", "-c", start, str(folder), "worker", str(config)],
+            [
+                sys.executable,
+                "-I",
+                *bytecode.options(scene.service.runtime),
+                "-c",
+                start,
+                str(folder),
+                "worker",
+                str(config),
+            ],
             capture_output=True,
             stdin=lifeline,
             timeout=WAIT_SECONDS,

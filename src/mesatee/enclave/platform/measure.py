@@ -11,9 +11,9 @@ somebody added or altered changes the digest. Nothing is cached on disk. The bas
 as all the rest, which is why only a worker measures it.
 
 Limits, stated so that nobody reads more into level 2: files are measured, not memory, so root can change them
-between measuring and loading; byte code caches are not measured, so the launcher must start the trusted
-processes with a private, empty ``PYTHONPYCACHEPREFIX`` (or ``-X pycache_prefix``), or a planted ``.pyc``
-would run unmeasured. What a measured ``.pth`` file adds to the path is not measured: `unmeasured_modules` names what
+between measuring and loading; byte code caches are not measured, so the launcher starts the trusted processes
+with a private one that was empty (``-X pycache_prefix``, see `bytecode`), and no planted ``.pyc`` of theirs
+is run. What a measured ``.pth`` file adds to the path is not measured: `unmeasured_modules` names what
 was loaded from elsewhere.
 """
 

@@ -1,6 +1,6 @@
 """The warm interpreter from which every child is forked (ADR 1 "The sandbox").
 
-Run as ``python -I -B -m mesatee.enclave.sandbox.zygote KIND [ENVIRONMENTS]``, with one SOCK_SEQPACKET socket as
+Run as ``python -I -m mesatee.enclave.sandbox.zygote KIND [ENVIRONMENTS]``, with one SOCK_SEQPACKET socket as
 descriptor 3. There are two kinds. The general one has numpy, pandas, polars, Arrow and scikit-learn loaded, the other
 wasmtime and none of these: wasmtime leaves memory that is writable and executable, which no child but those that run
 modules has. ENVIRONMENTS is the folder of environments that jobs may name; nothing is imported from it here.
@@ -238,6 +238,8 @@ def main(arguments: Sequence[str]) -> int:
     control.set_inheritable(False)
     paths = read_paths()
     preload(kind)
+    # A child, which is confined when it imports more, can neither write nor read the worker's cache.
+    sys.dont_write_bytecode, sys.pycache_prefix = True, None
     control.send(READY)
     _Zygote(control, paths, kind, arguments[1] if len(arguments) > 1 else None).serve()
     return 0

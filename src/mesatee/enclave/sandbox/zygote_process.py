@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Final
@@ -16,8 +17,8 @@ from mesatee.protocol import limits
 
 KILL_SECONDS: Final = 1.0
 """After this a zygote that does not report a killed child is killed itself, and its children die with it."""
-START_SECONDS: Final = 60.0
-"""For the zygote's imports, from a cold disk."""
+START_SECONDS: Final = 120.0
+"""For the zygote's imports, from a cold disk and compiled anew."""
 _ENVIRONMENT: Final = {
     "LC_ALL": "C.UTF-8",
     "TZ": "UTC",
@@ -52,7 +53,10 @@ class ZygoteProcess:
                 (os.POSIX_SPAWN_DUP2, errors, 2),
                 (os.POSIX_SPAWN_DUP2, theirs.fileno(), _CONTROL_FD),
             ]
-            command = [python, "-I", "-B", "-m", "mesatee.enclave.sandbox.zygote", kind]
+            # As its worker: byte code that was compiled from the sources, not what lies beside them.
+            own = ["-X", f"pycache_prefix={sys.pycache_prefix}"] if sys.pycache_prefix else []
+            writes = [] if own and not sys.dont_write_bytecode else ["-B"]
+            command = [python, "-I", *own, *writes, "-m", "mesatee.enclave.sandbox.zygote", kind]
             if environments is not None:
                 command.append(str(environments.resolve()))
             self.pid = os.posix_spawn(python, command, _ENVIRONMENT, file_actions=actions)

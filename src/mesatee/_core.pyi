@@ -21,7 +21,7 @@ class SecretKey:
     def derive(self, label: str) -> SecretKey:
         """HKDF-SHA256 with `label` as info."""
     def derive_bytes(self, label: str) -> bytes:
-        """The 32 bytes of `derive`, for somebody who shall have them and not this key."""
+        """32 bytes that follow from key and label, and are no key that `derive` gives."""
     @staticmethod
     def import_sealed(sealed: bytes, by: SecretKey, context: bytes) -> SecretKey: ...
     def export_sealed(self, by: SecretKey, context: bytes) -> bytes: ...

@@ -251,6 +251,17 @@ def test_handles_show_public_parts_only(tmp_path: Path) -> None:
     assert signing.public.hex()[:16] in repr(signing)
 
 
+def test_derived_bytes_are_no_derived_key(tmp_path: Path) -> None:
+    """They are for somebody else, who must not get a key of ours by asking for its label."""
+    key = _core.SecretKey.generate()
+    sealed = key.derive("label").seal(b"secret", b"")
+    given = key.derive_bytes("label")
+    assert given == key.derive_bytes("label") != key.derive_bytes("other")
+    assert len(given) == 32
+    with pytest.raises(SealedDataCorrupt):
+        _core.SecretKey.adopt(bytearray(given)).open(sealed, b"")
+
+
 def test_handles_have_no_method_that_gives_the_secret() -> None:
     """A new public name needs a look: the list is the whole surface."""
     surface = {
@@ -261,6 +272,7 @@ def test_handles_have_no_method_that_gives_the_secret() -> None:
         "SecretKey": [
             "adopt",
             "derive",
+            "derive_bytes",
             "export_sealed",
             "generate",
             "import_sealed",

@@ -66,13 +66,14 @@ impl SecretKey {
     }
 
     fn derive(&self, py: Python<'_>, label: &str) -> PyResult<Self> {
-        self.0.derive(label.as_bytes()).map(Self).or_raise(py)
+        self.0.derive(label).map(Self).or_raise(py)
     }
 
     /// 32 bytes that follow from key and label, for somebody who shall have them and not the key.
     fn derive_bytes<'py>(&self, py: Python<'py>, label: &str) -> PyResult<Bound<'py, PyBytes>> {
-        let derived = self.0.derive(label.as_bytes()).or_raise(py)?;
-        Ok(derived.with_bytes(|bytes| PyBytes::new(py, bytes)))
+        self.0
+            .derive_bytes(label, |bytes| PyBytes::new(py, bytes))
+            .or_raise(py)
     }
 
     #[staticmethod]

@@ -63,12 +63,28 @@ impl SecretKey {
     }
 
     /// HKDF-SHA256 without salt and with `label` as info: another label gives an unrelated key.
-    pub fn derive(&self, label: &[u8]) -> Result<Self, KeyError> {
+    pub fn derive(&self, label: &str) -> Result<Self, KeyError> {
+        self.expand(&[label.as_bytes()])
+    }
+
+    /// 32 bytes that follow from key and label, for somebody who shall have them and not the key. They are no key that
+    /// [`Self::derive`] gives: no label has the byte behind this one, for labels are UTF-8.
+    pub fn derive_bytes<T>(
+        &self,
+        label: &str,
+        use_it: impl FnOnce(&[u8]) -> T,
+    ) -> Result<T, KeyError> {
+        Ok(self
+            .expand(&[label.as_bytes(), &[0xff]])?
+            .with_bytes(use_it))
+    }
+
+    fn expand(&self, info: &[&[u8]]) -> Result<Self, KeyError> {
         let mut derived = SecretBytes::zeroed(SECRET_KEY_BYTES).ok_or(KeyError::System)?;
         self.0.with(|key| {
             Salt::new(HKDF_SHA256, &[])
                 .extract(key)
-                .expand(&[label], Bytes32)
+                .expand(info, Bytes32)
                 .and_then(|okm| okm.fill(derived.as_mut()))
                 .map_err(|_| KeyError::System)
         })?;
@@ -208,11 +224,15 @@ mod tests {
 
     #[test]
     fn derives_by_label() {
-        let derived = key(1).derive(b"a").unwrap();
-        let again = key(1).derive(b"a").unwrap();
+        let derived = key(1).derive("a").unwrap();
+        let again = key(1).derive("a").unwrap();
         assert_eq!(derived.0.with(|b| b.to_vec()), again.0.with(|b| b.to_vec()));
-        let other = key(1).derive(b"b").unwrap();
+        let other = key(1).derive("b").unwrap();
         assert_ne!(derived.0.with(|b| b.to_vec()), other.0.with(|b| b.to_vec()));
+        let bytes = key(1).derive_bytes("a", |b| b.to_vec()).unwrap();
+        assert_eq!(bytes, key(1).derive_bytes("a", |b| b.to_vec()).unwrap());
+        assert_ne!(bytes, derived.0.with(|b| b.to_vec()));
+        assert_ne!(bytes, key(1).derive_bytes("b", |b| b.to_vec()).unwrap());
     }
 
     #[test]

@@ -225,7 +225,7 @@ def verify_bundle(
     with _step(9, "inputs"):
         inputs, datasets = _inputs(bundle, receipt, service, task)
         _must(
-            receipt.protection == leaving.enforced(task, function, datasets),
+            receipt.protection == leaving.enforced(task, function, receipt.inputs, datasets),
             "what was let out is not what the owners of the inputs allow",
         )
     with _step(10, "approvals"):

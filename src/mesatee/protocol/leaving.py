@@ -4,6 +4,7 @@ stands here once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -26,13 +27,18 @@ UNIQUE: Final = "unique"
 def enforced(
     task: TaskStatement,
     function: FunctionStatement,
+    inputs: Mapping[str, str | None],
     datasets: Mapping[str, tuple[str, DatasetStatement]],
 ) -> Enforced | None:
-    """What the worker enforces when `task` runs on `datasets` (digest -> owner and statement); None for nothing.
+    """What the worker enforces when `task` runs on `inputs` (name -> dataset, or anything else); None for nothing.
+
+    `datasets` holds those among them: digest -> owner and statement.
 
     1. Every output is a table, or goes, as `diagnostics`, to nobody but the owner of all that is protected.
-    2. A least group needs a built-in function that says how large its groups are, and no join that multiplies rows.
-    3. A budget needs a built-in function that is differentially private; who gets an output, and is not the owner,
+    2. Where rows are counted, by a least group or a budget, no row comes in twice: of one name of its owner
+       there is one input, whatever its version.
+    3. A least group needs a built-in function that says how large its groups are, and no join that multiplies rows.
+    4. A budget needs a built-in function that is differentially private; who gets an output, and is not the owner,
        makes the dataset's budget pay what the task says.
 
     What another task made of a dataset went through the same before, and is not looked at again. Raises `Malformed`,
@@ -47,8 +53,15 @@ def enforced(
         return None
     formats = {port.name: port.format for port in function.outputs}
     charges = {}
+    known = (datasets[digest] for digest in inputs.values() if digest is not None and digest in datasets)
+    lines = Counter((owner, said.name) for owner, said in known)
     for digest, (owner, name, asked) in guarded.items():
         _outputs(task, formats, owner, name)
+        if (asked.min_group or asked.budget) and lines[owner, name] > 1:
+            raise Malformed(
+                f"dataset {name} is several inputs, so that each of its rows would count several times",
+                hint="name it once: its owner says how rows are counted on their way out",
+            )
         if asked.min_group is not None and not _is(function, GROUPED):
             raise _needs(name, "lets only groups out", GROUPED, "say how large their groups are")
         if asked.min_group is not None and _multiplies(function, task):

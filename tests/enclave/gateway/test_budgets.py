@@ -180,6 +180,22 @@ def test_limits_of_several_datasets_hold_together(ten: Bench) -> None:
         ten.task(inputs={"x": second, "y": third})
 
 
+@pytest.mark.parametrize("protection", [limited(min_group=5), budget(UNIT)], ids=["group", "budget"])
+def test_no_row_counts_twice_because_its_dataset_is_named_twice(world: World, protection: Protection) -> None:
+    """Twice in, each row would count twice: for a least group, and in the noise that an epsilon buys."""
+    bench = Bench(world, protection)
+    newer = world.dataset(bench.owner, b"id\n8\n", name="people", protection=protection)
+    newest = NewestDataset(owner=bench.owner.id, dataset="people")
+    for number, other in enumerate((bench.data, newer, newest)):
+        with pytest.raises(Malformed, match="is several inputs"):
+            bench.task(inputs={"x": bench.data, "y": other}, name=f"twice{number}")
+
+
+def test_rows_that_are_not_counted_may_come_in_twice(world: World) -> None:
+    bench = Bench(world, limited(max_rows=5))
+    bench.task(None, function=bench.builtin("psi"), inputs={"x": bench.data, "y": bench.data})
+
+
 # -- budgets -------------------------------------------------------------------------------------------
 
 

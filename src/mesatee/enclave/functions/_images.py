@@ -67,7 +67,7 @@ def read(data: memoryview) -> tuple[Image, str]:
             return _plain(found), name
     except (MemoryError, Malformed, TooLarge):
         raise
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001  # decoders raise anything
         # Decoders raise classes of many kinds; each of them means that these bytes are no such image.
         raise Malformed(f"the image cannot be read as {name}: {type(error).__name__}") from None
 

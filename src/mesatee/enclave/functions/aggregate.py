@@ -19,12 +19,12 @@ def aggregate(
     *,
     key: str | list[str] | dict[str, str | list[str]] | None = None,
     by: str | list[str] = [],  # noqa: B006  a contract shows its defaults, and nothing changes these
-    measures: dict[str, str | list[str]] = {},  # noqa: B006
-    where: list[list[Any]] = [],  # noqa: B006
-    unit: str | list[str] = [],  # noqa: B006
+    measures: dict[str, str | list[str]] = {},  # noqa: B006  as above
+    where: list[list[Any]] = [],  # noqa: B006  as above
+    unit: str | list[str] = [],  # noqa: B006  as above
     how: str = "inner",
     many: str = "refuse",
-    normalise: str | list[str] = [],  # noqa: B006
+    normalise: str | list[str] = [],  # noqa: B006  as above
 ) -> Table:
     """Group the rows of one table, or of the join of several, and compute figures of each group.
 

@@ -61,7 +61,7 @@ def _one_type(column: str, names: list[str], arrays: list[object]) -> object:
         kind = pa.unify_schemas(
             [pa.schema([pa.field(column, kind)]) for kind in kinds], promote_options="permissive"
         )
-        parts = [array.cast(kind.field(0).type) for array in arrays]  # type: ignore[attr-defined]
+        parts = [array.cast(kind.field(0).type) for array in arrays]  # type: ignore[attr-defined]  # as above
     except pa.ArrowException:
         # Arrow's own message may show a value.
         found = ", ".join(f"{name}: {kind}" for name, kind in zip(names, kinds, strict=True))

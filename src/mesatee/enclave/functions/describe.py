@@ -20,7 +20,7 @@ def describe(
     inputs: dict[str, Table],
     *,
     columns: str | list[str] = [],  # noqa: B006  a contract shows its defaults, and nothing changes this one
-    quantiles: list[float] = [0.25, 0.5, 0.75],  # noqa: B006
+    quantiles: list[float] = [0.25, 0.5, 0.75],  # noqa: B006  as above
     extremes: bool = True,
     how: str = "rows",
     key: str | list[str] | dict[str, str | list[str]] | None = None,

@@ -32,8 +32,8 @@ def private_aggregate(
     *,
     epsilon: float,
     by: str | list[str] = [],  # noqa: B006  a contract shows its defaults, and nothing changes this one
-    groups: list[Any] = [],  # noqa: B006
-    sums: dict[str, list[float]] = {},  # noqa: B006
+    groups: list[Any] = [],  # noqa: B006  as above
+    sums: dict[str, list[float]] = {},  # noqa: B006  as above
     where: Attestation,
 ) -> Table:
     """Count rows and sum columns by group over the rows of all inputs, with noise.

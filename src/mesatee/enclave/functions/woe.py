@@ -35,7 +35,7 @@ def woe(
     columns: str | list[str] = [],  # noqa: B006  a contract shows its defaults, and nothing changes this one
     event: str | int | float | bool = 1,
     bins: int = 10,
-    edges: dict[str, list[float]] = {},  # noqa: B006
+    edges: dict[str, list[float]] = {},  # noqa: B006  as above
     smoothing: float = 0.5,
     how: str = "rows",
     key: str | list[str] | dict[str, str | list[str]] | None = None,

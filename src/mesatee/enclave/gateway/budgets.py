@@ -26,6 +26,7 @@ def enforced(
     return leaving.enforced(
         task,
         state.function(task.function).predicate,
+        inputs,
         {digest: (held.signer, held.predicate) for digest, held in datasets.items()},
     )
 

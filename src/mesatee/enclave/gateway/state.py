@@ -596,5 +596,4 @@ def _get(where: dict[str, T], digest: str, what: str, hint: str) -> T:
 
 _ADAPTER: TypeAdapter[State] = TypeAdapter(State)
 
-__all__ = ["ENDED", "Approval", "Grant", "Held", "Run", "State", "Trigger"]
 __all__ = ["ENDED", "Approval", "Grant", "Held", "Output", "Run", "State", "Trigger"]

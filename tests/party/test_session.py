@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.support.trees import cut
 
 from mesatee import _core
 from mesatee.attestation import TrustPolicy, reference
@@ -87,7 +88,7 @@ def test_a_rollback_is_found_across_sessions_and_shown_to_the_gateway(fake: Any,
         session.post(statements.PresenceStatement)
         known = session.checkpoint
     fake.posted.clear()
-    fake.tree.truncate(known.size - 2)
+    fake.tree = cut(fake.tree, known.size - 2)
     with pytest.raises(ForkDetected), open_session(fake, alice):
         pass
     assert kinds(fake) == ["presence"]
@@ -101,7 +102,7 @@ def test_a_rollback_is_found_across_sessions_and_shown_to_the_gateway(fake: Any,
 def test_a_fork_of_the_same_size_is_found(fake: Any, alice: Identity) -> None:
     with open_session(fake, alice) as session:
         size = session.checkpoint.size
-    fake.tree.truncate(size - 1)
+    fake.tree = cut(fake.tree, size - 1)
     fake.append(b"x" * 64)
     with pytest.raises(ForkDetected), open_session(fake, alice):
         pass
@@ -109,7 +110,7 @@ def test_a_fork_of_the_same_size_is_found(fake: Any, alice: Identity) -> None:
 
 def test_a_fork_within_a_session_is_found(fake: Any, alice: Identity) -> None:
     with open_session(fake, alice) as session:
-        fake.tree.truncate(2)
+        fake.tree = cut(fake.tree, 2)
         for _ in range(5):
             fake.append(b"y" * 64)
         with pytest.raises(ForkDetected):

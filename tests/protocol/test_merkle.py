@@ -179,17 +179,45 @@ def test_every_prefix_is_proven_and_nothing_else(first: int, second: int, data: 
             verify_consistency(*arguments)
 
 
+def plain_root(leaves: bytes) -> bytes:
+    """RFC 6962, section 2.1, word for word."""
+    count = len(leaves) // merkle.HASH
+    if count < 2:
+        return leaves or merkle.EMPTY_ROOT
+    middle = (1 << ((count - 1).bit_length() - 1)) * merkle.HASH
+    return merkle.node_hash(plain_root(leaves[:middle]), plain_root(leaves[middle:]))
+
+
 @QUICK
-@given(st.integers(0, 80), st.integers(0, 80))
-def test_a_truncated_tree_is_the_tree_that_never_grew(size: int, kept: int) -> None:
-    kept = min(size, kept)
-    tree = tree_of(size)
-    tree.truncate(kept)
-    assert tree.size == kept
-    assert [tree.root(item) for item in range(kept + 1)] == [big().root(item) for item in range(kept + 1)]
-    for index in range(kept, 80):
-        tree.append(leaf_hash(b"entry %d" % index))
-    assert tree.root(80) == big().root(80)
+@given(st.lists(st.integers(0, 600), min_size=1, max_size=5), st.data())
+def test_hashes_that_are_made_anew_are_those_that_were_forgotten(
+    steps: list[int], data: st.DataObject
+) -> None:
+    tree = Tree()
+    for number, step in enumerate(steps):
+        leaves = [leaf_hash(b"%d %d" % (number, at)) for at in range(step)]
+        if data.draw(st.booleans()):
+            tree.extend(leaves)
+        else:
+            for leaf in leaves:
+                tree.append(leaf)
+    size = tree.size
+    for at in data.draw(st.lists(st.integers(0, size), max_size=4)):
+        assert tree.root(at) == plain_root(tree.leaves(0, at))
+        if at < size:
+            verify_inclusion(
+                tree.leaves(at, at + 1), at, size, tree.inclusion(at, size), plain_root(tree.leaves(0, size))
+            )
+        if at:
+            verify_consistency(
+                at, size, plain_root(tree.leaves(0, at)), tree.root(size), tree.consistency(at, size)
+            )
+
+
+def test_a_tree_keeps_little_more_than_its_leaves() -> None:
+    tree = Tree()
+    tree.extend([bytes(100_000 * merkle.HASH)])
+    assert sum(map(len, tree._levels)) < 1.01 * 100_000 * merkle.HASH
 
 
 def test_what_is_not_in_the_tree_is_refused() -> None:

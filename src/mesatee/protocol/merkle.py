@@ -1,6 +1,6 @@
 """The Merkle tree of RFC 6962 (section 2.1), with tiles as in C2SP tlog-tiles.
 
-`Tree` keeps the hash of every complete subtree, so roots and proofs of any earlier size cost O(log^2 n).
+`Tree` gives roots and proofs of any earlier size for O(log^2 n), and for one tile of leaves in each.
 
 >>> tree = Tree()
 >>> for entry in (b"a", b"b", b"c"):
@@ -18,8 +18,9 @@ from .._core import merkle_leaves, merkle_nodes
 from ..errors import LogCorrupt, Malformed
 
 HASH = 32
-TILE = 256
-"""Hashes in a full tile (tlog-tiles: height 8)."""
+TILE_HEIGHT = 8
+TILE = 1 << TILE_HEIGHT
+"""Hashes in a full tile (tlog-tiles)."""
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 
 
@@ -39,11 +40,16 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 
 class Tree:
-    """An append-only tree in memory, 64 bytes an entry."""
+    """An append-only tree in memory, a little over 32 bytes an entry.
+
+    It keeps the leaves and the roots of full tiles. What lies between them is kept for the last tile, where it is
+    asked for all the time, and made anew from a tile's leaves wherever else it is needed.
+    """
 
     def __init__(self) -> None:
-        # _levels[k] holds the hashes of all complete subtrees of 2^k leaves, one after the other.
+        # _levels[k] holds the hashes of the complete subtrees of 2^k leaves from number _first[k] on.
         self._levels: list[bytearray] = [bytearray()]
+        self._first: list[int] = [0]
 
     @property
     def size(self) -> int:
@@ -54,13 +60,13 @@ class Tree:
         """Add a leaf's hash; returns its index."""
         index = self.size
         self._levels[0] += leaf
-        level, count = 0, index + 1
+        level, count, node = 0, index + 1, leaf
         while count % 2 == 0:
-            below = self._levels[level]
-            if len(self._levels) == level + 1:
-                self._levels.append(bytearray())
-            self._levels[level + 1] += node_hash(bytes(below[-2 * HASH : -HASH]), bytes(below[-HASH:]))
+            node = node_hash(self._node(level, count - 2), node)
             level, count = level + 1, count // 2
+            self._level(level)
+            self._levels[level] += node
+        self._drop()
         return index
 
     def extend(self, leaves: Iterable[bytes]) -> None:
@@ -70,19 +76,28 @@ class Tree:
             raise Malformed(f"a hash has {HASH} bytes")
         self._levels[0] += added
         for level in range(64):
-            below = self._levels[level]
-            if len(self._levels) == level + 1:
-                self._levels.append(bytearray())
-            above = self._levels[level + 1]
-            pairs = bytes(below[2 * len(above) : len(below) // (2 * HASH) * 2 * HASH])
+            self._level(level + 1)
+            below, above = self._levels[level], self._levels[level + 1]
+            done = self._first[level + 1] + len(above) // HASH
+            pairs = bytes(below[(2 * done - self._first[level]) * HASH :])
+            pairs = pairs[: len(pairs) // (2 * HASH) * 2 * HASH]
             if not pairs:
                 break
             above += merkle_nodes(pairs)
+        self._drop()
 
-    def truncate(self, size: int) -> None:
-        """Forget all leaves from `size` on."""
-        for level, hashes in enumerate(self._levels):
-            del hashes[(size >> level) * HASH :]
+    def _level(self, level: int) -> None:
+        if len(self._levels) == level:
+            self._levels.append(bytearray())
+            self._first.append(0)
+
+    def _drop(self) -> None:
+        """Of full tiles, forget what is between leaves and root; higher up it is next to nothing."""
+        for level in range(1, min(TILE_HEIGHT, len(self._levels))):
+            keep = (self.size // TILE * TILE) >> level
+            if keep > self._first[level]:
+                del self._levels[level][: (keep - self._first[level]) * HASH]
+                self._first[level] = keep
 
     def leaves(self, start: int, end: int) -> bytes:
         """The leaf hashes from `start` to `end`, one after the other."""
@@ -134,7 +149,7 @@ class Tree:
         """Tile `index` at tile level `level` (tlog-tiles): `width` hashes of 32 bytes."""
         if not 0 <= level < 8 or index < 0 or not 1 <= width <= TILE:
             raise Malformed("a tile has a level of 0 to 7 and a width of 1 to 256")
-        height = 8 * level
+        height = TILE_HEIGHT * level
         hashes = self._levels[height] if height < len(self._levels) else bytearray()
         start = index * TILE * HASH
         data = bytes(hashes[start : start + width * HASH])
@@ -150,10 +165,19 @@ class Tree:
         count = high - low
         if count & (count - 1) == 0:
             level = count.bit_length() - 1
-            start = (low >> level) * HASH
-            return bytes(self._levels[level][start : start + HASH])
+            return self._node(level, low >> level)
         middle = low + _split(count)
         return node_hash(self._range(low, middle), self._range(middle, high))
+
+    def _node(self, level: int, index: int) -> bytes:
+        """The hash over the leaves from `index` * 2^`level` on, 2^`level` of them."""
+        at = (index - self._first[level]) * HASH
+        if at >= 0:
+            return bytes(self._levels[level][at : at + HASH])
+        hashes = bytes(self._levels[0][(index << level) * HASH : ((index + 1) << level) * HASH])
+        for _ in range(level):
+            hashes = merkle_nodes(hashes)
+        return hashes
 
 
 def _split(count: int) -> int:

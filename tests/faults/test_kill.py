@@ -149,7 +149,7 @@ def check_stored(town: Town, *, receipts: int = 1, released: int = 2) -> None:
     for run in found.state.runs.values():
         assert run.status in tasks.ENDED
         assert (run.receipt is not None) == (receipts == 1)
-    assert not found.state.open_runs
+    assert not found.state.runs.open
 
 
 def restarted(service: up.Service) -> list[str]:

@@ -29,7 +29,8 @@ from tests.support.gateway import Member, World, make_case, task_fields
 
 from mesatee.enclave.gateway import rules
 from mesatee.enclave.gateway.monitor import Granted, Monitor
-from mesatee.enclave.gateway.state import Run, State
+from mesatee.enclave.gateway.runs import Run
+from mesatee.enclave.gateway.state import State
 from mesatee.errors import MesateeError
 from mesatee.protocol import limits, records
 from mesatee.protocol.sources import OutputOf

@@ -1,8 +1,7 @@
 """Ten thousand short tasks in a row, by all executors: what each leaves behind is nothing.
 
 Once through the whole service, and once through a supervisor alone, which is most of a worker and much faster: memory
-and open files of every process that lives on are flat, and no process is left over. The gateway keeps its log's state
-in memory and may grow by that alone.
+and open files of every process that lives on are flat, and no process is left over.
 
 ``MESATEE_SHORT_TASKS`` says how many (10,000 for all of them; below 400 the start is not over by half-time).
 """
@@ -41,9 +40,6 @@ SLACK_BYTES = 4 * limits.MIB
 collector and an allocator have not yet given back ..."""
 RUN_BYTES = 256
 """... and this for each run in between, which 10,000 runs would show to be a leak of anything that matters."""
-ENTRY_BYTES = 3 * limits.KIB
-"""The gateway's state is a projection of the log, in memory: each entry of these few tasks with many runs may keep this
-much there. Measured: 1.6 KiB, of which the state itself is a quarter."""
 PYTHON = b"def f(data: bytes) -> bytes:\n    return data\n"
 EXECUTORS: tuple[Executor, ...] = ("builtin", "python", "mesapy", "wasm")
 
@@ -54,8 +50,6 @@ def check(watched: list[Watched], runs: int) -> None:
     for item in watched:
         second, last = item.quarter(2, "resident"), item.quarter(4, "resident")
         allowed = second + SLACK_BYTES + RUN_BYTES * runs / 2
-        if item.name == "gateway":
-            allowed += ENTRY_BYTES * (item.quarter(4, "size") - item.quarter(2, "size"))
         assert last <= allowed, (item.name, second, last)
         assert item.quarter(4, "files") <= item.quarter(2, "files") + 2, item.name
 
@@ -188,4 +182,4 @@ def test_short_tasks_through_the_service(tmp_path: Path) -> None:
     # What was written is the log of as many runs, each with one receipt.
     found = stored(home)
     assert found.kinds["receipt"] == COUNT + len(EXECUTORS)
-    assert not found.state.open_runs
+    assert not found.state.runs.open

@@ -103,7 +103,7 @@ def test_a_joint_output_is_used_again_only_when_all_its_owners_agree(line: Line)
     world.approve(line.case.right, line.second)
     run = line.start()
     assert world.grant(line.case.worker, run).grant.inputs == {
-        "joined": world.state.runs_of(line.case.task)[0].digest
+        "joined": world.state.runs.of(line.case.task)[0].digest
     }
 
 

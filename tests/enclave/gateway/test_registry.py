@@ -117,7 +117,7 @@ def test_of_many_at_once_exactly_the_quota_runs(case: Case) -> None:
     found = world.run(ask())
     refused = [item for item in found if isinstance(item, QuotaExceeded)]
     assert len(refused) == 40
-    assert len(world.state.runs_of(task)) == 10
+    assert len(world.state.runs.of(task)) == 10
 
 
 def test_versions_are_immutable_and_counted(case: Case) -> None:

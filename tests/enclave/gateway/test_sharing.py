@@ -7,18 +7,20 @@ import sys
 import types
 from typing import Any
 
+import pytest
 from tests.support.gateway import Case, World, make_case
 
-from mesatee.enclave.gateway.sharing import COMPARED, WORD_CHARS, kept, same, shared
+from mesatee.enclave.gateway.keyring import Upload
+from mesatee.enclave.gateway.sharing import COMPARED, ELSEWHERE, kept, shared
 from mesatee.enclave.gateway.state import State
-from mesatee.protocol import limits
-from mesatee.protocol.statements import TaskStatement
+from mesatee.errors import LogCorrupt
+from mesatee.protocol import statements
+from mesatee.protocol.statements import DatasetStatement, TaskStatement
 
 RUNS = 60
-RUN_BYTES = 1536
+RUN_BYTES = 320
 """Of three log entries: that its author began it, its grant and its receipt."""
-RESTORED_BYTES = 2048
-"""Numbers of a snapshot are objects of their own."""
+DATASET_BYTES = 2560
 
 
 def held(state: State) -> int:
@@ -46,7 +48,7 @@ def test_an_ended_run_keeps_little(world: World) -> None:
     finish(case, 2 * RUNS)
     again = State.restore(world.state.dump())
     assert held(world.state) - before < 2 * RUNS * RUN_BYTES
-    assert held(again) - restored < 2 * RUNS * RESTORED_BYTES
+    assert held(again) - restored < 2 * RUNS * RUN_BYTES
     assert again == world.state
 
 
@@ -71,13 +73,40 @@ def test_a_statement_is_kept_as_it_was_but_for_its_checkpoint(case: Case) -> Non
     assert COMPARED.encode() not in posted.payload.split(b'"checkpoint":')[1][:3]
 
 
-def test_words_are_one_object_and_long_texts_stay_as_they_are() -> None:
-    first, second = (("".join(["a", "b"] * 40), "x" * (WORD_CHARS + 1)) for _ in range(2))
-    assert first[0] is not second[0]
-    assert shared(first) == first
-    assert shared(first)[0] is shared(second)[0]
-    assert shared(first)[1] is first[1]
-    assert len(first[1]) < limits.STATEMENT_BYTES
-    earlier = {"a": "b"}
-    assert same({"a": "b"}, [earlier]) is earlier
-    assert same({"a": "c"}, [earlier]) == {"a": "c"}
+def test_wraps_are_read_from_the_log_when_keys_are_released(world: World) -> None:
+    case = make_case(world)
+    case.approve()
+    held = world.state.dataset(case.inputs["left"])
+    assert held.predicate.wrap == ELSEWHERE
+    assert DatasetStatement.model_validate_json(held.predicate.model_dump_json()) == held.predicate
+    said = statements.expect(
+        statements.read(world.record(held.index).statement()), statements.DatasetStatement
+    )
+    assert world.monitor._upload(held) == Upload(held.signer, said.blob.sha256, said.wrap)
+    # Of another entry, as a broken projection could have it, no key is released.
+    run, index = case.start(), held.index
+    held.index = world.state.dataset(case.inputs["right"]).index
+    with pytest.raises(LogCorrupt):
+        world.grant(case.worker, run)
+    held.index = index
+
+
+def test_words_are_one_object() -> None:
+    first, second = ("".join(["a", "b"] * 40) for _ in range(2))
+    assert first is not second
+    assert shared((first, 1)) == (first, 1)
+    assert shared((first,))[0] is shared([second])[0]
+
+
+def test_objects_that_are_registered_leave_what_is_their_own(world: World) -> None:
+    case = make_case(world)
+
+    def register(times: int) -> None:
+        for number in range(times):
+            name = f"data-{world.state.size}-{number}"
+            world.dataset(case.left, f"id\n{name}\n".encode(), name=name)
+
+    register(RUNS)
+    before = held(world.state)
+    register(RUNS)
+    assert held(world.state) - before < RUNS * DATASET_BYTES

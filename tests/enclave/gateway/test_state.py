@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import random
 from typing import Any
 
@@ -148,17 +149,28 @@ def test_the_state_is_what_the_log_replays(seed: int, acts: list[str]) -> None:
         assert again.dump() == live.dump()
         # What must hold in every state that can be reached.
         for run in live.runs.values():
-            assert (run.digest in live.open_runs) == (run.status in ("queued", "running"))
+            assert (run.digest in live.runs.open) == (run.status in ("queued", "running"))
             assert (run.receipt is not None) <= (run.status in ("finished", "failed"))
             assert (run.status == "queued") <= (not run.grants)
             assert [grant.attempt for grant in run.grants] == list(range(1, len(run.grants) + 1))
-            assert all(live.fences[grant.fence] == run.digest for grant in run.grants)
+            under_way = run.digest if run.digest in live.runs.open else None
+            assert all(live.runs.fences.get(grant.fence) == under_way for grant in run.grants)
             assert sorted(grant.fence for grant in run.grants) == [grant.fence for grant in run.grants]
             if run.ended is not None:
                 assert all(grant.fence < run.ended for grant in run.grants)
         for task in life.tasks:
             budget = live.task(task).predicate.runs
-            assert sum(1 for run in live.runs_of(task) if run.grants) <= budget
+            mine = live.runs.of(task)
+            assert sum(1 for run in mine if run.grants) <= live.runs.spent(task) <= budget
+            assert [run.number for run in mine] == list(range(1, live.runs.count(task) + 1))
+            assert [run.index for run in mine] == sorted(run.index for run in mine)
+            done = [run.digest for run in mine if run.status == "finished" and "result" in run.outputs]
+            assert live.runs.newest(task, "result") == (done[-1] if done else None)
+            assert live.runs.of(task, 2) == mine[-2:] or live.runs.open_of(task)
+        used = collections.Counter(
+            digest for run in live.runs.values() if run.grants for digest in run.granted().inputs.values()
+        )
+        assert +collections.Counter(live.runs.uses) == used
         for approval in live.approvals.values():
             assert (approval.withdrawn is not None) == (approval.id in live.withdrawn)
     finally:

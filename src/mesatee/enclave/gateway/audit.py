@@ -20,7 +20,8 @@ from ...protocol.doors import Blobs
 from . import snapshots, tenure
 from .identity import ServiceKeys
 from .log import Log, SnapshotRef
-from .state import ENDED, State
+from .runs import ENDED
+from .state import State
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from typing import Final
 from ...errors import QuotaExceeded
 from ...protocol import leaving, limits, statements
 from ...protocol.protection import EVERYBODY, Enforced
-from .state import Held, Run, State
+from .runs import Run
+from .state import Held, State
 
 UNIT: Final = limits.EPSILON_UNIT
 
@@ -75,7 +76,7 @@ def _open(state: State, question: str) -> dict[tuple[str, str], int]:
     """What runs under way, of other questions, will have cost: (name of the datasets, party) -> millionths."""
     found: dict[tuple[str, str], int] = {}
     seen = {question}
-    for run in (state.run(digest) for digest in state.open_runs):
+    for run in state.runs.open.values():
         held = state.task(run.task)
         inputs = _inputs(state, run, held)
         asked = leaving.question(held.digest, inputs)

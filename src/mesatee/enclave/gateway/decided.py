@@ -10,7 +10,8 @@ from ...protocol import limits, statements, wire
 from ...protocol.protection import Enforced
 from ...protocol.sources import OutputOf
 from .peer import Peer
-from .state import Grant, Held, Run, State
+from .runs import Grant, Run
+from .state import Held, State
 
 LOGGED = (Denied, TrustError, StateError, Malformed)
 """Refusals that become log entries; the rest says that the service could not decide."""

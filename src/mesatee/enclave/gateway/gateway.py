@@ -54,7 +54,8 @@ from .log import Log, SnapshotRef
 from .monitor import LEASE_SECONDS, Monitor
 from .papers import Papers
 from .peer import Peer
-from .state import ENDED, State
+from .runs import ENDED
+from .state import State
 from .transfers import Downloads
 
 LOGGER = logging.getLogger("mesatee.gateway")
@@ -551,8 +552,8 @@ class Gateway:
                 await self._notify()
             elif now - self._ticketed.get((run.digest, len(run.grants)), -1e9) > patience:
                 await self._enqueue(run.digest)
-        open_runs = self.monitor.state.open_runs
-        self._ticketed = {key: at for key, at in self._ticketed.items() if key[0] in open_runs}
+        under_way = self.monitor.state.runs.open
+        self._ticketed = {key: at for key, at in self._ticketed.items() if key[0] in under_way}
         if self.monitor.state.size - self._snapshot_at >= snapshots.distance(self.monitor.state.size):
             await self._snapshot()
         await self._discard()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 from ...errors import (
     Conflict,
@@ -41,7 +42,8 @@ from .ledger import Ledger
 from .log import Log
 from .peer import Peer
 from .permit import Action
-from .state import ENDED, Grant, Held, Run, State
+from .runs import ENDED, Grant, Run
+from .state import Held, State
 from .tenure import Received
 
 LEASE_SECONDS = 30
@@ -70,8 +72,7 @@ class Monitor(Ledger):
         self._keyring = keyring
         self._lease_seconds = lease_seconds
         # After a restart every attempt gets its full lease again, from now on.
-        open_runs = [self.state.run(digest) for digest in self.state.open_runs]
-        grants = [run.grant for run in open_runs if run.grant is not None]
+        grants = [run.grant for run in self.state.runs.open.values() if run.grant is not None]
         self._leases = {grant.fence: steady() + grant.lease for grant in grants}
 
     # -- statements -------------------------------------------------------------------------------
@@ -186,7 +187,7 @@ class Monitor(Ledger):
     ) -> tuple[dict[str, str], dict[str, str]]:
         """Approvals and every owner's policy, ANDed. Returns what counted: approvals by party, policies by resource."""
         asked = policies.Question(
-            self.state, held, action, facts, now, run or len(self.state.runs_of(held.digest)) + 1
+            self.state, held, action, facts, now, run or self.state.runs.count(held.digest) + 1
         )
         counted = rules.approvals(self.state, held, policies.automatic(asked), now)
         return counted, policies.decide(asked, self._said.platform_policy)
@@ -203,11 +204,11 @@ class Monitor(Ledger):
         if self.ended:
             return []
         # Leases of runs that have ended are of no use to anybody.
-        alive = {run.grant.fence for run in map(self.state.run, self.state.open_runs) if run.grant}
+        alive = {run.grant.fence for run in self.state.runs.open.values() if run.grant}
         self._leases = {fence: until for fence, until in self._leases.items() if fence in alive}
         return [
             run
-            for run in map(self.state.run, self.state.open_runs)
+            for run in self.state.runs.open.values()
             if (run.status == "queued" and self._complete(run))
             or (run.status == "running" and not self.lease_alive(run))
         ]
@@ -220,7 +221,7 @@ class Monitor(Ledger):
     async def close_hopeless(self) -> int:
         """End the queued runs whose inputs nobody makes any more; returns how many."""
         ended = 0
-        for run in [] if self.ended else [self.state.run(digest) for digest in self.state.open_runs]:
+        for run in [] if self.ended else list(self.state.runs.open.values()):
             try:
                 if run.status == "queued":
                     rules.waits(self.state, self.state.task(run.task).predicate, run.index)
@@ -295,7 +296,7 @@ class Monitor(Ledger):
             rules.alive(held.predicate, now)
             rules.usable(self.state, held.predicate)
             charges = budgets.affordable(self.state, held, inputs, ahead=False)
-            counted, ruled = self._may(held, policies.RELEASE_KEY, facts, now, self._run_number(run))
+            counted, ruled = self._may(held, policies.RELEASE_KEY, facts, now, run.number)
         except (Denied, StateError, Malformed):
             # What was approved when it was invoked no longer is: the run ends, no key leaves.
             await self._log_outcome(records.ClosedOutcome(run=run.digest, failure="cancelled"))
@@ -321,7 +322,7 @@ class Monitor(Ledger):
         sealed = {name: self._sealed(held.predicate, name, found) for name, found in grant.inputs.items()}
         code = function.predicate.code
         if code is not None and code.wrap is not None:
-            sealed[CODE] = Upload(function.signer, code.sha256, code.wrap)
+            sealed[CODE] = self._upload(function)
         permit = self._mint.permit(Action.RELEASE_KEY, run.digest, index)
         wrapped = self._keyring.release_inputs(permit, run.digest, sealed, attempt_key)
         faults.point("grant.wrapped")
@@ -338,13 +339,28 @@ class Monitor(Ledger):
         """The sealed input that a dataset, or another run's output, is."""
         if found in self.state.datasets:
             held = self.state.dataset(found)
-            return Upload(held.signer, held.predicate.blob.sha256, held.predicate.wrap)
+            return self._upload(held)
         source, run = task.inputs[name], self.state.run(found)
         if not isinstance(source, OutputOf):
             raise NotFound(f"there is no dataset {found[:16]}")
         facts = run.outputs[source.output]
         wrap = self._wraps(run)[source.output]
         return Produced(run.digest, run.granted().fence, source.output, facts.sha256, wrap)
+
+    def _upload(self, held: Held[Any]) -> Upload:
+        """A sealed dataset or function with the wrap of its key, which stands in its statement in the log.
+
+        Raises `LogCorrupt` and `HostFailed`.
+        """
+        envelope = self._log.prove(held.index).read().statement()
+        match statements.read(envelope):
+            case statements.DatasetStatement() as said if envelope.digest == held.digest:
+                return Upload(held.signer, said.blob.sha256, said.wrap)
+            case statements.FunctionStatement(code=statements.CodeRef(wrap=str() as wrap) as code) if (
+                envelope.digest == held.digest
+            ):
+                return Upload(held.signer, code.sha256, wrap)
+        raise LogCorrupt(f"log entry {held.index} is not the statement of {held.digest[:16]}")
 
     def _wraps(self, run: Run) -> dict[str, str]:
         """Output name -> its key as the worker wrapped it to this service: from the run's receipt in the log.
@@ -358,9 +374,6 @@ class Monitor(Ledger):
         if not isinstance(outcome, records.ReceiptOutcome) or outcome.run != run.digest:
             raise LogCorrupt(f"log entry {run.receipt} is not the receipt of run {run.digest[:16]}")
         return outcome.wraps
-
-    def _run_number(self, run: Run) -> int:
-        return 1 + [item.digest for item in self.state.runs_of(run.task)].index(run.digest)
 
     def _fresh(self, held: Held[statements.TaskStatement]) -> None:
         owners = set(self.state.everybody(held.predicate))
@@ -389,13 +402,21 @@ class Monitor(Ledger):
         return run
 
     def _attempt_of(self, peer: Peer, fence: int) -> Run:
-        digest = self.state.fences.get(fence)
+        digest = self.state.runs.fences.get(fence) or self._granted_at(fence)
         run = self.state.run(digest) if digest else None
         if run is None or not any(
             grant.fence == fence and grant.worker.key == peer.key for grant in run.grants
         ):
             raise NotFound("you hold no attempt of this number")
         return run
+
+    def _granted_at(self, index: int) -> str | None:
+        """The run whose keys the log entry released: of a run that has ended nothing else remembers it."""
+        if not 0 <= index < self._log.size:
+            return None
+        record = self._log.prove(index).read()
+        outcome = record.outcome() if record.kind == records.GrantOutcome.kind else None
+        return outcome.run if isinstance(outcome, records.GrantOutcome) else None
 
     # -- the receipt ------------------------------------------------------------------------------
 
@@ -465,7 +486,7 @@ class Monitor(Ledger):
         rules.still_approved(self.state, run)
         self._fresh(held)
         asked = policies.Question(
-            self.state, held, policies.RELEASE_RESULT, run.grant.worker, now, self._run_number(run)
+            self.state, held, policies.RELEASE_RESULT, run.grant.worker, now, run.number
         )
         policies.decide(asked, self._said.platform_policy)
 

@@ -11,7 +11,8 @@ from ...protocol import limits, statements, wire
 from ...protocol.digests import b64encode
 from ...protocol.doors import Blobs
 from .log import Log
-from .state import Output, Run, State
+from .runs import Output, Run
+from .state import State
 
 ENVELOPES_CACHED = 16 * limits.MIB
 """Payloads of statements kept in memory for those who ask, in bytes, oldest out first."""

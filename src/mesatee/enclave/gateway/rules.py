@@ -28,7 +28,8 @@ from ...protocol.service import HandOver
 from ...protocol.sources import NewestDataset, OutputOf
 from ...protocol.statements import WorkerFacts
 from . import budgets
-from .state import ENDED, Approval, Grant, Held, Run, State, Trigger
+from .runs import ENDED, Grant, Run
+from .state import Approval, Held, State, Trigger
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
@@ -238,16 +239,11 @@ def run(state: State, signer: str, task: str, now: int) -> None:
     if held.signer != signer:
         raise Denied("only the task's author runs it")
     alive(held.predicate, now)
-    if _spent(state, held.digest) >= held.predicate.runs:
+    if state.runs.spent(held.digest) >= held.predicate.runs:
         raise QuotaExceeded(f"all {held.predicate.runs} runs of the task are spent")
     _quota(state, signer, held.predicate)
     usable(state, held.predicate)
     waits(state, held.predicate)
-
-
-def _spent(state: State, task: str) -> int:
-    """Runs that count: one that ended before any key was released has used nothing."""
-    return sum(1 for item in state.runs_of(task) if item.grants or item.status not in ENDED)
 
 
 def _quota(state: State, signer: str, predicate: statements.TaskStatement) -> None:
@@ -257,7 +253,7 @@ def _quota(state: State, signer: str, predicate: statements.TaskStatement) -> No
     if quota is None or signer == function.signer:
         return
     named = state.tasks_of.get(f"{function.digest}/{signer}", ())
-    if sum(_spent(state, task) for task in named) >= quota:
+    if sum(map(state.runs.spent, named)) >= quota:
         raise QuotaExceeded(
             f"you have had all {quota} runs that function {function.predicate.name} gives to each caller",
             hint="ask its owner for a version with a larger quota",
@@ -273,8 +269,8 @@ def waits(state: State, predicate: statements.TaskStatement, before: int | None 
     for name, found in state.inputs(predicate).items():
         source = predicate.inputs[name]
         if isinstance(source, OutputOf):
-            open_runs = [run for run in state.runs_of(source.task) if run.status not in ENDED]
-            here = any(before is None or run.index < before for run in open_runs)
+            making_it = state.runs.open_of(source.task)
+            here = any(before is None or run.index < before for run in making_it)
             if found is None and not here:
                 title = state.task(source.task).predicate.name
                 raise StateError(
@@ -300,7 +296,7 @@ def usable(state: State, predicate: statements.TaskStatement) -> None:
         if isinstance(source, str):
             in_use(state.dataset(source), "dataset")
     for digest in state.inputs(predicate).values():
-        if digest in state.runs:
+        if digest is not None and digest in state.runs:
             still_approved(state, state.runs[digest])
 
 

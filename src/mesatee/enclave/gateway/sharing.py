@@ -6,7 +6,6 @@ and names. Values are as they were: only which objects hold them changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from sys import intern
 from typing import Any, Final, TypeVar
@@ -17,17 +16,23 @@ from ...protocol import statements
 
 P = TypeVar("P", bound=statements.Common)
 
-WORD_CHARS: Final = 1024
-"""Longer texts, as wraps are, nobody repeats."""
 COMPARED: Final = "-"
 """In place of a statement's checkpoint, which was compared when the statement came; the log has it."""
+ELSEWHERE: Final = "LS0t"
+"""In place of the wrap of a file key, which is read from the log when the key is released. Base64, as wraps are."""
 _SETS: dict[frozenset[str], set[str]] = {}
 # Which fields of a model were given: one set for all models of which the same ones were, as they never change.
 
 
 def kept(predicate: P) -> P:
-    """A statement as the projection keeps it: without its checkpoint, its texts shared with others."""
-    found: P = shared(predicate.model_copy(update={"checkpoint": COMPARED}))
+    """A statement as the projection keeps it: without checkpoint and wraps, its texts shared with others."""
+    less: dict[str, Any] = {"checkpoint": COMPARED}
+    match predicate:
+        case statements.DatasetStatement():
+            less["wrap"] = ELSEWHERE
+        case statements.FunctionStatement(code=statements.CodeRef(wrap=str()) as code):
+            less["code"] = code.model_copy(update={"wrap": ELSEWHERE})
+    found: P = shared(predicate.model_copy(update=less))
     return found
 
 
@@ -35,7 +40,7 @@ def shared(value: Any) -> Any:
     """The same value out of shared parts, which are put into it where it is a model or one of the projection's own."""
     match value:
         case str():
-            return intern(value) if len(value) <= WORD_CHARS else value
+            return intern(value)
         case tuple():
             return tuple(map(shared, value))
         case list():
@@ -52,10 +57,4 @@ def shared(value: Any) -> Any:
     return value
 
 
-def same(found: dict[str, str], earlier: Iterable[dict[str, str]]) -> dict[str, str]:
-    """The one of the `earlier` ones that is equal, or a shared copy. Nobody changes such a dict."""
-    equal: dict[str, str] = next((item for item in earlier if item == found), shared(found))
-    return equal
-
-
-__all__ = ["COMPARED", "WORD_CHARS", "kept", "same", "shared"]
+__all__ = ["COMPARED", "ELSEWHERE", "kept", "shared"]

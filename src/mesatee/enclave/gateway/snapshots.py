@@ -14,7 +14,7 @@ from ...errors import LogCorrupt, MesateeError
 from ...protocol.merkle import HASH
 from .log import SnapshotRef
 
-DOMAIN = b"mesatee snapshot v3"
+DOMAIN = b"mesatee snapshot v4"
 EVERY, SHARE = 5_000, 50
 """Log entries between two snapshots: at least so many, and a fiftieth of the log: each holds the whole state."""
 _SIZE = 8

@@ -6,30 +6,25 @@ it entered the log and is never decided again at replay. No clock, no I/O, no ke
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from sys import intern
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from ...errors import LogCorrupt, NotFound, StateError
+from ...errors import LogCorrupt, NotFound
 from ...protocol import checkpoint as cp
 from ...protocol import consent, leaving, limits, records, statements
 from ...protocol import envelope as dsse
 from ...protocol.digests import Hex32
-from ...protocol.model import TableFormat
 from ...protocol.protection import EVERYBODY
 from ...protocol.sources import NewestDataset, OutputOf, Source
-from .sharing import kept, same, shared
+from .runs import ENDED, Grant, Output, Run, Runs, RunStatus
+from .seen import Seen
+from .sharing import kept, shared
 
 P = TypeVar("P", bound=statements.Common)
-
-RunStatus = Literal["queued", "running", "finished", "failed", "cancelled"]
-ENDED: frozenset[str] = frozenset({"finished", "failed", "cancelled"})
-"""States that a run never leaves."""
-LIKELY = 8
-"""So many runs up to one are looked at for what its grant has in common with theirs: mostly it has all."""
 
 
 @dataclass(slots=True)
@@ -63,21 +58,6 @@ class Approval:
 
 
 @dataclass(slots=True)
-class Grant:
-    """Keys of a run were released to a worker; `fence` is the entry's index."""
-
-    fence: int
-    attempt: int
-    time: int
-    lease: int
-    worker: statements.WorkerFacts
-    approvals: dict[str, str]
-    policies: dict[str, str]
-    inputs: dict[str, str] = field(default_factory=dict)
-    """Input -> the dataset, or the run whose output it was."""
-
-
-@dataclass(slots=True)
 class Trigger:
     """A trigger and where it stands; `due` is log time, `seen` what the inputs were when it last ran."""
 
@@ -91,49 +71,6 @@ class Trigger:
     seen: dict[str, str | None]
     number: int = 0
     retired: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """A sealed output of a run. The wrap of its key stands in the run's receipt and is read from there."""
-
-    name: str
-    sha256: str
-    size: int
-    format: TableFormat
-
-
-@dataclass(slots=True)
-class Run:
-    """One run of a task."""
-
-    digest: str
-    task: str
-    by: str
-    index: int
-    time: int
-    status: RunStatus = "queued"
-    grants: list[Grant] = field(default_factory=list)
-    receipt: int | None = None
-    failure: statements.Failure | None = None
-    ended: int | None = None
-    made: tuple[Output, ...] = ()
-
-    @property
-    def outputs(self) -> dict[str, Output]:
-        """By name."""
-        return {item.name: item for item in self.made}
-
-    @property
-    def grant(self) -> Grant | None:
-        """The newest grant: only its fence counts."""
-        return self.grants[-1] if self.grants else None
-
-    def granted(self) -> Grant:
-        """The newest grant. Raises `StateError` if no worker ever got the keys."""
-        if not self.grants:
-            raise StateError("no worker has run it")
-        return self.grants[-1]
 
 
 @dataclass(slots=True)
@@ -154,18 +91,13 @@ class State:
     approvals: dict[str, Approval] = field(default_factory=dict)
     withdrawn: dict[str, int] = field(default_factory=dict)
     triggers: dict[str, Trigger] = field(default_factory=dict)
-    runs: dict[str, Run] = field(default_factory=dict)
+    runs: Runs = field(default_factory=Runs)
     # Indexes over the above, so that no decision walks through everything.
     approvals_of: dict[str, list[str]] = field(default_factory=dict)
-    runs_by_task: dict[str, list[str]] = field(default_factory=dict)
     tasks_of: dict[str, list[str]] = field(default_factory=dict)
     dataset_versions: dict[str, list[str]] = field(default_factory=dict)
     function_versions: dict[str, list[str]] = field(default_factory=dict)
-    open_runs: dict[str, int] = field(default_factory=dict)
-    # By certificate: the runs of one worker share what is known of it.
-    workers: dict[str, statements.WorkerFacts] = field(default_factory=dict)
-    fences: dict[int, str] = field(default_factory=dict)
-    seen: dict[str, int] = field(default_factory=dict)
+    seen: Seen = field(default_factory=Seen)
     presence: dict[str, int] = field(default_factory=dict)
     denied: int = 0
     # Of privacy budgets, by OWNER/NAME of datasets and by party, in millionths of epsilon; and the questions paid for.
@@ -238,9 +170,7 @@ class State:
                 )
                 return next((item.digest for item in held if item.in_use), None)
             case OutputOf():
-                runs = reversed(self.runs_of(source.task))
-                done = (run for run in runs if run.status == "finished" and source.output in run.outputs)
-                return next((run.digest for run in done), None)
+                return self.runs.newest(source.task, source.output)
         return source
 
     def datasets_of(self, task: statements.TaskStatement) -> list[Held[statements.DatasetStatement]]:
@@ -303,10 +233,6 @@ class State:
         for receivers in task.predicate.outputs.values():
             parties.update(keys.signing for keys in receivers)
         return frozenset(parties)
-
-    def runs_of(self, task: str) -> list[Run]:
-        """In log order."""
-        return [self.runs[digest] for digest in self.runs_by_task.get(task, ())]
 
     def audience(self, record: records.LogRecord) -> frozenset[str] | None:
         """Who may read a log record; None means every registered party."""
@@ -375,7 +301,7 @@ class State:
 
     def _statement(self, index: int, statement: statements.Statement) -> None:
         digest, signer, predicate = statement.digest, intern(statement.signer), statement.predicate
-        self.seen[digest] = index
+        self.seen.add(digest, index, self.time)
         if isinstance(predicate, statements.Common):
             size = cp.parse(predicate.checkpoint).size
             self.presence[signer] = max(self.presence.get(signer, -1), size)
@@ -407,7 +333,7 @@ class State:
             case statements.WithdrawalStatement():
                 self._withdraw(index, predicate)
             case statements.RunStatement():
-                self._begin(Run(digest, self.task(predicate.task).digest, signer, index, self.time))
+                self.runs.begin(digest, self.task(predicate.task).digest, signer, index, self.time)
             case statements.CancelStatement():
                 self._end(self.run(predicate.run), index, "cancelled", "cancelled")
             case statements.RetireStatement():
@@ -427,19 +353,10 @@ class State:
     def _owned(self, digest: str) -> Held[Any]:
         return self.datasets.get(digest) or self.functions[digest]
 
-    def _begin(self, run: Run) -> None:
-        self.runs[run.digest] = run
-        self.runs_by_task.setdefault(run.task, []).append(run.digest)
-        self.open_runs[run.digest] = run.index
-
     def _sharing_keys(self, task: statements.TaskStatement) -> statements.TaskStatement:
         """The same task with its receivers' keys from their registration: the log repeats them, memory need not."""
         outputs = {name: tuple(map(self._registered, keys)) for name, keys in task.outputs.items()}
         return kept(task.model_copy(update={"outputs": outputs}))
-
-    def _known(self, worker: statements.WorkerFacts) -> statements.WorkerFacts:
-        found = self.workers.setdefault(worker.certificate, worker)
-        return found if found == worker else worker
 
     def _registered(self, keys: statements.PartyKeys) -> statements.PartyKeys:
         held = self.parties.get(keys.signing)
@@ -460,7 +377,7 @@ class State:
 
     def _stop_taken_back(self, index: int) -> None:
         """Runs that have their keys by a yes that no longer stands stop. One still queued is refused at key release."""
-        for run in [self.runs[digest] for digest in self.open_runs]:
+        for run in list(self.runs.open.values()):
             if run.status == "running" and run.grants and self.taken_back(run):
                 self._end(run, index, "cancelled", "cancelled")
 
@@ -483,10 +400,18 @@ class State:
                 run = self.run(outcome.run)
                 if run.status in ENDED:
                     raise LogCorrupt(f"log entry {index} grants keys to a run that has ended")
-                run.status = "running"
-                self.fences[index] = run.digest
                 self._charge(index, run.task, outcome)
-                run.grants.append(self._granted(index, time, run, outcome))
+                grant = Grant(
+                    index,
+                    outcome.attempt,
+                    time,
+                    outcome.lease,
+                    outcome.worker,
+                    outcome.approvals,
+                    outcome.policies,
+                    outcome.inputs,
+                )
+                self.runs.grant(run, grant)
             case records.FiredOutcome():
                 self._fired(index, time, outcome)
             case records.ReceiptOutcome():
@@ -510,28 +435,6 @@ class State:
         if outcome.charges:
             self.charged[leaving.question(task, outcome.inputs)] = index
 
-    def _granted(self, index: int, time: int, run: Run, said: records.GrantOutcome) -> Grant:
-        """Mostly it says the same as that of the run before: they share it."""
-        likely = self._likely(run)
-        return Grant(
-            index,
-            said.attempt,
-            time,
-            said.lease,
-            self._known(said.worker),
-            same(said.approvals, (grant.approvals for grant in likely)),
-            same(said.policies, (grant.policies for grant in likely)),
-            same(said.inputs, (grant.inputs for grant in likely)),
-        )
-
-    def _likely(self, run: Run) -> list[Grant]:
-        """Grants of this run, and of some of its task just before it."""
-        runs = self.runs_by_task[run.task]
-        at = bisect_right(runs, run.index, key=lambda digest: self.runs[digest].index)
-        return [
-            grant for digest in reversed(runs[max(0, at - LIKELY) : at]) for grant in self.runs[digest].grants
-        ]
-
     def _fired(self, index: int, time: int, outcome: records.FiredOutcome) -> None:
         trigger = self.triggers[outcome.trigger]
         if outcome.number != trigger.number + 1:
@@ -541,13 +444,12 @@ class State:
         trigger.due = time + (trigger.every or limits.TRIGGER_SECONDS)
         trigger.seen = self.inputs(self.task(trigger.task).predicate)
         if outcome.run is not None:
-            self._begin(Run(outcome.run, trigger.task, trigger.by, index, time))
+            self.runs.begin(outcome.run, trigger.task, trigger.by, index, time)
 
     def _end(self, run: Run, index: int, status: RunStatus, failure: statements.Failure | None) -> None:
         if run.status in ENDED:
             raise LogCorrupt(f"log entry {index} ends a run twice")
-        run.status, run.failure, run.ended = status, failure, index
-        self.open_runs.pop(run.digest, None)
+        self.runs.end(run, index, status, failure)
 
     # -- snapshots --------------------------------------------------------------------------------
 
@@ -575,19 +477,12 @@ class State:
         shared(self)
         for held in self.tasks.values():
             held.predicate = self._sharing_keys(held.predicate)
-        for run in self.runs.values():
-            for grant in run.grants:
-                likely = [item for item in self._likely(run) if item is not grant]
-                grant.worker = self._known(grant.worker)
-                grant.approvals = same(grant.approvals, (item.approvals for item in likely))
-                grant.policies = same(grant.policies, (item.policies for item in likely))
-                grant.inputs = same(grant.inputs, (item.inputs for item in likely))
 
 
 T = TypeVar("T")
 
 
-def _get(where: dict[str, T], digest: str, what: str, hint: str) -> T:
+def _get(where: Mapping[str, T], digest: str, what: str, hint: str) -> T:
     found = where.get(digest)
     if found is None:
         raise NotFound(f"there is no {what} {digest[:16]}", hint=hint)
@@ -596,4 +491,4 @@ def _get(where: dict[str, T], digest: str, what: str, hint: str) -> T:
 
 _ADAPTER: TypeAdapter[State] = TypeAdapter(State)
 
-__all__ = ["ENDED", "Approval", "Grant", "Held", "Output", "Run", "State", "Trigger"]
+__all__ = ["Approval", "Held", "State", "Trigger"]

@@ -11,7 +11,8 @@ from ...protocol.jsonstrict import encode
 from ...protocol.model import Model
 from ...protocol.protection import EVERYBODY
 from . import budgets, policies, rules
-from .state import ENDED, Held, P, Run, Trigger
+from .runs import ENDED, Run
+from .state import Held, P, Trigger
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -65,17 +66,9 @@ class Views:
 
     def datasets(self, party: str, after: int) -> wire.ListReply:
         """All datasets, retired ones marked. What others have spent of a budget only its owner sees."""
-        uses: dict[str, int] = {}
-        for run in self._state.runs.values():
-            for digest in run.grant.inputs.values() if run.grant else ():
-                uses[digest] = uses.get(digest, 0) + 1
-        return self._page(
-            self._state.datasets.values(),
-            lambda held: self._dataset(held, uses.get(held.digest, 0), party),
-            after,
-        )
+        return self._page(self._state.datasets.values(), lambda held: self._dataset(held, party), after)
 
-    def _dataset(self, held: Held[statements.DatasetStatement], uses: int, party: str) -> wire.DatasetView:
+    def _dataset(self, held: Held[statements.DatasetStatement], party: str) -> wire.DatasetView:
         said = held.predicate
         spent = self._state.spent.get(budgets.line(held), {})
         return wire.DatasetView(
@@ -93,7 +86,7 @@ class Views:
             retired=held.retired is not None,
             suspended=held.suspended,
             version=self._state.dataset_versions[f"{held.signer}/{said.name}"].index(held.digest) + 1,
-            uses=uses,
+            uses=self._state.runs.uses.get(held.digest, 0),
             protection=said.protection,
             spent={
                 who: amount
@@ -150,7 +143,7 @@ class Views:
         now = self._monitor.now()
         asked = policies.Question(self._state, held, policies.USE, None, now, 1)
         automatic = policies.automatic(asked)
-        runs = self._state.runs_of(held.digest)
+        runs = self._state.runs.of(held.digest, limits.RUNS_SHOWN)
         return wire.TaskView(
             digest=held.digest,
             author=held.signer,
@@ -163,7 +156,7 @@ class Views:
                 self._approval(held, who, reason, automatic, now)
                 for who, reason in self._state.must_approve(held.predicate).items()
             ),
-            runs=tuple(self._run(run) for run in runs[-limits.RUNS_SHOWN :]),
+            runs=tuple(map(self._run, runs)),
             inputs=self._state.inputs(held.predicate),
             triggers=tuple(
                 self._trigger(item, now) for item in self._state.triggers.values() if item.task == held.digest
@@ -199,7 +192,9 @@ class Views:
     def _task_state(
         self, held: Held[statements.TaskStatement], automatic: dict[str, str], runs: list[Run], now: int
     ) -> TaskState:
-        if runs and (runs[-1].status not in ENDED or held.predicate.runs == len(runs)):
+        if runs and (
+            runs[-1].status not in ENDED or held.predicate.runs == self._state.runs.count(held.digest)
+        ):
             return runs[-1].status
         if held.predicate.expires <= now:
             return runs[-1].status if runs else "expired"

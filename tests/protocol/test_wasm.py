@@ -46,6 +46,10 @@ def test_a_module_has_exactly_one_contract():
         ("[inputs]\n'../x' = 'csv'\n[outputs]\nr = 'csv'", "identifier"),
         ("entry = 'a b'\n[outputs]\nr = 'csv'", "identifier"),
         ("[outputs\n", "not TOML"),
+        ("fuel = 0\n[outputs]\nr = 'csv'", "fuel is a number"),
+        ("fuel = true\n[outputs]\nr = 'csv'", "fuel is a number"),
+        ("fuel = 1.5\n[outputs]\nr = 'csv'", "fuel is a number"),
+        (f"fuel = {limits.FUEL + 1}\n[outputs]\nr = 'csv'", "fuel is a number"),
     ],
 )
 def test_a_contract_that_makes_no_sense_says_why(text, said):
@@ -60,6 +64,12 @@ def test_a_contract_that_makes_no_sense_says_why(text, said):
 def test_what_is_no_module_is_refused(module):
     with pytest.raises(Malformed):
         wasm.derive(module)
+
+
+def test_fuel_is_as_the_contract_says():
+    assert wasm.parse(CONTRACT).fuel is None
+    for fuel in (1, limits.FUEL):
+        assert wasm.derive(wasm.attach(EMPTY, b"fuel = %d\n" % fuel + CONTRACT)).fuel == fuel
 
 
 def test_limits_one_below_and_one_above():

@@ -77,6 +77,8 @@ CODE_BYTES: Final = 1 * MIB
 """A function's code, in bytes."""
 CONTRACT_BYTES: Final = 64 * KIB
 """The contract in a WebAssembly module, in bytes."""
+FUEL: Final = 10**15
+"""Steps that the contract of a WebAssembly module may allow a run: days of a processor's time."""
 COMPILED_BYTES: Final = 64 * MIB
 """A compiled WebAssembly module, in bytes."""
 COMPILED_CACHE_BYTES: Final = 256 * MIB

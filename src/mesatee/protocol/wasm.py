@@ -116,10 +116,14 @@ _TYPES: Final = ("str", "int", "float", "bool", "list", "dict")
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What a module takes and gives; `formats` of inputs and outputs by name."""
+    """What a module takes and gives; `formats` of inputs and outputs by name. `fuel` is how many steps of the machine
+    a run may take, about one for each instruction, the same number on every machine; None for as many as its time
+    allows.
+    """
 
     signature: Signature
     formats: Mapping[str, TableFormat]
+    fuel: int | None = None
 
     @property
     def optional(self) -> frozenset[str]:
@@ -169,11 +173,11 @@ def parse(text: bytes) -> Contract:
         fields = tomllib.loads(text.decode("utf-8", "strict"))
     except (ValueError, RecursionError) as error:
         raise Malformed(f"the contract is not TOML: {str(error)[:200]}") from None
-    unknown = set(fields) - {"entry", "inputs", "arguments", "outputs"}
+    unknown = set(fields) - {"entry", "fuel", "inputs", "arguments", "outputs"}
     if unknown:
         raise Malformed(
             f"the contract has unknown fields: {', '.join(sorted(unknown))[:200]}",
-            hint="it has entry, [inputs], [arguments] and [outputs]",
+            hint="it has entry, fuel, [inputs], [arguments] and [outputs]",
         )
     inputs = _ports(fields.get("inputs", {}), "an input")
     outputs = _ports(fields.get("outputs", {}), "an output")
@@ -196,7 +200,15 @@ def parse(text: bytes) -> Contract:
         }
     )
     formats = {name: format for name, (format, _) in {**inputs, **outputs}.items()}
-    return Contract(signature, MappingProxyType(formats))
+    return Contract(signature, MappingProxyType(formats), _fuel(fields.get("fuel")))
+
+
+def _fuel(value: Any) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int or not 1 <= value <= limits.FUEL:
+        raise Malformed(f"fuel is a number of instructions from 1 to {limits.FUEL}")
+    return value
 
 
 def _table(value: Any) -> Iterator[tuple[str, Any]]:

@@ -43,7 +43,15 @@ Failure = Literal[
 """How a run can fail, of the codes in ADR 1; `worker_lost` and `input_corrupt` are the worker's own."""
 
 CHILD_FAILURES: Final[frozenset[Failure]] = frozenset(
-    {"function_raised", "wrong_output", "bad_argument", "bad_input", "out_of_memory", "output_too_large"}
+    {
+        "bad_argument",
+        "bad_input",
+        "function_raised",
+        "out_of_cpu",
+        "out_of_memory",
+        "output_too_large",
+        "wrong_output",
+    }
 )
 """What a child may say of itself; the rest is seen from outside."""
 

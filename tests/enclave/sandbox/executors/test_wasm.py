@@ -14,6 +14,8 @@ from wasmtime import wat2wasm
 from mesatee import extras
 from mesatee.enclave.sandbox import Job, Limits, OutputSpec, Supervisor, sealed_memfd
 from mesatee.enclave.sandbox.compiled import CompiledCode, Output
+from mesatee.enclave.sandbox.executors import wasi
+from mesatee.enclave.sandbox.executors import wasm as executor
 from mesatee.enclave.sandbox.protocol import COMPILED_OUTPUT
 from mesatee.errors import SandboxFailed
 from mesatee.protocol import wasm
@@ -103,6 +105,52 @@ def test_a_hostile_module_ends_with_a_code_of_the_closed_list(name, supervisor):
     body, failure = HOSTILE[name]
     limits = Limits(seconds=30, cpu_seconds=1, memory_bytes=64 * 2**20, output_bytes=2**20, threads=1)
     assert run(supervisor, assembled(f"(module {body})"), limits=limits)[0] == failure
+
+
+COUNTING = """
+(module
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 1)
+  (func (export "_start") (local $i i32)
+    (loop $more
+      (local.set $i (i32.add (local.get $i) (i32.const 1)))
+      (br_if $more (i32.lt_u (local.get $i) (i32.const 1000))))))
+"""
+ENDLESS = '(module (memory (export "memory") 1) (func (export "_start") (loop $more (br $more))))'
+
+
+def test_fuel_ends_a_module_long_before_its_time(supervisor):
+    failure, _, said = run(supervisor, assembled(ENDLESS, "fuel = 1000000\n" + contract()))
+    assert failure == "out_of_cpu"
+    assert "fuel of 1000000" in said
+
+
+def test_enough_fuel_changes_nothing(supervisor):
+    plain = module("echo", contract("data"))
+    frugal = module("echo", "fuel = 10000000\n" + contract("data"))
+    found = [run(supervisor, code, {"data": b"as it was"}) for code in (plain, frugal, plain)]
+    assert [item[:2] for item in found] == [(None, b"as it was")] * 3
+    assert run(supervisor, module("echo", "fuel = 3\n" + contract("data")), {"data": b"x"})[0] == "out_of_cpu"
+
+
+def test_fuel_is_the_same_number_whenever_it_is_counted():
+    def least() -> int:
+        found = executor.Engine(counts=True)
+        compiled, low, high = found.compile(bytes(wat2wasm(COUNTING))), 0, 100_000
+        while high - low > 1:
+            middle = (low + high) // 2
+            ended = found.run(
+                compiled,
+                "_start",
+                1 << 20,
+                lambda memory: wasi.Wasi(memory, {}, {}, b"{}", bytes(32)),
+                middle,
+            )
+            assert ended.spent == (ended.wrong is not None)
+            low, high = (middle, high) if ended.spent else (low, middle)
+        return high
+
+    assert 1_000 < least() == least() < 20_000
 
 
 def test_a_module_reaches_nothing_of_the_machine(supervisor):

@@ -42,15 +42,21 @@ _COMPILING: Final = Signature("compile", (), None, (), (Port(COMPILED_OUTPUT, "b
 
 
 class Engine:
-    """wasmtime's engine with our settings, and a linker whose functions lead to the world of the present run."""
+    """wasmtime's engine with our settings, and a linker whose functions lead to the world of the present run.
 
-    def __init__(self) -> None:
+    With `counts` its code counts what it does, for modules whose contract gives them so much fuel and no more.
+    """
+
+    def __init__(self, counts: bool = False) -> None:
         import wasmtime
+
+        self.counts = counts
 
         self.wasmtime = wasmtime
         config = wasmtime.Config()
         for name, value in engine.SETTINGS.items():
             setattr(config, name, value)
+        config.consume_fuel = counts
         self.engine = wasmtime.Engine(config)
         self.linker = wasmtime.Linker(self.engine)
         self.world: wasi.Wasi | None = None
@@ -76,9 +82,14 @@ class Engine:
         return bytes(self.wasmtime.Module(self.engine, module).serialize())
 
     def run(
-        self, compiled: bytes, entry: str, memory_bytes: int, world: Callable[[Memory], wasi.Wasi]
+        self,
+        compiled: bytes,
+        entry: str,
+        memory_bytes: int,
+        world: Callable[[Memory], wasi.Wasi],
+        fuel: int | None = None,
     ) -> Ended:
-        """Instantiate, call `entry`; what goes wrong is in the answer, never raised.
+        """Instantiate, call `entry`; what goes wrong is in the answer, never raised. `fuel` for an engine that counts.
 
         The module's memory lives as long as the answer: a child ends with it, and frees nothing before.
         """
@@ -87,6 +98,8 @@ class Engine:
         store.set_limits(
             memory_size=memory_bytes, table_elements=engine.TABLE_ELEMENTS, instances=1, tables=64, memories=1
         )
+        if fuel is not None:
+            store.set_fuel(fuel)
         memory = Memory(store, self.wasmtime.WasmtimeError)
         self.world = made = world(memory)
         try:
@@ -105,6 +118,8 @@ class Engine:
             return Ended(made, f"the module exited with {ended.code}", memory.full())
         except (self.wasmtime.WasmtimeError, self.wasmtime.Trap) as error:
             text = str(error)
+            if fuel is not None and store.get_fuel() == 0:
+                return Ended(made, f"the module has used its fuel of {fuel}", False, spent=True)
             return Ended(made, text, memory.full() or ("limit" in text and memory.memory is None))
         finally:
             self.world = None
@@ -113,11 +128,14 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a call ended: what the module did outside; what went wrong, or None; whether its memory was used up."""
+    """How a call ended: what the module did outside; what went wrong, or None; whether its memory or its fuel was used
+    up.
+    """
 
     world: wasi.Wasi
     wrong: str | None
     full: bool
+    spent: bool = False
 
 
 class Memory:
@@ -152,14 +170,15 @@ class Memory:
         return False
 
 
-_ENGINES: Final[list[Engine]] = []
+_ENGINES: Final[dict[bool, Engine]] = {}
 
 
-def prepared() -> Engine:
-    """The engine of this process; made once, in the zygote, for all children."""
-    if not _ENGINES:
-        _ENGINES.append(Engine())
-    return _ENGINES[0]
+def prepared(counts: bool = False) -> Engine:
+    """The engine of this process; made once, the one that does not count in the zygote for all children."""
+    found = _ENGINES.get(counts)
+    if found is None:
+        found = _ENGINES[counts] = Engine(counts)
+    return found
 
 
 def _warm_world(memory: Memory) -> wasi.Wasi:
@@ -181,7 +200,7 @@ def load_compiler(job: Job) -> FileCall:
     """The job that compiles: its code is the module, its only output the compiled code."""
 
     def run(_: Mapping[str, Any], __: Mapping[str, int], outputs: Mapping[str, int]) -> None:
-        found = prepared()
+        found = prepared(_contract(job).fuel is not None)
         try:
             compiled = found.compile(job.code)
         except found.wasmtime.WasmtimeError as error:
@@ -194,13 +213,17 @@ def load_compiler(job: Job) -> FileCall:
     return FileCall(run, _COMPILING)
 
 
-def load(job: Job) -> FileCall:
-    """A module that has been compiled: its contract says what it takes and gives."""
+def _contract(job: Job) -> wasm.Contract:
     try:
-        contract = wasm.derive(job.code)
+        return wasm.derive(job.code)
     except InputError as error:
         explain(error.message)
         raise Failed("function_raised") from None
+
+
+def load(job: Job) -> FileCall:
+    """A module that has been compiled: its contract says what it takes and gives."""
+    contract = _contract(job)
     if contract.signature.entry != job.entry:
         explain(f"the contract names the entry {contract.signature.entry}, not {job.entry}")
         raise Failed("function_raised")
@@ -208,17 +231,20 @@ def load(job: Job) -> FileCall:
     def run(args: Mapping[str, Any], inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
         encoded = canonical(dict(args))
         seed = hashlib.sha256(_SEED_LABEL + hashlib.sha256(job.code).digest() + encoded).digest()
-        ended = prepared().run(
+        ended = prepared(contract.fuel is not None).run(
             job.compiled,
             job.entry,
             job.limits.memory_bytes,
             lambda memory: wasi.Wasi(memory, inputs, outputs, encoded, seed),
+            contract.fuel,
         )
         world = ended.world
         if ended.wrong is not None:
             explain(ended.wrong)
             if world.too_large:
                 raise Failed("output_too_large")
+            if ended.spent:
+                raise Failed("out_of_cpu")
             raise Failed("out_of_memory" if ended.full else "function_raised")
         if world.too_large:
             # It went on as if nothing had happened: what is in the file is not what it wrote.

@@ -14,7 +14,7 @@ from .log import Log
 from .runs import Output, Run
 from .state import State
 
-ENVELOPES_CACHED = 16 * limits.MIB
+ENVELOPES_CACHED = 4 * limits.MIB
 """Payloads of statements kept in memory for those who ask, in bytes, oldest out first."""
 
 

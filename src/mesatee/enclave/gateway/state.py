@@ -15,12 +15,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...errors import LogCorrupt, NotFound, StateError
 from ...protocol import checkpoint as cp
-from ...protocol import consent, leaving, limits, records, statements
+from ...protocol import consent, limits, records, statements
 from ...protocol import envelope as dsse
 from ...protocol.digests import Hex32
 from ...protocol.model import TableFormat
-from ...protocol.protection import EVERYBODY
 from ...protocol.sources import NewestDataset, OutputOf, Source
+from . import charges
 from .sharing import kept, same, shared
 
 P = TypeVar("P", bound=statements.Common)
@@ -171,6 +171,8 @@ class State:
     # Of privacy budgets, by OWNER/NAME of datasets and by party, in millionths of epsilon; and the questions paid for.
     spent: dict[str, dict[str, int]] = field(default_factory=dict)
     charged: dict[str, int] = field(default_factory=dict)
+    # MODEL/CALLER -> runs that had its keys, where the model's card counts them.
+    model_runs: dict[str, int] = field(default_factory=dict)
     # Who received the keys, in log order: the last one alone may go on. Empty for the gateway that founded the service.
     successors: list[str] = field(default_factory=list)
     handed_at: int = -1
@@ -485,7 +487,7 @@ class State:
                     raise LogCorrupt(f"log entry {index} grants keys to a run that has ended")
                 run.status = "running"
                 self.fences[index] = run.digest
-                self._charge(index, run.task, outcome)
+                charges.enter(self, index, run, outcome)
                 run.grants.append(self._granted(index, time, run, outcome))
             case records.FiredOutcome():
                 self._fired(index, time, outcome)
@@ -501,14 +503,6 @@ class State:
                 self._end(run, index, "failed" if outcome.failure else "finished", outcome.failure)
             case records.ClosedOutcome():
                 self._end(self.run(outcome.run), index, "failed", outcome.failure)
-
-    def _charge(self, index: int, task: str, outcome: records.GrantOutcome) -> None:
-        for held, amount in ((self.dataset(digest), paid) for digest, paid in outcome.charges.items()):
-            spent = self.spent.setdefault(f"{held.signer}/{held.predicate.name}", {})
-            for who in (EVERYBODY, *leaving.payers(self.task(task).predicate, held.signer)):
-                spent[who] = spent.get(who, 0) + amount
-        if outcome.charges:
-            self.charged[leaving.question(task, outcome.inputs)] = index
 
     def _granted(self, index: int, time: int, run: Run, said: records.GrantOutcome) -> Grant:
         """Mostly it says the same as that of the run before: they share it."""

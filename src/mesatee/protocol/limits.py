@@ -399,3 +399,36 @@ POLICY_DEPTH: Final = 24
 POLICY_OPERATORS: Final = 128
 """Operators, paths, brackets and clauses in one permit or forbid, for each may nest in the last one: with 500
 of them Cedar's validator runs out of a stack of 1 MiB and then passes what it did not look at."""
+
+# -- models in ONNX format ------------------------------------------------------------------------
+ONNX_BYTES: Final = 2 * GIB - 1
+"""A model, in bytes: a protocol buffer is no longer."""
+ONNX_FIELDS: Final = 1_000_000
+"""Fields of a model's protocol buffers, over all levels; tensor data is one. A net of 5,000 nodes has 60,000, and
+reading that many takes a tenth of a second."""
+ONNX_NAME_BYTES: Final = 1_024
+"""A name in a model, in bytes of UTF-8: names of modules in modules are long."""
+ONNX_STRING_BYTES: Final = 64 * KIB
+"""A string attribute, in bytes: an expression, a pattern or an entry of a vocabulary."""
+ONNX_NODES: Final = 100_000
+"""Nodes of a model with all of its subgraphs, each call of a function in it counted with the function's nodes."""
+ONNX_DEPTH: Final = 8
+"""Graphs within graphs (If, Loop, Scan), in levels: the deepest that exporters make has 3."""
+ONNX_TYPE_DEPTH: Final = 4
+"""Types within types (a sequence of maps of tensors), in levels."""
+ONNX_RANK: Final = 16
+"""Dimensions of a tensor: operators know up to 8."""
+ONNX_ELEMENTS: Final = 2**31 - 1
+"""Elements of one tensor, as its fixed dimensions say."""
+ONNX_SPARSE_ELEMENTS: Final = 2**24
+"""Elements of a sparse tensor once it is dense: a few bytes may stand for all of them."""
+ONNX_SPARSE_VALUES: Final = 2**20
+"""Values in a sparse tensor: each one's place is looked at."""
+ONNX_PORTS: Final = 1_024
+"""Inputs and outputs of a model, or of one node."""
+
+# -- tensors in files -----------------------------------------------------------------------------
+TENSORS: Final = 1_024
+"""Tensors in one file."""
+TENSORS_HEADER_BYTES: Final = 1 * MIB
+"""The JSON before the data of a safetensors file, in bytes: each tensor takes about a hundred."""

@@ -225,6 +225,24 @@ SQL_WORDS: Final = 2_048
 SQL_DEPTH: Final = 32
 """Brackets open at once in a query: the engine's parser recurses, and refuses 50 by itself."""
 
+# -- models of the built-in learners ------------------------------------------------------------------
+LEARNED_BYTES: Final = 32 * MIB
+"""A model document, in bytes: a support vector machine that keeps 10,000 rows of 100 columns has 20 MiB."""
+LEARNED_COLUMNS: Final = 2_048
+"""Columns that a model looks at, as many as are analysed for principal components."""
+LEARNED_LEVELS: Final = 1_000
+"""Levels of one column, as many as are taken for categories."""
+LEARNED_LEVEL_CHARS: Final = 1_024
+"""A level or a class as text, in characters."""
+LEARNED_FEATURES: Final = 4_096
+"""Numbers that are made of one row, over all columns and levels."""
+LEARNED_NUMBERS: Final = 1_000_000
+"""Numbers in one list, and lists in one matrix: the size of the document is the real bound."""
+LEARNED_GROUPS: Final = 1_000
+"""Clusters, components of a mixture, and classes but those of support vector machines."""
+LEARNED_SVM_CLASSES: Final = 100
+"""Classes of a support vector machine, which makes a decision for each pair."""
+
 # -- environments ---------------------------------------------------------------------------------
 
 LOCK_BYTES: Final = MIB

@@ -65,7 +65,7 @@ def main(text: str) -> int:
         code = 1
         try:
             code = _inner(job, layers)
-        except BaseException:
+        except BaseException:  # noqa: BLE001  # it ends here, and its parent shows what it said
             traceback.print_exc()
         finally:
             sys.stderr.flush()
@@ -107,7 +107,7 @@ def _inner(job: dict[str, Any], layers: list[str]) -> int:
     return 0
 
 
-class _NotConfined(Exception):  # noqa: N818  # a refusal like the scripts' own
+class _NotConfined(Exception):  # a refusal like the scripts' own
     refusal = True
     hint = "import on a machine that has one of them: `mesatee doctor` says what this one has"
 

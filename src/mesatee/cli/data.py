@@ -20,7 +20,7 @@ from ..protocol import limits, wire
 from ..protocol import policy_text as policies
 from ..protocol.marginals import Marginals
 from ..protocol.model import TableFormat
-from . import classes
+from . import cards, classes
 from .common import AsJson, emit, facts, line, moment, progress, say, settings, short, size, table, verb
 from .leaving import BudgetOption, Digits, LetOut, MaxRows, MinGroup, Multiple
 from .mock import MockMissing, MockRange, MockValues, mock, mock_plan
@@ -271,7 +271,7 @@ def list_(
             item.name,
             item.owner_name,
             short(item.digest),
-            item.format,
+            item.format if item.card is None else f"{item.card.kind} model",
             _count(item.rows),
             size(item.size),
             item.uses,
@@ -343,6 +343,11 @@ def _show(
     line(console, "")
     table(console, ("column", "type"), [(item["name"], item["type"]) for item in view.columns], "No columns.")
     line(console, "")
+    if view.card is not None:
+        line(console, "model", "bold")
+        for text in cards.explain(view.card):
+            line(console, "  " + text)
+        line(console, "")
     if view.protection is not None:
         line(console, "what may leave", "bold")
         said = protected.explain(view.protection)

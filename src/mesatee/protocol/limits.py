@@ -111,6 +111,20 @@ EXAMPLE_INPUT_BYTES: Final = 4 * KIB
 EXAMPLES_BYTES: Final = 12 * KIB
 """All examples of a function, in bytes of canonical JSON: they fit a statement beside its callers and arguments."""
 
+# -- models ---------------------------------------------------------------------------------------
+MODEL_CARD_BYTES: Final = 12 * KIB
+"""A model card, in bytes of canonical JSON: it fits a statement beside columns and policy."""
+MODEL_TENSORS: Final = 64
+"""Inputs, and outputs, that a model card names."""
+MODEL_RANK: Final = 16
+"""Dimensions of a tensor in a model card."""
+MODEL_EXTENT: Final = 2**40
+"""Length of one dimension in a model card: beyond it no machine of today holds the tensor."""
+MODEL_METRICS: Final = 32
+"""Metrics in a model card."""
+MODEL_WARM_SECONDS: Final = 3_600
+"""The longest time for which an owner may let a worker keep a loaded model after a run, in seconds."""
+
 # -- sealed data ----------------------------------------------------------------------------------
 BLOB_BYTES: Final = 64 * GIB
 """A sealed file, in bytes."""

@@ -53,9 +53,9 @@ def onnx_predict(
     if batch not in BATCHES:
         raise Malformed(f"batch is from {BATCHES[0]} to {BATCHES[-1]} rows")
     loaded = load(model, threads)
-    wanted = chosen(loaded, outputs)
+    wanted, kept = chosen(loaded, outputs), _kept(rows, keep)
     given = _inputs(loaded, rows, columns, keep)
-    return _table(rows.select(_kept(rows, keep)), _run(loaded, given, wanted, batch, rows.num_rows))
+    return _table(rows.select(kept), _run(loaded, given, wanted, batch, rows.num_rows))
 
 
 def _kept(rows: Table, keep: list[str]) -> list[str]:

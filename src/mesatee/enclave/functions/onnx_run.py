@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from mesatee import tensors as files
 from mesatee.enclave.functions._onnx import BATCHES, chosen, load, prepare
 from mesatee.errors import Malformed, TooLarge
 
@@ -45,8 +46,6 @@ def onnx_run(
     Reveals to the output's receivers what the model says of the tensors: see `onnx_predict`. Reveals to the receivers
     of `diagnostics` why a model or file was refused: names of inputs and outputs and shapes, and no value.
     """
-    from mesatee import tensors as files
-
     if batch and batch not in BATCHES:
         raise Malformed(f"batch is 0, or from {BATCHES[0]} to {BATCHES[-1]} rows")
     if batch and state:

@@ -29,9 +29,9 @@ fn objective(name: &str) -> Result<(Link, fn(f32) -> f32), Refused> {
         | "reg:expectileerror"
         | "rank:pairwise"
         | "rank:ndcg"
-        | "rank:map" => (Link::Identity, same),
+        | "rank:map"
+        | "binary:logitraw" => (Link::Identity, same),
         "reg:logistic" | "binary:logistic" => (Link::Sigmoid(1.0), logit),
-        "binary:logitraw" => (Link::Identity, logit),
         "binary:hinge" => (Link::Step, same),
         "count:poisson" | "reg:gamma" | "reg:tweedie" | "survival:cox" | "survival:aft" => {
             (Link::Exp, ln)

@@ -35,6 +35,8 @@ class Case:
     margin: Any
     response: Any
     said: str
+    classes: bool = False
+    """Whether the response is classes."""
 
 
 def columns(rows: Any) -> list[Any]:
@@ -128,4 +130,4 @@ def xgboost(seed: int, form: str = "ubj") -> Case:
     with np.errstate(all="ignore"):
         margin = booster.inplace_predict(asked, predict_type="margin")
         response = booster.inplace_predict(asked)
-    return Case(bytes(booster.save_raw(form)), asked, margin, response, f"{seed} {options}")
+    return Case(bytes(booster.save_raw(form)), asked, margin, response, f"{seed} {options}", objective == "multi:softmax")

@@ -158,7 +158,7 @@ def put(
     )
     name = name or file.name.removesuffix(data.SEALED).split(".")[0]
     with chosen.session() as session:
-        text = _policy(session, policy, min_level, tee or [], only or [], days, approve_automatically)
+        text = policy_of(session, policy, min_level, tee or [], only or [], days, approve_automatically)
         with ExitStack() as stack:
             if file.suffix == data.SEALED:
                 made = data.sealed_file(
@@ -218,7 +218,7 @@ def _beside(file: Path) -> Path | None:
     return file.parent if os.access(file.parent, os.W_OK) else None
 
 
-def _policy(
+def policy_of(
     session: Session,
     path: Path | None,
     min_level: int | None,
@@ -227,6 +227,7 @@ def _policy(
     days: float | None,
     automatic: bool,
 ) -> str:
+    """The policy that options say, or a file. Raises `Malformed` or `NotFound`."""
     if path is not None:
         if min_level is not None or tees or only or days is not None or automatic:
             raise Malformed("a policy file says everything; leave the other policy options out")

@@ -69,7 +69,7 @@ def _exported(path: Path, job: dict[str, Any]) -> dict[str, Any]:
 
 def _script(path: Path, job: dict[str, Any]) -> dict[str, Any]:
     module = torch.jit.load(str(path), map_location="cpu").eval()
-    wanted = [item for item in module.graph.inputs()][1:]
+    wanted = list(module.graph.inputs())[1:]
     shapes = [(item.debugName().split(".")[0], "float32", _sizes(item)) for item in wanted]
     sample = samples(shapes, job)
     arguments = tuple(torch.from_numpy(sample[name]) for name, _, _ in shapes)

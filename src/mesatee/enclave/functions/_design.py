@@ -231,6 +231,8 @@ def _encoded(
         raise Malformed("no row has a value in every column: nothing is left to learn from")
     base: str | None = None
     if not whole:
+        if len(levels) == 1:
+            raise Malformed(f"the column {name!r} has the same level in all rows: leave it out")
         base = levels[0] if reference is None else text_of(reference)
         if base not in levels:
             raise Malformed(f"the reference of {name!r} is a level that no row has")

@@ -308,9 +308,13 @@ def _endless(ends: Any, moved: Any) -> bool:
 def _without_end(problem: _Problem, way: Any) -> Malformed:
     import numpy as np
 
+    sizes = np.abs(way)
+    if problem.intercept and len(sizes) > 1 and sizes[1:].max() > _BACK * sizes[0]:
+        # The intercept only makes up for the others.
+        sizes[0] = 0
     return Malformed(
         "there is no finite optimum: the columns tell some outcomes perfectly, most of all "
-        f"{problem.names[int(np.argmax(np.abs(way)))]!r}",
+        f"{problem.names[int(np.argmax(sizes))]!r}",
         hint="leave that column out (for categories: merge levels), or set a penalty",
     )
 

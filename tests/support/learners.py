@@ -35,7 +35,9 @@ def agree(ours: Any, theirs: Any, relative: float = 1e-8, absolute: float = 1e-9
     return True
 
 
-def the_same_everywhere(learner: Any, frame: pd.DataFrame, parties: int, seed: int = 0, **arguments: Any) -> Any:
+def the_same_everywhere(
+    learner: Any, frame: pd.DataFrame, parties: int, seed: int = 0, **arguments: Any
+) -> Any:
     """What a learner finds out, having made sure that it does not depend on who has which rows or columns."""
     found = [learner(**arguments, **given) for given in everywhere(frame, parties, seed)]
     for other in found[1:]:

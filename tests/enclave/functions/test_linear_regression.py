@@ -38,9 +38,7 @@ def made(seed: int, rows: int = 40) -> pd.DataFrame:
 
 def encoded(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     full = frame.dropna()
-    matrix = np.column_stack(
-        [np.ones(len(full)), full.x, full.z, full.c == "b", full.c == "é"]
-    ).astype(float)
+    matrix = np.column_stack([np.ones(len(full)), full.x, full.z, full.c == "b", full.c == "é"]).astype(float)
     return matrix, full.y.to_numpy(), full.w.to_numpy()
 
 

@@ -156,7 +156,7 @@ def test_the_event_is_the_last_value_or_the_one_that_is_asked_for():
 )
 def test_separation_is_refused_and_no_trouble_with_a_penalty(x, y):
     frame = pd.DataFrame({"x": x, "y": y})
-    with pytest.raises(Malformed, match="no finite optimum.* 'x'") as caught:
+    with pytest.raises(Malformed, match=r"no finite optimum.* 'x'") as caught:
         logistic_regression(one(frame), target="y")
     assert "penalty" in caught.value.hint
     found = logistic_regression(one(frame), target="y", penalty=1.0, scale=True)

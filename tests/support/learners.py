@@ -36,10 +36,10 @@ def agree(ours: Any, theirs: Any, relative: float = 1e-8, absolute: float = 1e-9
 
 
 def the_same_everywhere(
-    learner: Any, frame: pd.DataFrame, parties: int, seed: int = 0, **arguments: Any
+    learner: Any, frame: pd.DataFrame, parties: int, cut: int = 0, **arguments: Any
 ) -> Any:
     """What a learner finds out, having made sure that it does not depend on who has which rows or columns."""
-    found = [learner(**arguments, **given) for given in everywhere(frame, parties, seed)]
+    found = [learner(**arguments, **given) for given in everywhere(frame, parties, cut)]
     for other in found[1:]:
         for name, value in found[0]._asdict().items():
             assert value == getattr(other, name), name

@@ -11,7 +11,7 @@ from mesatee.errors import Malformed
 from mesatee.protocol import learned, limits
 from mesatee.table import Table
 
-STARTS: Final = 1_000
+STARTS: Final = 100
 """Different first centres that are tried at most."""
 ROUNDS: Final = 1_000
 """Of moving the centres, from each start."""
@@ -41,7 +41,7 @@ def k_means(
     by its standard deviation (with n) before, so that units do not matter; constant columns are refused then. Rows
     with a null in one of them (NaN among it) are left out and counted in `diagnostics`; infinite values are refused.
     There are at least as many different rows as clusters, of which there are up to 1000. Lloyd's algorithm begins
-    with `starts` different centres (1 to 1000, by k-means++) drawn by `seed`, and the best end is taken.
+    with `starts` different centres (1 to 100, by k-means++) drawn by `seed`, and the best end is taken.
 
     Two outputs. ``clusters`` has a row for each, the largest first and of equal ones the one with smaller centres:
     ``cluster`` (its number, from 1), ``rows``, ``inertia`` (the sum of squared distances of its rows from the centre,

@@ -187,7 +187,9 @@ class NaiveBayes(_Document):
                 _shape(what, matrix, rows, self.width)
         for row in self.variances or ():
             _positive("variances", row)
-        if any((column.levels is not None) != (self.distribution == "categorical") for column in self.columns):
+        if any(
+            (column.levels is not None) != (self.distribution == "categorical") for column in self.columns
+        ):
             raise ValueError("columns have levels if, and only if, the distribution is categorical")
         if any(column.reference is not None for column in self.columns):
             raise ValueError("no level is left out")
@@ -229,9 +231,7 @@ class Svm(_Scaled):
             return self
         _shape("vectors", self.vectors, len(self.vectors), self.width)
         _shape("weights", self.weights, groups - 1, len(self.vectors))
-        if self.counts is not None and (
-            len(self.counts) != groups or sum(self.counts) != len(self.vectors)
-        ):
+        if self.counts is not None and (len(self.counts) != groups or sum(self.counts) != len(self.vectors)):
             raise ValueError("counts say for each class how many of the vectors are its")
         return self
 
@@ -292,9 +292,13 @@ def read(data: bytes) -> Document:
     # 1. By the strict parser, for the text as such; 2. by the model. Both read the same bytes, and after 1. in one way.
     found = parse_object(data, limit=limits.LEARNED_BYTES)
     if found.get("kind") not in KINDS:
-        raise Malformed(f"the model has no kind of {', '.join(KINDS)}", hint="is it a model of a built-in learner?")
+        raise Malformed(
+            f"the model has no kind of {', '.join(KINDS)}", hint="is it a model of a built-in learner?"
+        )
     if found.get("version") is True or found.get("version") != VERSION:
-        raise Malformed(f"the model has another version than {VERSION}", hint="train it anew, or use a newer MesaTEE")
+        raise Malformed(
+            f"the model has another version than {VERSION}", hint="train it anew, or use a newer MesaTEE"
+        )
     try:
         return _Any.model_validate_json(data).root
     except ValidationError as error:

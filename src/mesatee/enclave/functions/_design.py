@@ -24,16 +24,19 @@ LARGEST: Final = 1e100
 class Design:
     """Rows that have a value everywhere. `matrix` has shape (rows, features), in the order of `columns` and of their
     levels; `present` is, for each feature, how many rows have this level, or all; `target`, `weights` and `offset`
-    have shape (rows,). `classes` are the labels of a target of classes, which `target` numbers from 0.
+    have shape (rows,), and are None if not asked for. `classes` are the labels of a target of classes, which `target`
+    numbers from 0.
     """
 
     data: Combined
     columns: tuple[Feature, ...]
     matrix: Any
-    target: Any | None
+    target: Any
     classes: tuple[Label, ...] | None
     weights: Any | None
     offset: Any | None
+    places: Any
+    """For each row its number among those of all inputs."""
 
     @property
     def rows(self) -> int:
@@ -84,6 +87,8 @@ class Asked:
     """Whether columns of text are taken as categories."""
     whole: bool = False
     """Whether each level has a feature, so that none is the reference."""
+    keep: Sequence[str] = ()
+    """Columns that are not taken unless they are named."""
 
 
 def gather(
@@ -95,7 +100,7 @@ def gather(
     if len(set(special)) != len(special):
         raise Malformed("target, weights and offset are different columns")
     categorical = [asked.categorical] if isinstance(asked.categorical, str) else list(asked.categorical)
-    names = _names(data, asked.columns, special, categorical, least)
+    names = _names(data, asked, special, categorical, least)
     found: dict[str, Any] = {}
     for name in names:
         if name in categorical or (asked.text and not data.is_number(name)):
@@ -110,29 +115,28 @@ def gather(
     return _complete(data, asked, found, target, beside)
 
 
-def _names(
-    data: Combined, columns: str | Sequence[str], special: list[str], categorical: list[str], least: int
-) -> list[str]:
+def _names(data: Combined, asked: Asked, special: list[str], categorical: list[str], least: int) -> list[str]:
     for name in special:
         data.source(name)
+    aside = {*special, *asked.keep}
     left = [
-        name
-        for name in data.names
-        if name not in special and (data.is_number(name) or name in categorical)
+        name for name in data.names if name not in aside and (data.is_number(name) or name in categorical)
     ]
-    if not columns:
+    if not asked.columns:
         if least and not left:
             raise Malformed("no column of numbers is there beside the target: name others by columns")
-        beside = [name for name in data.names if name not in special and name not in left]
+        beside = [name for name in data.names if name not in aside and name not in left]
         if beside:
             data.say(f"{len(beside)} columns that are no numbers are not used: name them by columns")
         if not left:
             return []
         return data.chosen(left)
-    names = data.chosen(columns, least)
+    names = data.chosen(asked.columns, least)
     for name in special:
         if name in names:
-            raise Malformed(f"the column {name!r} is used twice: as a column, and as target, weights or offset")
+            raise Malformed(
+                f"the column {name!r} is used twice: as a column, and as target, weights or offset"
+            )
     if unknown := [name for name in categorical if name not in names]:
         raise Malformed(f"categorical names {unknown[0]!r}, which is no column of this model")
     return names
@@ -161,7 +165,9 @@ def _complete(
         raise Malformed(f"reference names {next(iter(reference))!r}, which is no column of categories here")
     width = sum(feature.width for feature, _ in encoded)
     if width > limits.LEARNED_FEATURES:
-        raise Malformed(f"{width} features, the limit is {limits.LEARNED_FEATURES}: leave columns of many levels out")
+        raise Malformed(
+            f"{width} features, the limit is {limits.LEARNED_FEATURES}: leave columns of many levels out"
+        )
     matrix = np.empty((int(kept.sum()), width))
     at = 0
     for feature, block in encoded:
@@ -181,6 +187,7 @@ def _complete(
         classes,
         None if weights is None else weights[kept],
         None if offset is None else offset[kept],
+        np.flatnonzero(kept),
     )
     return _in_order(design)
 
@@ -207,7 +214,41 @@ def _in_order(design: Design) -> Design:
         target=sorted_(design.target),
         weights=sorted_(design.weights),
         offset=sorted_(design.offset),
+        places=design.places[order],
     )
+
+
+def scaling(design: Design, scale: bool) -> tuple[Any, Any, Any]:
+    """What is taken away from each feature, by what it is divided then, and the matrix after that. With `scale` these
+    are mean and standard deviation (with n); else 0 and 1. Raises `Malformed` for a constant one with `scale`.
+    """
+    import numpy as np
+
+    width = design.matrix.shape[1]
+    if not scale:
+        return np.zeros(width), np.ones(width), design.matrix
+    design.varies()
+    centre, by = design.matrix.mean(axis=0), design.matrix.std(axis=0)
+    return centre, by, (design.matrix - centre) / by
+
+
+def enough(design: Design, least: int, what: str) -> None:
+    """Raises `Malformed` if there are fewer rows."""
+    if design.rows < least:
+        raise Malformed(
+            f"{design.rows} rows with a value in every column are too few for {what}: {least} are needed"
+        )
+
+
+def within(name: str, value: float, most: float, least: float = 1) -> None:
+    """Raises `Malformed` unless an argument lies between these."""
+    if not least <= value <= most:
+        raise Malformed(f"{name} is from {least:g} to {most:g}")
+
+
+def matrix_of(values: Any) -> tuple[tuple[float, ...], ...]:
+    """An array of two dimensions as a document has it."""
+    return tuple(tuple(row) for row in values.tolist())
 
 
 def _encoded(
@@ -218,7 +259,9 @@ def _encoded(
 
     if not isinstance(column, Categories):
         if reference is not None:
-            raise Malformed(f"reference names {name!r}, which is a column of numbers: name it by categorical too")
+            raise Malformed(
+                f"reference names {name!r}, which is a column of numbers: name it by categorical too"
+            )
         return Feature(name=name, levels=None, reference=None), column[kept][:, None]
     codes = column.codes[kept]
     places = np.unique(codes)
@@ -231,6 +274,8 @@ def _encoded(
         raise Malformed("no row has a value in every column: nothing is left to learn from")
     base: str | None = None
     if not whole:
+        if len(levels) == 1:
+            raise Malformed(f"the column {name!r} has the same level in all rows: leave it out")
         base = levels[0] if reference is None else text_of(reference)
         if base not in levels:
             raise Malformed(f"the reference of {name!r} is a level that no row has")
@@ -252,4 +297,4 @@ def _classes(name: str, target: Categories, kept: Any) -> tuple[tuple[Label, ...
     return tuple(labels), numbers.astype(np.float64)
 
 
-__all__ = ["LARGEST", "Asked", "Design", "gather"]
+__all__ = ["LARGEST", "Asked", "Design", "enough", "gather", "matrix_of", "scaling", "within"]

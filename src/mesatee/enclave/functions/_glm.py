@@ -135,8 +135,10 @@ class Model:
                 return target + 0.1
             case "gaussian" if self.link != "identity":
                 middle = float(np.average(target, weights=weights))
-                return np.full_like(target, middle) if self.link == "inverse" or middle <= 0 else (
-                    np.maximum(target, middle / 10)
+                return (
+                    np.full_like(target, middle)
+                    if self.link == "inverse" or middle <= 0
+                    else (np.maximum(target, middle / 10))
                 )
             case _:
                 return target
@@ -188,8 +190,10 @@ class Model:
                     return (y - mu) ** 2
                 case "binomial":
                     return 2 * (
-                        xlogy(y, np.where(y > 0, y, 1)) - xlogy(y, mu)
-                        + xlogy(1 - y, np.where(y < 1, 1 - y, 1)) - xlogy(1 - y, mean.rest)
+                        xlogy(y, np.where(y > 0, y, 1))
+                        - xlogy(y, mu)
+                        + xlogy(1 - y, np.where(y < 1, 1 - y, 1))
+                        - xlogy(1 - y, mean.rest)
                     )
                 case "poisson":
                     return 2 * (xlogy(y, y / mu) - (y - mu))
@@ -227,4 +231,14 @@ def model(family: str, link: str | None, alpha: float) -> Model:
     return Model(family, link, alpha)
 
 
-__all__ = ["DEFAULT_LINK", "ESTIMATED", "FAMILIES", "LINKS", "Mean", "Model", "apply_link", "inverse_link", "model"]
+__all__ = [
+    "DEFAULT_LINK",
+    "ESTIMATED",
+    "FAMILIES",
+    "LINKS",
+    "Mean",
+    "Model",
+    "apply_link",
+    "inverse_link",
+    "model",
+]

@@ -77,7 +77,9 @@ class _Problem:
         self.scales = np.sqrt((away * away).mean(axis=0))
         self.names = ["(intercept)"] * intercept + [name for name, _, _ in design.features]
         if not intercept and (self.scales == 0).any():
-            raise Malformed(f"the column {self.names[int(np.argmin(self.scales))]!r} is 0 everywhere: leave it out")
+            raise Malformed(
+                f"the column {self.names[int(np.argmin(self.scales))]!r} is 0 everywhere: leave it out"
+            )
         away /= self.scales
         self.matrix = np.column_stack([np.ones(rows), away]) if intercept else away
         # The penalty is on coefficients of the features as they came, or of scaled ones.
@@ -98,7 +100,7 @@ class _Problem:
         import numpy as np
 
         width = self.matrix.shape[1] + 1
-        found = np.zeros((0, width))
+        found: Any = np.zeros((0, width))
         for at in range(0, len(self.matrix), BLOCK):
             rows = slice(at, at + BLOCK)
             block = np.column_stack([self.matrix[rows] * root[rows, None], response[rows]])
@@ -118,7 +120,7 @@ class _Problem:
         follows = left**2 <= COLLINEAR * lengths**2
         if follows.any():
             raise Malformed(
-                f"the column {self.names[int(np.argmax(follows))]!r} follows from others: its coefficient has no one value",
+                f"the column {self.names[int(np.argmax(follows))]!r} follows from others: no coefficient is its own",
                 hint="leave it out (for categories: merge levels), or set a penalty",
             )
 
@@ -128,8 +130,6 @@ def fit(model: Model, design: Design, *, intercept: bool, penalty: float = 0.0, 
 
     Raises `Malformed` if there is no one such model: collinear features, too few rows, no finite optimum.
     """
-    import numpy as np
-
     if not 0 <= penalty <= 1e12:
         raise Malformed("penalty is 0 or more, at most 1e12")
     width = design.matrix.shape[1] + intercept
@@ -308,9 +308,13 @@ def _endless(ends: Any, moved: Any) -> bool:
 def _without_end(problem: _Problem, way: Any) -> Malformed:
     import numpy as np
 
+    sizes = np.abs(way)
+    if problem.intercept and len(sizes) > 1 and sizes[1:].max() > _BACK * sizes[0]:
+        # The intercept only makes up for the others.
+        sizes[0] = 0
     return Malformed(
         "there is no finite optimum: the columns tell some outcomes perfectly, most of all "
-        f"{problem.names[int(np.argmax(np.abs(way)))]!r}",
+        f"{problem.names[int(np.argmax(sizes))]!r}",
         hint="leave that column out (for categories: merge levels), or set a penalty",
     )
 
@@ -336,9 +340,11 @@ def _separated(problem: _Problem) -> None:
         bounds=(-1, 1),
         method="highs-ds",
     )
-    if found.x is not None and (most := float((towards @ found.x).max())) > _BACK:
-        if _endless(ends, problem.matrix @ found.x / most):
-            raise _without_end(problem, found.x)
+    if found.x is None:
+        return
+    most = float((towards @ found.x).max())
+    if most > _BACK and _endless(ends, problem.matrix @ found.x / most):
+        raise _without_end(problem, found.x)
 
 
 def _variant(problem: _Problem, matrix: Any, penalties: Any) -> _Problem:

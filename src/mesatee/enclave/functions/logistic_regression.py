@@ -81,7 +81,9 @@ def logistic_regression(
     design = gather("logistic_regression", inputs, asked, how, key, least=0)
     classes = design.classes or ()
     if len(classes) != 2:
-        raise Malformed(f"the target {target!r} has {len(classes)} different values in complete rows, not two")
+        raise Malformed(
+            f"the target {target!r} has {len(classes)} different values in complete rows, not two"
+        )
     if event is not None:
         texts = [text_of(label) for label in classes]
         if text_of(event) not in texts:

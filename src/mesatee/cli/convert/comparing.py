@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from ... import tensors
 from ...enclave.sandbox.protocol import Limits
 from ...enclave.sandbox.supervisor import Supervisor
 from ...errors import Malformed
 from ...party import functions
-from ...protocol import limits
+from ...protocol import learned, limits
 from ...protocol.failures import MEANINGS
 from .. import local
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from ...protocol.model_card import ModelKind
 
 TOLERANCE: Final = 1e-4
 """The largest deviation that an import takes, relative to the largest value of the output."""
@@ -42,10 +45,37 @@ class Deviation:
         return asdict(self)
 
 
-def run_onnx(model: bytes, sample: bytes) -> dict[str, np.ndarray[Any, Any]]:
+def run_onnx(model: bytes, sample: bytes, outputs: Sequence[str]) -> dict[str, np.ndarray[Any, Any]]:
     """Our run of a model on a file of tensors, in the sandbox that a worker has. Raises `Malformed`."""
-    ran = run_builtin("onnx_run", {"model": model, "tensors": sample}, {})
+    ran = run_builtin("onnx_run", {"model": model, "tensors": sample}, {"outputs": list(outputs)})
     return tensors.read(ran.outputs["result"].content)
+
+
+def run_rows(
+    kind: ModelKind, model: bytes, rows: np.ndarray[Any, Any], names: Sequence[str]
+) -> np.ndarray[Any, Any]:
+    """The same of a model that takes a table: what it says of each row, a column for each number."""
+    import numpy as np
+
+    from ...table import Table
+
+    columns = list(names) or [f"f{number}" for number in range(rows.shape[1])]
+    file = io.BytesIO()
+    Table.from_dict({name: rows[:, place] for place, name in enumerate(columns)}).write(file, "arrow")
+    given = {"model": model, "rows": local.Given("arrow", file.getvalue(), "sample", False)}
+    function = "predict" if kind == "linear" else "gbdt_predict"
+    shares = kind == "linear" and learned_shares(model)
+    ran = run_builtin(function, given, {"probabilities": True} if shares else {})
+    made = ran.outputs["result"]
+    found = Table.read(made.content, cast(Any, made.format))
+    wanted = [name for name in found.columns if name.startswith("probability.")] if shares else found.columns
+    return np.stack([found[name].to_numpy().astype(np.float64) for name in wanted], axis=1)
+
+
+def learned_shares(model: bytes) -> bool:
+    """Whether a learner's document gives probabilities."""
+    read = learned.read(model)
+    return read.kind == "linear" and read.classes is not None
 
 
 def run_builtin(
@@ -128,4 +158,14 @@ def _deviation(name: str, wanted: np.ndarray[Any, Any], found: np.ndarray[Any, A
     return Deviation(name, wanted.shape, absolute, scale, absolute / max(scale, LEAST_SCALE))
 
 
-__all__ = ["LEAST_SCALE", "TOLERANCE", "Deviation", "compare", "renamed", "run_builtin", "run_onnx"]
+__all__ = [
+    "LEAST_SCALE",
+    "TOLERANCE",
+    "Deviation",
+    "compare",
+    "learned_shares",
+    "renamed",
+    "run_builtin",
+    "run_onnx",
+    "run_rows",
+]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sysconfig
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -11,6 +12,7 @@ from ... import tensors
 from ...errors import InputError, Malformed, NotFound
 from ...protocol import limits, onnx
 from ...protocol.model_card import ModelKind
+from .. import models
 from . import caffe, caffe_onnx, comparing, confined, environments
 
 Framework = Literal["tensorflow", "keras", "pytorch", "sklearn", "xgboost", "lightgbm", "caffe"]
@@ -64,7 +66,9 @@ def run(framework: str, path: Path, home: Path, wanted: Wanted, say: Callable[[s
         return _caffe(path, home, wanted, say)
     if framework in ("tensorflow", "keras", "pytorch"):
         return _net(framework, path, home, wanted, say)
-    raise InputError(f"models of {framework} are not imported yet")
+    if framework == "sklearn":
+        return _sklearn(path, home, wanted, say)
+    return _boosters("xgboost" if framework == "xgboost" else "lightgbm", path, wanted, say)
 
 
 def _packages(name: str, home: Path, wanted: Wanted, say: Callable[[str], None]) -> Path:
@@ -101,10 +105,78 @@ def _checked(model: bytes, made: confined.Converted, wanted: Wanted, say: Callab
     read = onnx.read(model)
     say("running what came out in the sandbox")
     sample = comparing.renamed(made.sample, [port.name for port in read.inputs])
-    found = comparing.run_onnx(model, sample)
-    deviations = comparing.compare(tensors.read(made.expected), found, wanted.tolerance)
-    versions = {str(name): str(value)[: limits.NAME_CHARS] for name, value in made.said["versions"].items()}
-    return Imported("onnx", model, tuple(deviations), versions, tuple(made.said["layers"]))
+    expected = tensors.read(made.expected)
+    names = [port.name for port in read.outputs]
+    found = comparing.run_onnx(model, sample, [name for name in names if name in expected] or names)
+    deviations = comparing.compare(expected, found, wanted.tolerance)
+    return Imported("onnx", model, tuple(deviations), _versions(made), tuple(made.said["layers"]))
+
+
+def _sklearn(path: Path, home: Path, wanted: Wanted, say: Callable[[str], None]) -> Imported:
+    """A pickle of scikit-learn: read by the base's own packages, or, for what becomes ONNX, by those of a lock."""
+    packages = wanted.packages or _base()
+    say("converting, and running the original")
+
+    def attempt(chosen: Path) -> confined.Converted:
+        return confined.convert(
+            "mesatee_sklearn", "sklearn", path, [chosen], sample=wanted.sample, options=wanted.options()
+        )
+
+    made = attempt(packages)
+    if made.said.get("needs") is not None:
+        if wanted.packages is not None:
+            raise Malformed(
+                "the model becomes ONNX, for which the packages need skl2onnx",
+                hint="install it there, or leave --packages out",
+            )
+        made = attempt(environments.packages(home, "sklearn", say))
+    kind = made.said.get("kind")
+    if kind == "trees" or kind == "linear":
+        return _rows_checked(kind, made.model, made, wanted, say)
+    return _checked(made.model, made, wanted, say)
+
+
+def _boosters(
+    framework: Literal["xgboost", "lightgbm"], path: Path, wanted: Wanted, say: Callable[[str], None]
+) -> Imported:
+    """XGBoost and LightGBM: the file is run as it is, once it was checked, and compared if the library is here."""
+    _no_pickle(path, framework)
+    data = models.load(path)
+    seen = models.look(data)
+    if seen.kind != framework:
+        raise Malformed(f"the file is a model of the kind {seen.kind}, not of {framework}")
+    packages = wanted.packages or _base()
+    if not (packages / framework).is_dir():
+        say(f"not compared: {framework} is not installed here (pip install 'mesatee[trees]')")
+        return Imported(seen.kind, data, (), {}, ())
+    options = {**wanted.options(), "features": seen.details["features"]}
+    say("running the original")
+    made = confined.convert(
+        "mesatee_boosters", framework, path, [packages], sample=wanted.sample, options=options
+    )
+    made = replace(made, said={**made.said, "columns": list(seen.columns)})
+    return _rows_checked(seen.kind, data, made, wanted, say)
+
+
+def _base() -> Path:
+    """The packages that MesaTEE itself is installed with."""
+    return Path(sysconfig.get_path("purelib"))
+
+
+def _rows_checked(
+    kind: ModelKind, model: bytes, made: confined.Converted, wanted: Wanted, say: Callable[[str], None]
+) -> Imported:
+    """As `_checked`, for models that take a table."""
+    models.look(model)
+    say("running what came out in the sandbox")
+    rows = tensors.read(made.sample)["rows"]
+    found = comparing.run_rows(kind, model, rows, [str(name) for name in made.said.get("columns", ())])
+    deviations = comparing.compare(tensors.read(made.expected), {"prediction": found}, wanted.tolerance)
+    return Imported(kind, model, tuple(deviations), _versions(made), tuple(made.said["layers"]))
+
+
+def _versions(made: confined.Converted) -> dict[str, str]:
+    return {str(name): str(value)[: limits.NAME_CHARS] for name, value in made.said["versions"].items()}
 
 
 def _no_pickle(path: Path, framework: str) -> None:
@@ -114,6 +186,8 @@ def _no_pickle(path: Path, framework: str) -> None:
         hints = {
             "pytorch": "export it: torch.export.save(torch.export.export(model, (example,)), 'model.pt2')",
             "keras": "write it by `model.save('model.keras')`",
+            "lightgbm": "write it by `booster.save_model('model.txt')`",
+            "xgboost": "write it by `booster.save_model('model.json')`",
             "tensorflow": "write it by `model.export(FOLDER)` or `tf.saved_model.save`",
         }
         raise Malformed(

@@ -63,7 +63,8 @@ class _Converter:
         """Each layer in turn; what no layer takes comes out."""
         for name, shape in self._inputs.items():
             self._names[name], self._shapes[name] = name, shape
-        used: set[str] = set()
+        # As Caffe has it: what a layer takes is gone, and what it gives is there, in place or not.
+        left: dict[str, None] = {}
         for layer in self._net.layers:
             make = _LAYERS.get(layer.kind)
             if make is None:
@@ -80,9 +81,11 @@ class _Converter:
             for top in layer.tops:
                 if top in self._names and top not in layer.bottoms:
                     raise Malformed(f"the blob {top} is given twice")
-            used.update(bottom for bottom in layer.bottoms if bottom not in layer.tops)
             make(self, layer)
-        found = [name for name in self._names if name not in used and name not in self._inputs]
+            for bottom in layer.bottoms:
+                left.pop(bottom, None)
+            left |= dict.fromkeys(layer.tops)
+        found = list(left)
         if not found:
             raise Malformed("nothing comes out of the net")
         outputs = []
@@ -282,6 +285,8 @@ def _pooling(made: _Converter, layer: Layer) -> None:
         # The last window begins within the image or its first border.
         if pad[at] and (steps - 1) * stride[at] >= length + pad[at]:
             steps -= 1
+        if (steps - 1) * stride[at] >= length + pad[at]:
+            raise Malformed(f"the layer {layer.name} (Pooling) has a window that lies beside what it takes")
         out.append(steps)
         more.append(max(0, (steps - 1) * stride[at] + kernel[at] - length - 2 * pad[at]))
     ends = [pad[at] + more[at] for at in range(2)]

@@ -115,7 +115,6 @@ class _NotConfined(Exception):  # a refusal like the scripts' own
 def _reason(error: Exception) -> dict[str, Any]:
     if getattr(error, "refusal", False):
         return {"refused": str(error)[:REPORT_CHARS], "hint": getattr(error, "hint", None)}
-    return {"failed": "".join(traceback.format_exception(error))}
     first = next((line for line in str(error).splitlines() if line.strip()), "")
     return {"failed": f"{type(error).__name__}: {first}"[:REPORT_CHARS]}
 

@@ -62,7 +62,10 @@ def run_rows(
     columns = list(names) or [f"f{number}" for number in range(rows.shape[1])]
     file = io.BytesIO()
     Table.from_dict({name: rows[:, place] for place, name in enumerate(columns)}).write(file, "arrow")
-    given = {"model": model, "rows": local.Given("arrow", file.getvalue(), "sample", False)}
+    given: dict[str, bytes | local.Given] = {
+        "model": model,
+        "rows": local.Given("arrow", file.getvalue(), "sample", False),
+    }
     function = "predict" if kind == "linear" else "gbdt_predict"
     shares = kind == "linear" and learned_shares(model)
     ran = run_builtin(function, given, {"probabilities": True} if shares else {})

@@ -244,6 +244,62 @@ def merkle_nodes(pairs: bytes) -> bytes:
 def first_altered_body(entries: Sequence[bytes], bodies: Sequence[bytes]) -> int | None:
     """Place of the first body that does not have the SHA-256 with which its entry ends, or that has no entry."""
 
+# -- trees (rust/trees) ----------------------------------------------------------------------------------
+
+class TreeModel:
+    """A tree ensemble that is ready to predict."""
+
+    def __new__(cls, data: bytes) -> TreeModel:
+        """Reads a model of XGBoost (JSON or UBJ), LightGBM (text), or JSON of the kind `trees`.
+
+        Raises `Malformed` for what is none or is broken, and `TooLarge` for what is over a limit of rust/trees.
+        """
+
+    @property
+    def kind(self) -> str:
+        """Of which library and version it is."""
+
+    @property
+    def names(self) -> list[str]:
+        """The features' names; empty if the model has none."""
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes' names; empty if the model has none."""
+
+    @property
+    def features(self) -> int: ...
+    @property
+    def outputs(self) -> int:
+        """Sums for each row: classes, or targets."""
+
+    @property
+    def trees(self) -> int: ...
+    @property
+    def single_values(self) -> bool:
+        """Whether values are rounded to float32 before they are compared."""
+
+    @property
+    def single_sums(self) -> bool:
+        """Whether sums are float32, and not float64."""
+
+    def predict(
+        self,
+        columns: Sequence[Any],
+        rows: int,
+        *,
+        output: str = "response",
+        oblivious: bool = False,
+        threads: int = 1,
+        portable: bool = False,
+    ) -> bytes:
+        """Predictions as float64, row by row: `outputs` numbers for each, or one for ``class``.
+
+        Each column has `rows` numbers of float32 or float64, NaN where there is none. `output` is ``margin``: the
+        sums, ``response``: what the objective makes of them, or ``class``. `portable` is for tests: it does without
+        AVX-512. Raises `Malformed` for columns that do not fit.
+        """
+
 # -- oblivious (rust/oblivious) ------------------------------------------------------------------------
 
 class KeyRows:

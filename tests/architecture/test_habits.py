@@ -55,6 +55,9 @@ def test_a_broad_except_raises_again_or_says_why(place: str) -> None:
 def test_nothing_pickles_evaluates_or_runs_a_shell(place: str) -> None:
     module = by_place(place)
     refused = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+    if place == "cli/convert/scripts/mesatee_sklearn.py":
+        # scikit-learn's models are pickles: this script exists to read one, in a confined child of its own.
+        refused -= {"joblib"}
     for item in imports(module):
         assert item.module.split(".")[0] not in refused, item
     for name, call in calls(module):

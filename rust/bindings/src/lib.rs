@@ -13,6 +13,7 @@ mod sealing;
 mod share;
 mod spill;
 mod strictjson;
+mod trees;
 
 /// The memory-safe core.
 #[pymodule]
@@ -24,6 +25,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     evidence::register(module)?;
     merkle::register(module)?;
     oblivious::register(module)?;
+    trees::register(module)?;
     crypto::register(module)?;
     spill::register(module)?;
     channel::register(module)?;

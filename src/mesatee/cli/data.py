@@ -20,7 +20,7 @@ from ..protocol import limits, wire
 from ..protocol import policy_text as policies
 from ..protocol.marginals import Marginals
 from ..protocol.model import TableFormat
-from . import classes
+from . import cards, classes
 from .common import AsJson, emit, facts, line, moment, progress, say, settings, short, size, table, verb
 from .leaving import BudgetOption, Digits, LetOut, MaxRows, MinGroup, Multiple
 from .mock import MockMissing, MockRange, MockValues, mock, mock_plan
@@ -158,7 +158,7 @@ def put(
     )
     name = name or file.name.removesuffix(data.SEALED).split(".")[0]
     with chosen.session() as session:
-        text = _policy(session, policy, min_level, tee or [], only or [], days, approve_automatically)
+        text = policy_of(session, policy, min_level, tee or [], only or [], days, approve_automatically)
         with ExitStack() as stack:
             if file.suffix == data.SEALED:
                 made = data.sealed_file(
@@ -218,7 +218,7 @@ def _beside(file: Path) -> Path | None:
     return file.parent if os.access(file.parent, os.W_OK) else None
 
 
-def _policy(
+def policy_of(
     session: Session,
     path: Path | None,
     min_level: int | None,
@@ -227,6 +227,7 @@ def _policy(
     days: float | None,
     automatic: bool,
 ) -> str:
+    """The policy that options say, or a file. Raises `Malformed` or `NotFound`."""
     if path is not None:
         if min_level is not None or tees or only or days is not None or automatic:
             raise Malformed("a policy file says everything; leave the other policy options out")
@@ -271,7 +272,7 @@ def list_(
             item.name,
             item.owner_name,
             short(item.digest),
-            item.format,
+            item.format if item.card is None else f"{item.card.kind} model",
             _count(item.rows),
             size(item.size),
             item.uses,
@@ -343,6 +344,11 @@ def _show(
     line(console, "")
     table(console, ("column", "type"), [(item["name"], item["type"]) for item in view.columns], "No columns.")
     line(console, "")
+    if view.card is not None:
+        line(console, "model", "bold")
+        for text in cards.explain(view.card):
+            line(console, "  " + text)
+        line(console, "")
     if view.protection is not None:
         line(console, "what may leave", "bold")
         said = protected.explain(view.protection)

@@ -19,6 +19,7 @@ GROUPS: Final[Mapping[str, tuple[str, str]]] = {
     "id": ("ids", "Your identities: a name and its keys."),
     "data": ("data", "Seal, register and open your data."),
     "function": ("function", "Functions that tasks may run."),
+    "model": ("model", "Models: import, test, seal and register them."),
     "env": ("env", "Environments: packages that Python functions may import."),
     "task": ("task", "Agree on a computation, run it, take the result."),
     "log": ("log", "The service's public log."),

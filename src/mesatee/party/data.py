@@ -22,6 +22,7 @@ from ..protocol import limits, records, statements, wire, wraps
 from ..protocol.digests import b64decode, b64encode
 from ..protocol.marginals import Marginals
 from ..protocol.model import TableFormat
+from ..protocol.model_card import ModelCard
 from ..protocol.policy_text import DEFAULT_DATASET_POLICY
 from ..protocol.protection import Protection
 from ..protocol.statements import ColumnInfo
@@ -289,14 +290,15 @@ def put(
     *,
     policy: str = DEFAULT_DATASET_POLICY,
     protection: Protection | None = None,
+    card: ModelCard | None = None,
     new_version: bool = False,
     progress: Progress | None = None,
 ) -> Posted:
     """Upload a sealed file and register it as a dataset.
 
     The file key goes to the service's sealing key alone, bound to owner, ciphertext and log; the session has
-    verified whose that is. `protection` says what may leave of it (`protected.make`). A `new_version` is what tasks
-    read from now on that name the newest dataset of this name.
+    verified whose that is. `protection` says what may leave of it (`protected.make`), a `card` that it is a model. A
+    `new_version` is what tasks read from now on that name the newest dataset of this name.
     Raises `Conflict` if the owner has a dataset of this name in use otherwise, and `NotFound` if there is none to have
     a new version of.
     """
@@ -314,6 +316,7 @@ def put(
         policy=policy,
         marginals=sealed.shape.marginals,
         protection=protection,
+        card=card,
         wrap=wrap_for_service(session, sealed.file_key, sealed.digest),
     )
 

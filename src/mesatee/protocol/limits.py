@@ -113,6 +113,20 @@ EXAMPLE_INPUT_BYTES: Final = 4 * KIB
 EXAMPLES_BYTES: Final = 12 * KIB
 """All examples of a function, in bytes of canonical JSON: they fit a statement beside its callers and arguments."""
 
+# -- models ---------------------------------------------------------------------------------------
+MODEL_CARD_BYTES: Final = 12 * KIB
+"""A model card, in bytes of canonical JSON: it fits a statement beside columns and policy."""
+MODEL_TENSORS: Final = 64
+"""Inputs, and outputs, that a model card names."""
+MODEL_RANK: Final = 16
+"""Dimensions of a tensor in a model card."""
+MODEL_EXTENT: Final = 2**40
+"""Length of one dimension in a model card: beyond it no machine of today holds the tensor."""
+MODEL_METRICS: Final = 32
+"""Metrics in a model card."""
+MODEL_WARM_SECONDS: Final = 3_600
+"""The longest time for which an owner may let a worker keep a loaded model after a run, in seconds."""
+
 # -- sealed data ----------------------------------------------------------------------------------
 BLOB_BYTES: Final = 64 * GIB
 """A sealed file, in bytes."""
@@ -212,6 +226,24 @@ SQL_WORDS: Final = 2_048
 """Words, numbers and signs of a query: planning takes time that grows with their square."""
 SQL_DEPTH: Final = 32
 """Brackets open at once in a query: the engine's parser recurses, and refuses 50 by itself."""
+
+# -- models of the built-in learners ------------------------------------------------------------------
+LEARNED_BYTES: Final = 32 * MIB
+"""A model document, in bytes: a support vector machine that keeps 10,000 rows of 100 columns has 20 MiB."""
+LEARNED_COLUMNS: Final = 2_048
+"""Columns that a model looks at, as many as are analysed for principal components."""
+LEARNED_LEVELS: Final = 1_000
+"""Levels of one column, as many as are taken for categories."""
+LEARNED_LEVEL_CHARS: Final = 1_024
+"""A level or a class as text, in characters."""
+LEARNED_FEATURES: Final = 4_096
+"""Numbers that are made of one row, over all columns and levels."""
+LEARNED_NUMBERS: Final = 1_000_000
+"""Numbers in one list, and lists in one matrix: the size of the document is the real bound."""
+LEARNED_GROUPS: Final = 1_000
+"""Clusters, components of a mixture, and classes but those of support vector machines."""
+LEARNED_SVM_CLASSES: Final = 100
+"""Classes of a support vector machine, which makes a decision for each pair."""
 
 # -- environments ---------------------------------------------------------------------------------
 
@@ -387,3 +419,36 @@ POLICY_DEPTH: Final = 24
 POLICY_OPERATORS: Final = 128
 """Operators, paths, brackets and clauses in one permit or forbid, for each may nest in the last one: with 500
 of them Cedar's validator runs out of a stack of 1 MiB and then passes what it did not look at."""
+
+# -- models in ONNX format ------------------------------------------------------------------------
+ONNX_BYTES: Final = 2 * GIB - 1
+"""A model, in bytes: a protocol buffer is no longer."""
+ONNX_FIELDS: Final = 1_000_000
+"""Fields of a model's protocol buffers, over all levels; tensor data is one. A net of 5,000 nodes has 60,000, and
+reading that many takes a tenth of a second."""
+ONNX_NAME_BYTES: Final = 1_024
+"""A name in a model, in bytes of UTF-8: names of modules in modules are long."""
+ONNX_STRING_BYTES: Final = 64 * KIB
+"""A string attribute, in bytes: an expression, a pattern or an entry of a vocabulary."""
+ONNX_NODES: Final = 100_000
+"""Nodes of a model with all of its subgraphs, each call of a function in it counted with the function's nodes."""
+ONNX_DEPTH: Final = 8
+"""Graphs within graphs (If, Loop, Scan), in levels: the deepest that exporters make has 3."""
+ONNX_TYPE_DEPTH: Final = 4
+"""Types within types (a sequence of maps of tensors), in levels."""
+ONNX_RANK: Final = 16
+"""Dimensions of a tensor: operators know up to 8."""
+ONNX_ELEMENTS: Final = 2**31 - 1
+"""Elements of one tensor, as its fixed dimensions say."""
+ONNX_SPARSE_ELEMENTS: Final = 2**24
+"""Elements of a sparse tensor once it is dense: a few bytes may stand for all of them."""
+ONNX_SPARSE_VALUES: Final = 2**20
+"""Values in a sparse tensor: each one's place is looked at."""
+ONNX_PORTS: Final = 1_024
+"""Inputs and outputs of a model, or of one node."""
+
+# -- tensors in files -----------------------------------------------------------------------------
+TENSORS: Final = 1_024
+"""Tensors in one file."""
+TENSORS_HEADER_BYTES: Final = 1 * MIB
+"""The JSON before the data of a safetensors file, in bytes: each tensor takes about a hundred."""

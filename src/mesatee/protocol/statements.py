@@ -30,6 +30,7 @@ from .executors import Executor
 from .jsonstrict import canonical, encode, parse_object
 from .marginals import Marginals
 from .model import Column, Measurement, Model, Origin, PolicyText, TableFormat, Time, validate
+from .model_card import ModelCard
 from .protection import Enforced, Protection
 from .service import RecoveryStatement as RecoveryStatement
 from .service import ServiceStatement as ServiceStatement
@@ -110,6 +111,8 @@ class DatasetStatement(Common):
     """For mock data, noisy. Without them the field is not part of the signed form."""
     protection: Protection | None = Field(default=None, exclude_if=lambda value: value is None)
     """What may leave. Without it the field is not part of the signed form."""
+    card: ModelCard | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of a model. Without it the field is not part of the signed form."""
 
     @model_validator(mode="after")
     def _consistent(self) -> DatasetStatement:

@@ -10,6 +10,7 @@ from . import limits
 from .digests import Hex32, HpkePublic, KeyWrap, Name, Wrap
 from .executors import Executor
 from .model import Model, TableFormat, Time
+from .model_card import ModelCard
 from .protection import Enforced, Protection
 from .records import RecordProof
 from .statements import Failure, RunLimits, WorkerFacts
@@ -215,6 +216,8 @@ class DatasetView(Model):
     spent: dict[str, int]
     """Party, or ``everybody``, -> what was spent of the privacy budget, in millionths of epsilon. The owner sees all,
     others what they have spent themselves and what all together have."""
+    card: ModelCard | None = None
+    """What its owner says of a model; None for data."""
 
 
 class FunctionView(Model):

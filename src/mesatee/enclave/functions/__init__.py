@@ -8,6 +8,7 @@ True
 """
 
 from mesatee.enclave.functions._scratch import give_scratch
+from mesatee.enclave.functions._threads import give_threads
 from mesatee.enclave.functions.registry import Builtin, find, names
 
-__all__ = ["Builtin", "find", "give_scratch", "names"]
+__all__ = ["Builtin", "find", "give_scratch", "give_threads", "names"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from mesatee.enclave.functions._components import Components
 from mesatee.errors import Malformed
 from mesatee.table import Table
 
@@ -11,8 +12,6 @@ OUTPUTS: Final = ("scores", "loadings", "variance")
 COLUMNS: Final = 2048
 """That are analysed together: work grows with their square."""
 GROUP_SIZE: Final = "rows"
-_EQUAL: Final = 1e-9
-"""Of the largest loading: what differs by less is taken for equally large."""
 
 
 def pca(
@@ -58,7 +57,7 @@ def pca(
     names = [f"pc{number + 1}" for number in range(components)]
     if taken := sorted(set(names) & set(keep)):
         raise Malformed(f"the column {taken[0]!r} to keep has the name of a component: rename it")
-    fitted = _Fit(values, chosen, components, scale)
+    fitted = Components(values, chosen, components, scale)
     match output:
         case "scores":
             kept = table.to_arrow().select(keep)
@@ -122,45 +121,6 @@ def _values(table: Table, chosen: list[str]) -> Any:
             f"the column {chosen[int(np.argmin(finite))]!r} has NaN or infinity: leave these rows out"
         )
     return values
-
-
-class _Fit:
-    """The components of `values`: `directions` (components, columns), `scores` (rows, components) and the rest."""
-
-    def __init__(self, values: Any, chosen: list[str], components: int, scale: bool) -> None:
-        import numpy as np
-        from sklearn.decomposition import PCA
-
-        with np.errstate(over="ignore", invalid="ignore"):
-            self.means = values.mean(axis=0)
-            self.scales = np.ones(values.shape[1])
-            if scale:
-                self.scales = values.std(axis=0, ddof=1)
-                # Not by the deviation: of equal values that are no sums of powers of two it is not quite 0.
-                constant = (values == values[0]).all(axis=0) | (self.scales == 0)
-                if constant.any():
-                    raise Malformed(
-                        f"the column {chosen[int(np.argmax(constant))]!r} is constant and has no scale: leave it out"
-                    )
-            ready = (values - self.means) / self.scales
-            self.whole = float(ready.var(axis=0, ddof=1).sum())
-        if not np.isfinite(ready).all() or not np.isfinite(self.whole):
-            raise Malformed("the values are too large to be squared: give them in a larger unit")
-        # Of rows that do not differ it divides 0 by 0, for a number that is not used here.
-        with np.errstate(invalid="ignore"):
-            model = PCA(components, svd_solver="full").fit(ready)
-        self.directions = model.components_ * _signs(model.components_)[:, None]
-        self.variances = model.explained_variance_
-        self.scores = ready @ self.directions.T
-
-
-def _signs(directions: Any) -> Any:
-    """1 or -1 for each, so that the first of its largest loadings becomes positive."""
-    import numpy as np
-
-    sizes = np.abs(directions)
-    first = np.argmax(sizes >= sizes.max(axis=1, keepdims=True) * (1 - _EQUAL), axis=1)
-    return np.where(directions[np.arange(len(directions)), first] < 0, -1.0, 1.0)
 
 
 def _numbers(values: Any) -> Any:

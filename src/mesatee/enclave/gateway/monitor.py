@@ -35,7 +35,7 @@ from ...protocol.service import ShareRule
 from ...protocol.sources import OutputOf
 from ...protocol.statements import WorkerFacts
 from .. import faults
-from . import budgets, policies, policy, rules
+from . import budgets, charges, policies, policy, rules
 from .decided import CODE, LOGGED, Accepted, Granted
 from .keyring import Keyring, Produced, Sealed, Upload
 from .ledger import Ledger
@@ -166,7 +166,9 @@ class Monitor(Ledger):
     def _may_run(self, signer: str, task: str, now: int) -> None:
         rules.run(self.state, signer, task, now)
         held = self.state.task(task)
-        budgets.affordable(self.state, held, self.state.inputs(held.predicate), ahead=True)
+        inputs = self.state.inputs(held.predicate)
+        budgets.affordable(self.state, held, inputs, ahead=True)
+        charges.affordable(self.state, held, inputs, signer)
         self._may(held, policies.USE, None, now)
 
     def _check_upload(self, upload: Upload) -> None:
@@ -279,7 +281,7 @@ class Monitor(Ledger):
         1. The ticket is ours and alive, and the run waits.
         2. The worker is one that the task accepts, with the environment that it names.
         3. All owners concerned have shown, in this epoch, that the log was not rolled back.
-        4. Approvals and policies hold now, with what is known of the worker, and privacy budgets can pay.
+        4. Approvals and policies hold now, with what is known of the worker, and budgets and quotas of models can pay.
         5. The grant is in the log; its index is the fence. Only then are keys wrapped, to this attempt's key.
         """
         self.serving()
@@ -295,7 +297,8 @@ class Monitor(Ledger):
         try:
             rules.alive(held.predicate, now)
             rules.usable(self.state, held.predicate)
-            charges = budgets.affordable(self.state, held, inputs, ahead=False)
+            due = budgets.affordable(self.state, held, inputs, ahead=False)
+            charges.affordable(self.state, held, inputs, run.by, run)
             counted, ruled = self._may(held, policies.RELEASE_KEY, facts, now, run.number)
         except (Denied, StateError, Malformed):
             # What was approved when it was invoked no longer is: the run ends, no key leaves.
@@ -309,7 +312,7 @@ class Monitor(Ledger):
             approvals=counted,
             policies=ruled,
             inputs=inputs,
-            charges=charges,
+            charges=due,
         )
         faults.point("grant.decided")
         index = await self._before_effect(outcome)

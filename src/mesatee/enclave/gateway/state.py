@@ -15,11 +15,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...errors import LogCorrupt, NotFound
 from ...protocol import checkpoint as cp
-from ...protocol import consent, leaving, limits, records, statements
+from ...protocol import consent, limits, records, statements
 from ...protocol import envelope as dsse
 from ...protocol.digests import Hex32
-from ...protocol.protection import EVERYBODY
 from ...protocol.sources import NewestDataset, OutputOf, Source
+from . import charges
 from .runs import ENDED, Grant, Output, Run, Runs, RunStatus
 from .seen import Seen
 from .sharing import kept, shared
@@ -103,6 +103,8 @@ class State:
     # Of privacy budgets, by OWNER/NAME of datasets and by party, in millionths of epsilon; and the questions paid for.
     spent: dict[str, dict[str, int]] = field(default_factory=dict)
     charged: dict[str, int] = field(default_factory=dict)
+    # MODEL/CALLER -> runs that had its keys, where the model's card counts them.
+    model_runs: dict[str, int] = field(default_factory=dict)
     # Who received the keys, in log order: the last one alone may go on. Empty for the gateway that founded the service.
     successors: list[str] = field(default_factory=list)
     handed_at: int = -1
@@ -400,7 +402,7 @@ class State:
                 run = self.run(outcome.run)
                 if run.status in ENDED:
                     raise LogCorrupt(f"log entry {index} grants keys to a run that has ended")
-                self._charge(index, run.task, outcome)
+                charges.enter(self, index, run, outcome)
                 grant = Grant(
                     index,
                     outcome.attempt,
@@ -426,14 +428,6 @@ class State:
                 self._end(run, index, "failed" if outcome.failure else "finished", outcome.failure)
             case records.ClosedOutcome():
                 self._end(self.run(outcome.run), index, "failed", outcome.failure)
-
-    def _charge(self, index: int, task: str, outcome: records.GrantOutcome) -> None:
-        for held, amount in ((self.dataset(digest), paid) for digest, paid in outcome.charges.items()):
-            spent = self.spent.setdefault(f"{held.signer}/{held.predicate.name}", {})
-            for who in (EVERYBODY, *leaving.payers(self.task(task).predicate, held.signer)):
-                spent[who] = spent.get(who, 0) + amount
-        if outcome.charges:
-            self.charged[leaving.question(task, outcome.inputs)] = index
 
     def _fired(self, index: int, time: int, outcome: records.FiredOutcome) -> None:
         trigger = self.triggers[outcome.trigger]

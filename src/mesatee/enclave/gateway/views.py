@@ -88,6 +88,7 @@ class Views:
             version=self._state.dataset_versions[f"{held.signer}/{said.name}"].index(held.digest) + 1,
             uses=self._state.runs.uses.get(held.digest, 0),
             protection=said.protection,
+            card=said.card,
             spent={
                 who: amount
                 for who, amount in spent.items()

@@ -286,6 +286,7 @@ def _refuse(jobs: int, reason: str) -> int:
 
 def _run(job: Job, inputs: dict[str, int], outputs: dict[str, int]) -> Failure | None:
     _allow_threads(job.limits.threads)
+    functions.give_threads(job.limits.threads)
     failure = execute(job, EXECUTORS[job.executor], inputs, outputs)
     flush()
     return failure

@@ -1,0 +1,1 @@
+"""Converters: models of other frameworks into formats that built-in functions run, checked numerically."""

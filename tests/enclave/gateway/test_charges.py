@@ -166,7 +166,7 @@ def test_of_many_at_once_exactly_the_quota_runs(world: World) -> None:
 
     found = world.run(ask())
     assert sum(isinstance(item, QuotaExceeded) for item in found) == 40
-    begun = [run for task in tasks for run in world.state.runs_of(task)]
+    begun = [run for task in tasks for run in world.state.runs.of(task)]
     assert len(begun) == 10
     for run in begun:
         world.grant(bench.worker, run.digest)

@@ -303,4 +303,15 @@ def _classes(name: str, target: Categories, kept: Any) -> tuple[tuple[Label, ...
     return tuple(labels), numbers.astype(np.float64)
 
 
-__all__ = ["LARGEST", "Asked", "Design", "enough", "gather", "matrix_of", "one_thread", "scaling", "within"]
+__all__ = [
+    "LARGEST",
+    "Asked",
+    "Design",
+    "enough",
+    "gather",
+    "matrix_of",
+    "one_thread",
+    "scaling",
+    "text_of",
+    "within",
+]

@@ -84,7 +84,7 @@ def test_who_has_the_model_predicts_on_data_of_others(shell: Shell) -> None:
     shell.json("task", "new", "ask", *words, who="ann")
     shell.json("task", "approve", "ask", "--yes", who="clinic")
     shell.json("task", "approve", "ask", "--yes", who="ann")
-    shell.json("task", "run", "ask", "--wait", who="clinic")
+    shell.json("task", "run", "ask", "--wait", who="ann")
     shell.json("task", "result", "ask", "--out", "answer", who="clinic")
     found = Table.from_csv((shell.place / "answer" / "result.csv").read_bytes()).to_dict()
     assert found["patient"] == frame.patient.tolist()

@@ -71,7 +71,7 @@ def test_scaling_is_by_the_deviation_with_n():
             "a level that no row has",
         ),
         ({"c": [str(n) for n in range(1001)]}, {"columns": "c"}, "over 1000"),
-        ({"t": ["u", "v"]}, {}, "no column of numbers"),
+        ({"t": ["u", "v"]}, {"columns": ()}, "no column of numbers"),
     ],
 )
 def test_what_is_refused(frame, asked, said):

@@ -227,7 +227,8 @@ def _sorted(keys: list[Any]) -> Any:
     import numpy as np
 
     order = np.argsort(keys[0], kind="stable")
-    new = np.ones(len(order), bool)
+    new = np.zeros(len(order), bool)
+    new[:1] = True
     for before, key in pairwise(keys):
         ordered = before[order]
         new[1:] |= ordered[1:] != ordered[:-1]

@@ -6,8 +6,10 @@ inputs shows in the last digit of any result.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Final
 
 from mesatee.enclave.functions._parties import Categories, Combined, combine, text_of
@@ -203,7 +205,7 @@ def _in_order(design: Design) -> Design:
         raise Malformed(f"numbers above {LARGEST:g} are no use here: scale the columns")
     if not keys:
         return design
-    order = np.lexsort(keys[::-1])
+    order = _sorted(keys)
 
     def sorted_(item: Any) -> Any:
         return None if item is None else np.ascontiguousarray(item[order] + 0.0)
@@ -216,6 +218,28 @@ def _in_order(design: Design) -> Design:
         offset=sorted_(design.offset),
         places=design.places[order],
     )
+
+
+def _sorted(keys: list[Any]) -> Any:
+    """Row numbers in the order of the first key, of rows that are equal there in that of the second, and so on: as
+    `numpy.lexsort`, which sorts all rows by every key.
+    """
+    import numpy as np
+
+    order = np.argsort(keys[0], kind="stable")
+    new = np.zeros(len(order), bool)
+    new[:1] = True
+    for before, key in pairwise(keys):
+        ordered = before[order]
+        new[1:] |= ordered[1:] != ordered[:-1]
+        # Places where rows stand that are equal to a neighbour so far.
+        tied = np.flatnonzero(~new | ~np.append(new[1:], True))
+        if not len(tied):
+            break
+        groups = np.cumsum(new)[tied]
+        rows = order[tied]
+        order[tied] = rows[np.lexsort([key[rows], groups])]
+    return order
 
 
 def scaling(design: Design, scale: bool) -> tuple[Any, Any, Any]:
@@ -238,6 +262,11 @@ def enough(design: Design, least: int, what: str) -> None:
         raise Malformed(
             f"{design.rows} rows with a value in every column are too few for {what}: {least} are needed"
         )
+
+
+def one_thread() -> None:
+    """Keep scikit-learn from asking the system how many processors there are: a child may not start a program."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def within(name: str, value: float, most: float, least: float = 1) -> None:
@@ -297,4 +326,15 @@ def _classes(name: str, target: Categories, kept: Any) -> tuple[tuple[Label, ...
     return tuple(labels), numbers.astype(np.float64)
 
 
-__all__ = ["LARGEST", "Asked", "Design", "enough", "gather", "matrix_of", "scaling", "within"]
+__all__ = [
+    "LARGEST",
+    "Asked",
+    "Design",
+    "enough",
+    "gather",
+    "matrix_of",
+    "one_thread",
+    "scaling",
+    "text_of",
+    "within",
+]

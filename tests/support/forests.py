@@ -130,4 +130,11 @@ def xgboost(seed: int, form: str = "ubj") -> Case:
     with np.errstate(all="ignore"):
         margin = booster.inplace_predict(asked, predict_type="margin")
         response = booster.inplace_predict(asked)
-    return Case(bytes(booster.save_raw(form)), asked, margin, response, f"{seed} {options}", objective == "multi:softmax")
+    return Case(
+        bytes(booster.save_raw(form)),
+        asked,
+        margin,
+        response,
+        f"{seed} {options}",
+        objective == "multi:softmax",
+    )

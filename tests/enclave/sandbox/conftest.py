@@ -87,6 +87,7 @@ def run_builtin(supervisor: Supervisor) -> Runner:
         inputs: Mapping[str, tuple[str, bytes]],
         output: OutputSpec,
         limits: Limits = QUICK,
+        /,
         **args: Any,
     ) -> Result:
         job = Job(

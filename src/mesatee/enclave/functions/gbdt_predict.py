@@ -73,7 +73,10 @@ def gbdt_predict(
     )
     given = features(forest, arrow, keep, columns)
     if missing is not None:
-        given = [np.where(column == column.dtype.type(missing), column.dtype.type("nan"), column) for column in given]
+        given = [
+            np.where(column == column.dtype.type(missing), column.dtype.type("nan"), column)
+            for column in given
+        ]
     if not threads:
         threads = max(1, min(os.cpu_count() or 1, rows.num_rows // ROWS_A_THREAD))
     found = np.frombuffer(

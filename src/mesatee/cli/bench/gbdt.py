@@ -1,11 +1,11 @@
 """Predictions of tree ensembles: the engine alone and `gbdt_predict` through the whole platform, against XGBoost.
 
 Models are complete trees of random features, thresholds (255 for each feature, what XGBoost's histograms have) and
-leaves, the same each time; rows are float32 with missing values. Ours in this process: from columns to predictions. The peer is
-`inplace_predict` of XGBoost on the same rows as one array, in a process of its own that holds model and rows; `predict`
-on a matrix would give back what it remembers. Through the platform: from the signed run statement to the verified and opened
-result on disk, the model of one owner and the rows of another, sealed and stored before; its run reads the model too,
-which the peer has loaded. Each round checks that margins are equal to the last bit.
+leaves, the same each time; rows are float32 with missing values. Ours in this process: from columns to predictions. The
+peer is `inplace_predict` of XGBoost on the same rows as one array, in a process of its own that holds model and rows;
+`predict` on a matrix would give back what it remembers. Through the platform: from the signed run statement to the
+verified and opened result on disk, the model of one owner and the rows of another, sealed and stored before; its run
+reads the model too, which the peer has loaded. Margins are checked to be equal to the last bit.
 """
 
 from __future__ import annotations

@@ -65,7 +65,9 @@ def check_response(case: forests.Case) -> None:
     found = [np.frombuffer(model.predict(columns, rows, **engine)) for engine in ENGINES]
     for other in found[1:]:
         assert np.array_equal(found[0], other), case.said
-    assert np.allclose(found[0].reshape(case.response.shape), case.response, rtol=1e-13, atol=1e-13), case.said
+    assert np.allclose(found[0].reshape(case.response.shape), case.response, rtol=1e-13, atol=1e-13), (
+        case.said
+    )
 
 
 @pytest.mark.parametrize("seed", FEW)

@@ -52,7 +52,13 @@ def from_sklearn(estimator: Any) -> bytes:
         )
     if not hasattr(estimator, "n_features_in_"):
         raise Malformed(f"the {kind} is not fitted")
-    made = _forest(estimator) if kind in FORESTS else _boosted(estimator) if kind in BOOSTED else _hist(estimator)
+    made = (
+        _forest(estimator)
+        if kind in FORESTS
+        else _boosted(estimator)
+        if kind in BOOSTED
+        else _hist(estimator)
+    )
     classes = getattr(estimator, "classes_", None)
     document = {
         "kind": "trees",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import importlib.util
 
 import numpy as np
 import pandas as pd
@@ -27,7 +27,9 @@ def cancer() -> pd.DataFrame:
 
 
 def value(metrics: Table, part: str, metric: str) -> float:
-    (found,) = [row for row in metrics.to_arrow().to_pylist() if (row["part"], row["metric"]) == (part, metric)]
+    (found,) = [
+        row for row in metrics.to_arrow().to_pylist() if (row["part"], row["metric"]) == (part, metric)
+    ]
     return found["value"]
 
 
@@ -40,7 +42,14 @@ def test_columns_of_three_parties_train_to_the_model_of_all_of_them_together(lib
         party: Table.from_pandas(frame[["person", *columns]].sample(frac=1, random_state=number))
         for number, (party, columns) in enumerate(parts.items())
     }
-    options = {"label": "target", "objective": "binary", "library": library, "trees": 10, "depth": 3, "leaves": 8}
+    options = {
+        "label": "target",
+        "objective": "binary",
+        "library": library,
+        "trees": 10,
+        "depth": 3,
+        "leaves": 8,
+    }
     found = gbdt_train(split, how="columns", key="person", **options)
     whole = gbdt_train({"all": Table.from_pandas(frame.drop(columns="person"))}, **options)
     assert found.model == whole.model
@@ -74,7 +83,9 @@ def test_the_model_is_the_one_that_xgboost_makes() -> None:
     said = xgb.train(options, data, 20).inplace_predict(features)
     predicted = gbdt_predict(found.model, Table.from_pandas(features))["prediction"].to_numpy()
     assert (predicted == said).all()
-    assert value(found.metrics, "train", "rmse") == pytest.approx(((said - frame["target"]) ** 2).mean() ** 0.5)
+    assert value(found.metrics, "train", "rmse") == pytest.approx(
+        ((said - frame["target"]) ** 2).mean() ** 0.5
+    )
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -156,13 +167,18 @@ def table(**more: object) -> Table:
     ],
 )
 def test_what_cannot_be_trained_is_refused(given: dict, reason: str) -> None:
-    more = {"half": [0.5, 1, 2, 3], "empty": [None, None, None, 1.0], "minus": [-1, 1, 1, 1], "a<b": [1, 2, 3, 4]}
+    more = {
+        "half": [0.5, 1, 2, 3],
+        "empty": [None, None, None, 1.0],
+        "minus": [-1, 1, 1, 1],
+        "a<b": [1, 2, 3, 4],
+    }
     with pytest.raises(Malformed, match=reason):
         gbdt_train({"a": table(**more)}, **{"label": "y", **given})
 
 
 def test_without_the_library_it_says_which_package_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "xgboost", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Unavailable, match="xgboost-cpu") as found:
         gbdt_train({"a": table()}, label="y")
     assert "mesatee[trees]" in (found.value.hint or "")

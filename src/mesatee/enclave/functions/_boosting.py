@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mesatee.errors import Malformed, Unavailable
+from mesatee.enclave.functions import _boosters
+from mesatee.errors import Malformed
 
 LIBRARIES: Final = ("xgboost", "lightgbm")
-PACKAGES: Final = {"xgboost": "xgboost-cpu", "lightgbm": "lightgbm"}
 OBJECTIVES: Final = {
     "regression": ("reg:squarederror", "regression"),
     "absolute": ("reg:absoluteerror", "regression_l1"),
@@ -70,23 +69,6 @@ class Asked:
             raise Malformed("depth 0 is no limit, and then leaves is needed: 2 or more")
 
 
-def load(library: str) -> Any:
-    """The library's module. Raises `Unavailable`."""
-    # Here and not above: only the child that trains loads native code that reads no other party's bytes.
-    try:
-        if library == "xgboost":
-            import xgboost
-
-            return xgboost
-        import lightgbm
-    except ImportError:
-        raise Unavailable(
-            f"gbdt_train needs the package {PACKAGES[library]}",
-            hint="pip install 'mesatee[trees]' where functions run",
-        ) from None
-    return lightgbm
-
-
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Features in float64 with NaN for what is missing, and for each row its label, weight and group, if there are."""
@@ -106,20 +88,19 @@ class Rows:
         return None if self.groups is None else np.unique(self.groups, return_counts=True)[1]
 
 
-def train(asked: Asked, rows: Rows, classes: list[str]) -> tuple[bytes, Any]:
-    """The model in its library's own format, and a function from features to predictions."""
-    module = load(asked.library)
+def train(asked: Asked, rows: Rows, classes: list[str]) -> bytes:
+    """The model in its library's own format. Raises `Malformed` and `Unavailable`."""
     for name in rows.names:
         if set(name) & set(AWKWARD[asked.library]) or not (name.isascii() or asked.library == "xgboost"):
-            raise Malformed(f"models of {asked.library} cannot name a feature {name!r}", hint="rename the column")
-    try:
-        return (_xgboost if asked.library == "xgboost" else _lightgbm)(module, asked, rows, classes)
-    except (ValueError, module.basic.LightGBMError if asked.library == "lightgbm" else module.core.XGBoostError):
-        # Its message may show values.
-        raise Malformed(f"{asked.library} refused to train on these rows with these arguments") from None
+            raise Malformed(
+                f"models of {asked.library} cannot name a feature {name!r}", hint="rename the column"
+            )
+    if asked.library == "xgboost":
+        return _boosters.xgboost(_for_xgboost(asked, classes), rows, asked.trees, classes)
+    return _boosters.lightgbm(_for_lightgbm(asked, classes), rows, asked.trees)
 
 
-def _xgboost(xgb: Any, asked: Asked, rows: Rows, classes: list[str]) -> tuple[bytes, Any]:
+def _for_xgboost(asked: Asked, classes: list[str]) -> dict[str, Any]:
     options = {
         "objective": OBJECTIVES[asked.objective][0],
         "tree_method": "hist",
@@ -135,32 +116,13 @@ def _xgboost(xgb: Any, asked: Asked, rows: Rows, classes: list[str]) -> tuple[by
         "max_bin": asked.bins,
         "seed": asked.seed,
         "nthread": asked.threads,
+        # Its errors are raised; nothing else that it says is for anybody.
         "verbosity": 0,
     }
-    if asked.objective == "multiclass":
-        options["num_class"] = len(classes)
-    kinds = ["c" if name in rows.categorical else "q" for name in rows.names]
-
-    def matrix(features: Any, **more: Any) -> Any:
-        return xgb.DMatrix(
-            features,
-            feature_names=rows.names,
-            feature_types=kinds,
-            enable_categorical=True,
-            nthread=asked.threads,
-            **more,
-        )
-
-    data = matrix(rows.features, label=rows.label, weight=rows.weight)
-    if rows.groups is not None:
-        data.set_group(rows.sizes())
-    booster = xgb.train(options, data, asked.trees)
-    if classes:
-        booster.set_attr(classes=json.dumps(classes))
-    return bytes(booster.save_raw("ubj")), lambda features: booster.predict(matrix(features))
+    return options | ({"num_class": len(classes)} if asked.objective == "multiclass" else {})
 
 
-def _lightgbm(lgb: Any, asked: Asked, rows: Rows, classes: list[str]) -> tuple[bytes, Any]:
+def _for_lightgbm(asked: Asked, classes: list[str]) -> dict[str, Any]:
     options = {
         "objective": OBJECTIVES[asked.objective][1],
         "max_depth": asked.depth or -1,
@@ -176,25 +138,11 @@ def _lightgbm(lgb: Any, asked: Asked, rows: Rows, classes: list[str]) -> tuple[b
         "max_bin": asked.bins,
         "seed": asked.seed,
         "num_threads": asked.threads,
-        "deterministic": True,
-        "force_row_wise": True,
+        "deterministic": "true",
+        "force_row_wise": "true",
         "verbosity": -1,
     }
-    if asked.objective == "multiclass":
-        options["num_class"] = len(classes)
-    data = lgb.Dataset(
-        rows.features,
-        rows.label,
-        weight=rows.weight,
-        group=rows.sizes(),
-        feature_name=rows.names,
-        categorical_feature=rows.categorical,
-        params={"verbosity": -1, "max_bin": asked.bins},
-    )
-    booster = lgb.train(options, data, asked.trees)
-    return booster.model_to_string().encode(), lambda features: booster.predict(
-        features, num_threads=asked.threads
-    )
+    return options | ({"num_class": len(classes)} if asked.objective == "multiclass" else {})
 
 
-__all__ = ["LIBRARIES", "OBJECTIVES", "PACKAGES", "Asked", "Rows", "load", "train"]
+__all__ = ["LIBRARIES", "OBJECTIVES", "Asked", "Rows", "train"]

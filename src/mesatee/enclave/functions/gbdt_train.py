@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
+from mesatee._core import TreeModel
 from mesatee.enclave.functions._boosting import Asked, Rows, train
 from mesatee.enclave.functions._parties import Combined, combine
 from mesatee.errors import Malformed
@@ -104,11 +105,12 @@ def gbdt_train(
     if test_share:
         parts["train"], parts["test"] = _split(rows, test_share, seed)
     data.say(f"{len(rows.names)} features, {len(classes)} classes")
-    model, predict = train(asked, parts["train"], classes)
+    model = train(asked, parts["train"], classes)
+    forest = TreeModel(model)
     measured = [
         {"part": part, "metric": metric, "value": value, "rows": len(some.label)}
         for part, some in parts.items()
-        for metric, value in _measured(objective, some, predict(some.features))
+        for metric, value in _measured(objective, some, _predicted(forest, some.features))
     ]
     names = ("part", "metric", "value", "rows")
     return Trained(model, Table.from_dict({name: [row[name] for row in measured] for name in names}))
@@ -216,6 +218,14 @@ def _split(rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
     return part(~test), part(test)
 
 
+def _predicted(forest: TreeModel, features: Any) -> Any:
+    import numpy as np
+
+    columns = [np.ascontiguousarray(column) for column in features.T]
+    found = np.frombuffer(forest.predict(columns, len(features)))
+    return found.reshape(len(features), -1) if forest.outputs > 1 else found
+
+
 def _measured(objective: str, rows: Rows, found: Any) -> list[tuple[str, float | None]]:
     import numpy as np
     from sklearn import metrics
@@ -228,8 +238,8 @@ def _measured(objective: str, rows: Rows, found: Any) -> list[tuple[str, float |
     if objective in ("binary", "multiclass"):
         two = objective == "binary"
         chances = np.stack([1 - found, found], 1) if two else np.asarray(found)
-        chances = chances.astype(np.float64)
-        chances /= chances.sum(axis=1, keepdims=True)
+        # Float32 does not add up to one in float64.
+        chances = chances / chances.sum(axis=1, keepdims=True)
         measured = [
             (
                 "log_loss",

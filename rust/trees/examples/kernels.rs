@@ -160,10 +160,10 @@ fn prepared(kernel: &str, engine: &str, size: usize, seed: u64) -> Work {
         .map(|column| column.iter().map(|value| *value as f32).collect())
         .collect();
     let wide = kernel == "double";
-    let asked = if kernel == "classes" {
-        [Output::Response, Output::Class]
+    let asked: &[Output] = if kernel == "classes" {
+        &[Output::Response, Output::Class]
     } else {
-        [Output::Response; 2]
+        &[Output::Response]
     };
     Box::new(move || {
         let columns: Vec<Column<'_>> = single
@@ -178,7 +178,7 @@ fn prepared(kernel: &str, engine: &str, size: usize, seed: u64) -> Work {
             })
             .collect();
         for output in asked {
-            let found = forest.predict(&columns, size, output, engine, oblivious, 1);
+            let found = forest.predict(&columns, size, *output, engine, oblivious, 1);
             black_box(found).expect("columns that fit");
         }
     })

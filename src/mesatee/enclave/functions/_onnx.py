@@ -27,7 +27,7 @@ class _Ready:
 _READY: Final = _Ready()
 
 
-def prepare(model: memoryview, arguments: Mapping[str, Any]) -> None:
+def load_ahead(model: memoryview, arguments: Mapping[str, Any]) -> None:
     """Load the model ahead of the run that this process waits for, which has the same model and arguments."""
     threads = int(arguments["threads"])
     _READY.model, _READY.threads = load(model, threads), threads
@@ -55,4 +55,4 @@ def chosen(model: Model, outputs: list[str]) -> list[str]:
     return list(outputs) or known
 
 
-__all__ = ["BATCHES", "chosen", "load", "prepare"]
+__all__ = ["BATCHES", "chosen", "load", "load_ahead"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import time
@@ -14,6 +15,7 @@ from tests.support.nets import linear
 
 from mesatee.enclave import functions
 from mesatee.enclave.sandbox import Job, Limits, OutputSpec, Supervisor, sealed_memfd, warm
+from mesatee.enclave.sandbox.supervisor import _SEALS
 from mesatee.enclave.sandbox.warm import PREPARING, Cold, Warm
 from mesatee.errors import Malformed
 from mesatee.protocol import limits
@@ -250,15 +252,19 @@ def test_is_locked_in_before_it_sees_the_model(own):
     assert outer in children(own.zygote_pid())
 
 
-def test_its_inputs_cannot_be_changed_once_it_runs(own, monkeypatch):
+def test_neither_inputs_nor_outputs_can_be_changed_once_it_has_run(own):
     run(own)
     assert own.shelf.waits(LOADING_SECONDS)
+    _, inner = waiting(own)
     claimed = own.claim(JOB, WARM, 100)
     (target,) = claimed._inputs.values()
     fd = sealed_memfd("rows", table((1, 2)))
     with own.run(JOB, {"rows": fd}, None, claimed) as outcome:
         assert outcome.failure is None
+        # Nobody waited for its end; what it wrote is sealed all the same, and it is killed.
+        assert fcntl.fcntl(outcome.outputs["result"].fd, fcntl.F_GET_SEALS) & _SEALS == _SEALS
     os.close(fd)
+    assert gone(inner)
     # Ours is closed, and was sealed before the word was given.
     with pytest.raises(OSError, match="descriptor"):
         os.fstat(target)

@@ -130,6 +130,9 @@ class Run:
         self._exit: Exit | None = None
         self.child: int | None = None
         self.go: socket.socket | None = None
+        self._leave_early = False
+        """Whether the last word of the child is enough: a session takes the kernel long to take down, and a built-in
+        function has nothing more to do. It is killed then, and its outputs are sealed against it like any others."""
         self._ports: tuple[int, int, dict[str, int]] = (-1, -1, {})
         self._replaced = False
         self._start = start
@@ -155,7 +158,7 @@ class Run:
         self, job: Job, waiting: Waiting, inputs: Mapping[str, int], wake: int, start: float
     ) -> Outcome:
         """Go on with the run that the child waited for. Raises `Cold` if it is gone."""
-        self._job, self._wake, self._start = job, wake, start
+        self._job, self._wake, self._start, self._leave_early = job, wake, start, True
         waiting.go(inputs)
         return self._finish(*self._ports)
 
@@ -293,7 +296,11 @@ class Run:
             for fd, _ in poll.poll(left * 1000):
                 if fd == stdio and not self._read_text(fd):
                     poll.unregister(fd)
-                elif fd == report and not self._read_report(fd):
+                elif fd == report and self._read_report(fd):
+                    if self._leave_early and self._report.count(b"\n") > 1:
+                        self._zygote.tell(KILL, self.child or 0)
+                        self._exit = Exit(self.child or 0, 0, 0.0, 0)
+                elif fd == report:
                     poll.unregister(fd)
                     if len(self._report) > limits.CHILD_REPORT_BYTES and self._stopped is None:
                         deadline = self._stop("crashed")

@@ -150,7 +150,7 @@ def test_magika_warm_and_withdrawn(stand: Stand, service: up.Service) -> None:
     same(stand.run(view), wanted)
     hidden.rename(blob)
     tasks.withdraw(stand.models, stand.models.task(view.digest))
-    with pytest.raises(MesateeError, match="withdrawn"):
+    with pytest.raises(MesateeError, match="no valid approval by hospital-a"):
         tasks.run(stand.reader, view)
 
 

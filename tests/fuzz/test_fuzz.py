@@ -38,6 +38,8 @@ PARSERS = (
     "certificate",
     "evidence",
     "model",
+    "onnx",
+    "tensors",
 )
 
 CPU_SECONDS = 1.0

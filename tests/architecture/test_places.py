@@ -20,6 +20,8 @@ ALLOWED: dict[str, set[str]] = {
         "attestation",
         "extras",
         "function",
+        "inference",
+        "tensors",
         "noise",
         "protocol",
         "table",

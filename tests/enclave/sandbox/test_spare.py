@@ -16,7 +16,8 @@ import pytest
 
 from mesatee.enclave.sandbox import Job, Limits, OutputSpec, Supervisor, sealed_memfd
 from mesatee.enclave.sandbox.protocol import KILL, NEXT, Exit, Refused, parse_answer
-from mesatee.enclave.sandbox.supervisor import _TRIES, _Run
+from mesatee.enclave.sandbox.run import Run as _Run
+from mesatee.enclave.sandbox.supervisor import _TRIES
 from mesatee.errors import SandboxFailed
 from mesatee.protocol import limits
 

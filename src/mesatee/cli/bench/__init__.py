@@ -1,7 +1,7 @@
 """`mesatee bench NAME`: measures one part beside its peers, in one run, and says whether the goal is met.
 
 >>> sorted(BENCHES)
-['attestation', 'channel', 'gateway', 'invoke', 'log', 'psi', 'seal', 'spawn', 'task', 'wasm']
+['attestation', 'channel', 'gateway', 'invoke', 'log', 'psi', 'resnet', 'seal', 'spawn', 'task', 'wasm']
 
 Progress goes to standard error, the result to standard output: one JSON object with ``--json``, else lines
 for people. A peer that cannot be had is a row without its figure and with the reason, never left out.
@@ -26,6 +26,7 @@ BENCHES: Final = MappingProxyType(
         "invoke": "a run by executor, and handing 100 MB to a child, against a pipe",
         "log": "starting on a stored log of a million records, and proofs from it",
         "psi": "set intersection from CSV to CSV, against SPU, openmined-psi and polars",
+        "resnet": "ResNet-50 on sealed images by a child that waits with the model, against onnxruntime in process",
         "seal": "sealing and opening a file, against pyrage and the age crate",
         "spawn": "an isolated child with numpy loaded, against bubblewrap",
         "task": "from invoking a task to its verified result",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,10 +28,29 @@ class _Ready:
 _READY: Final = _Ready()
 
 
-def prepare(model: memoryview, arguments: Mapping[str, Any]) -> None:
+def load_ahead(model: memoryview, arguments: Mapping[str, Any]) -> None:
     """Load the model ahead of the run that this process waits for, which has the same model and arguments."""
     threads = int(arguments["threads"])
-    _READY.model, _READY.threads = load(model, threads), threads
+    loaded = load(model, threads)
+    # The first run asks the system for the memory of all of them: now nobody waits for that.
+    with suppress(Malformed):
+        loaded.give(_zeros(loaded, int(arguments["batch"]) or 1), [item.name for item in loaded.outputs])
+    _READY.model, _READY.threads = loaded, threads
+
+
+def _zeros(model: Model, rows: int) -> dict[str, Any]:
+    """Inputs of nothing but zeros, where the model says how large they are beside the first dimension."""
+    import numpy as np
+
+    found = {}
+    for item in model.inputs:
+        shape = list(item.shape or ())
+        if shape and shape[0] is None:
+            shape[0] = rows
+        if item.shape is None or item.dtype == "object" or None in shape:
+            raise Malformed("the model does not say how large its inputs are")
+        found[item.name] = np.zeros([size or 0 for size in shape], item.dtype)
+    return found
 
 
 def load(model: memoryview | None, threads: int) -> Model:
@@ -55,4 +75,4 @@ def chosen(model: Model, outputs: list[str]) -> list[str]:
     return list(outputs) or known
 
 
-__all__ = ["BATCHES", "chosen", "load", "prepare"]
+__all__ = ["BATCHES", "chosen", "load", "load_ahead"]

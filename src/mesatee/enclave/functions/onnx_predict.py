@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from mesatee.enclave.functions._onnx import BATCHES, chosen, load, prepare
+from mesatee.enclave.functions._onnx import BATCHES, chosen, load, load_ahead
 from mesatee.errors import Malformed, TooLarge
 from mesatee.table import Table
 
@@ -204,4 +204,4 @@ def _table(kept: Table, found: dict[str, Any]) -> Table:
     return Table(pa.table(arrays, names=names))
 
 
-__all__ = ["COLUMNS", "onnx_predict", "prepare"]
+__all__ = ["COLUMNS", "load_ahead", "onnx_predict"]

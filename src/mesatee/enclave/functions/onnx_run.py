@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from mesatee import tensors as files
-from mesatee.enclave.functions._onnx import BATCHES, chosen, load, prepare
+from mesatee.enclave.functions._onnx import BATCHES, chosen, load, load_ahead
 from mesatee.errors import Malformed, TooLarge
 
 if TYPE_CHECKING:
@@ -149,4 +149,4 @@ def _zeros(item: Tensor) -> Any:
     return np.zeros([size or 0 for size in item.shape], item.dtype)
 
 
-__all__ = ["STEPS", "onnx_run", "prepare"]
+__all__ = ["STEPS", "load_ahead", "onnx_run"]

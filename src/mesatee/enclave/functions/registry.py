@@ -21,6 +21,8 @@ class Builtin:
 
     function: Callable[..., Any]
     signature: Signature
+    load_ahead: Callable[[memoryview, Mapping[str, Any]], None] | None = None
+    """Loads the input `model` ahead, for a run with these arguments; None where there is nothing to load."""
 
     @property
     def reveals(self) -> str:
@@ -31,7 +33,8 @@ class Builtin:
 def _builtin(name: str) -> Builtin:
     # Read now and not in the child, which cannot open our source files.
     module = importlib.import_module(f"{__package__}.{name}")
-    return Builtin(getattr(module, name), derive(inspect.getsource(module), name))
+    signature = derive(inspect.getsource(module), name)
+    return Builtin(getattr(module, name), signature, getattr(module, "load_ahead", None))
 
 
 def _found() -> tuple[str, ...]:

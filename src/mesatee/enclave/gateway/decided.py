@@ -48,14 +48,17 @@ def grant_reply(state: State, granted: Granted, peer: Peer) -> wire.GrantReply:
     task, function, grant = granted.task.predicate, granted.function.predicate, granted.grant
     inputs = {}
     for name, digest in grant.inputs.items():
-        source = task.inputs[name]
+        source, warm = task.inputs[name], 0
         if isinstance(source, OutputOf):
             made = state.run(digest).outputs[source.output]
             blob, size, kind = made.sha256, made.size, made.format
         else:
             said = state.dataset(digest).predicate
             blob, size, kind = said.blob.sha256, said.blob.size, said.format
-        inputs[name] = wire.GrantedBlob(sha256=blob, size=size, format=kind, wrap=granted.wraps[name])
+            warm = said.card.warm if said.card is not None else 0
+        inputs[name] = wire.GrantedBlob(
+            sha256=blob, size=size, format=kind, wrap=granted.wraps[name], warm=warm
+        )
     code = None
     if function.code is not None:
         code = wire.GrantedBlob(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import linecache
+import mmap
 import os
 import random
 import select
@@ -25,6 +26,8 @@ from mesatee.enclave.sandbox.executors import EXECUTORS, execute, flush, mesapy,
 from mesatee.enclave.sandbox.executors.python import FILE, MODULE
 from mesatee.enclave.sandbox.protocol import (
     COMPILES,
+    GO,
+    LOADED,
     Failure,
     Job,
     OutputSpec,
@@ -74,6 +77,8 @@ class _Task:
     inputs: dict[str, int]
     outputs: dict[str, int]
     scratch: int | None
+    go: int | None
+    """Where a child that loads its model ahead waits for its word."""
 
 
 def outer(jobs: int, base_paths: list[str], kind: SpareKind, environments: str | None = None) -> int:
@@ -132,7 +137,8 @@ def inner(
     5. Fresh seeds, the file that says where it runs, its environment, its limits, seccomp; the descriptors of
        this job are the only ones that stay.
     6. Refuse when a required layer is missing.
-    7. Run, report.
+    7. Load the model ahead, and wait, if that is what the job says.
+    8. Run, report.
 
     `late` is the descriptor that fills `function.FILE` in the private root; None without one.
     """
@@ -173,6 +179,9 @@ def inner(
         return 1
     _say(task.report, ready_line(layers))
     # 7.
+    if task.go is not None and not _wait_warm(task, task.go):
+        return 1
+    # 8.
     source = _read_whole(task.code, limits.CODE_BYTES)
     compiled = _read_whole(task.compiled, limits.COMPILED_BYTES)
     job = dataclasses.replace(task.job, code=source, attestation=where, compiled=compiled)
@@ -207,6 +216,7 @@ def _take(jobs: int, kind: SpareKind) -> _Task | None:
     """The one job; None when there is none, or one that makes no sense, which is refused."""
     with socket.socket(fileno=jobs) as source:
         message, fds, flags, _ = socket.recv_fds(source, limits.JOB_BYTES, _MOST_FDS)
+        go = os.dup(jobs)
     if not message:
         return None
     try:
@@ -215,14 +225,16 @@ def _take(jobs: int, kind: SpareKind) -> _Task | None:
         job = Job.decode(message)
         if spare_kind(job.executor) != kind:
             raise Malformed(f"{job.executor} does not run in a child of the kind {kind}")
-        return _task(job, fds)
+        if not job.warm:
+            os.close(go)
+        return _task(job, fds, go if job.warm else None)
     except InputError as error:
         if len(fds) > _REPORT_INDEX:
             _say(fds[_REPORT_INDEX], refused_line(f"the job makes no sense: {error.message}"))
         return None
 
 
-def _task(job: Job, fds: Sequence[int]) -> _Task:
+def _task(job: Job, fds: Sequence[int], go: int | None) -> _Task:
     first = _FIXED_FDS + len(job.inputs)
     last = first + len(job.outputs)
     if len(fds) != last + bool(job.scratch_bytes):
@@ -231,7 +243,26 @@ def _task(job: Job, fds: Sequence[int]) -> _Task:
     inputs = dict(zip(job.inputs, fds[_FIXED_FDS:first], strict=True))
     outputs = dict(zip(job.outputs, fds[first:last], strict=True))
     scratch = fds[last] if job.scratch_bytes else None
-    return _Task(job, stdio, report, code, attestation, compiled, inputs, outputs, scratch)
+    return _Task(job, stdio, report, code, attestation, compiled, inputs, outputs, scratch, go)
+
+
+def _wait_warm(task: _Task, go: int) -> bool:
+    """Load the model, say so, wait for the word; False when none comes. All of it is locked in already.
+
+    The word has no descriptor with it: the files of the run are there, and its inputs are filled by now.
+    """
+    found = functions.find(task.job.entry)
+    if found.load_ahead is None:
+        return False
+    _give_threads(task.job.limits.threads)
+    model = task.inputs[task.job.warm]
+    with mmap.mmap(model, os.fstat(model).st_size, prot=mmap.PROT_READ) as data, memoryview(data) as view:
+        found.load_ahead(view, found.signature.bind(task.job.args))
+    os.write(go, LOADED)
+    word = os.read(go, len(GO) + 1)
+    os.close(go)
+    _seed()
+    return word == GO
 
 
 def _present(fd: int | None) -> list[int]:
@@ -259,6 +290,11 @@ def _lock_in(task: _Task, space: int) -> list[str]:
     os.dup2(task.stdio, 2)
     bounds = task.job.limits
     space += bounds.memory_bytes + sum(os.fstat(fd).st_size for fd in task.inputs.values())
+    cpu_seconds = bounds.cpu_seconds
+    if task.go is not None:
+        # Nothing can be changed any more when the run comes.
+        space += limits.WARM_INPUT_BYTES
+        cpu_seconds += limits.WARM_CPU_SECONDS
     keep = [
         *range(_STREAMS),
         task.report,
@@ -267,12 +303,13 @@ def _lock_in(task: _Task, space: int) -> list[str]:
         *task.inputs.values(),
         *task.outputs.values(),
         *_present(task.scratch),
+        *_present(task.go),
     ]
     threads = bounds.threads + _ARROW_THREADS + _POLARS_THREADS
     compiled = engine.SPACE_BYTES if task.job.executor in COMPILES else None
     # Outputs are measured by themselves, too.
     file_bytes = max(task.job.file_bytes, task.job.scratch_bytes)
-    return _core.enter_sandbox(space, compiled, bounds.cpu_seconds, file_bytes, threads, keep)
+    return _core.enter_sandbox(space, compiled, cpu_seconds, file_bytes, threads, keep)
 
 
 def _refuse(jobs: int, reason: str) -> int:
@@ -285,11 +322,15 @@ def _refuse(jobs: int, reason: str) -> int:
 
 
 def _run(job: Job, inputs: dict[str, int], outputs: dict[str, int]) -> Failure | None:
-    _allow_threads(job.limits.threads)
-    functions.give_threads(job.limits.threads)
+    _give_threads(job.limits.threads)
     failure = execute(job, EXECUTORS[job.executor], inputs, outputs)
     flush()
     return failure
+
+
+def _give_threads(threads: int) -> None:
+    _allow_threads(threads)
+    functions.give_threads(threads)
 
 
 def _allow_threads(threads: int) -> None:

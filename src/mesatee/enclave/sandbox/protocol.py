@@ -111,6 +111,7 @@ class Job:
     `attestation` is the JSON that the child finds at `mesatee.function.FILE`; `compiled` is what the worker's
     own compiling of `code` gave. `environment` names one of those that the supervisor knows, empty for the base.
     `scratch_bytes` is how large the scratch file may become, 0 without one; with one, tables come piece by piece.
+    `warm` names the input with the model that the child is to load ahead, before it waits for `GO`; empty without one.
     """
 
     executor: Executor
@@ -125,9 +126,12 @@ class Job:
     compiled: bytes = field(default=b"", repr=False)
     environment: str = ""
     scratch_bytes: int = 0
+    warm: str = ""
 
     def __post_init__(self) -> None:
         _in_range("scratch_bytes", self.scratch_bytes, 0, limits.SCRATCH_BYTES)
+        if self.warm and (self.executor != "builtin" or self.warm not in self.inputs):
+            raise Malformed("only a built-in function loads an input ahead")
         _one_of("the executor", self.executor, get_args(Executor))
         if len(self.code) > limits.CODE_BYTES:
             raise TooLarge(f"the code has {len(self.code)} bytes, the limit is {limits.CODE_BYTES}")
@@ -175,6 +179,7 @@ class Job:
                 "require": sorted(self.require),
                 "environment": self.environment,
                 "scratch_bytes": self.scratch_bytes,
+                "warm": self.warm,
             }
         )
         if len(message) > limits.JOB_BYTES:
@@ -206,6 +211,7 @@ class Job:
             require=frozenset(_layers(fields["require"])),
             environment=fields["environment"],
             scratch_bytes=fields["scratch_bytes"],
+            warm=_name(fields["warm"]) if fields["warm"] else "",
         )
 
 
@@ -220,6 +226,7 @@ _JOB_NAMES: Final = {
     "require",
     "environment",
     "scratch_bytes",
+    "warm",
 }
 
 
@@ -227,6 +234,10 @@ NEXT: Final = b"next"
 """To the zygote, with a child's number: it has been given its job, so make another one."""
 KILL: Final = b"kill"
 """To the zygote, with a child's number."""
+LOADED: Final = b"loaded"
+"""From a child that waits with a model, once it has loaded it."""
+GO: Final = b"go"
+"""To that child: its inputs are there."""
 READY: Final = b"ready"
 """From the zygote, once: everything is imported."""
 
@@ -441,8 +452,10 @@ __all__ = [
     "COMMAND_BYTES",
     "COMPILED_OUTPUT",
     "COMPILES",
+    "GO",
     "KILL",
     "LAYERS",
+    "LOADED",
     "NEXT",
     "READY",
     "REASON_CHARS",

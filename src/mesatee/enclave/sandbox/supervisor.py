@@ -17,107 +17,33 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import fcntl
 import os
-import select
-import signal
-import socket
 import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from mesatee import _core
 from mesatee.enclave.sandbox.compiled import CompiledCode, Output, compiler
-from mesatee.enclave.sandbox.output import Cut
 from mesatee.enclave.sandbox.protocol import (
     COMPILED_OUTPUT,
-    KILL,
-    NEXT,
-    Exit,
-    Failure,
     Job,
-    Report,
     SpareKind,
-    parse_report,
     spare_kind,
 )
-from mesatee.enclave.sandbox.scratch import FOLDER, needed, open_in
-from mesatee.enclave.sandbox.zygote_process import KILL_SECONDS, ZygoteProcess
-from mesatee.errors import InputError, Malformed, SandboxFailed
+from mesatee.enclave.sandbox.run import SPARE_SECONDS, Outcome, Run, Unborn, Usage, sealed_memfd
+from mesatee.enclave.sandbox.scratch import FOLDER
+from mesatee.enclave.sandbox.warm import MODEL, Shelf, Waiting, Warm, allowed, in_background, same
+from mesatee.enclave.sandbox.zygote_process import ZygoteProcess
+from mesatee.errors import Malformed, SandboxFailed
 from mesatee.extras import missing
-from mesatee.protocol import limits
-
-SPARE_SECONDS: Final = 20.0
-"""After this a zygote that has no child to offer is killed."""
 
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-_CPU_SHARE: Final = 0.5
-"""RLIMIT_CPU counts clock ticks, the usage is exact: a child ended for it has used about that much. On a machine with
-far more to do than it can, ticks have been seen to count a third too much."""
-_CPU_GRACE_SECONDS: Final = 1
-"""As the sandbox sets it: from SIGXCPU to SIGKILL."""
 _TRIES: Final = 2
 """Children that a run may have: the second one when the first was killed while it waited."""
-_READ_BYTES: Final = 64 * limits.KIB
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Processor time of all threads, largest resident memory, and wall-clock time of a run."""
-
-    cpu_seconds: float = 0.0
-    max_rss_bytes: int = 0
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended. The caller owns the descriptors in `outputs`; `close` or ``with`` closes them.
-
-    `failure` is None when the function succeeded; only then there are outputs. `diagnostics` is the only
-    place where text of the child stands. `layers` are the isolation layers that were active, said before
-    foreign code ran.
-    """
-
-    failure: Failure | None
-    outputs: Mapping[str, Output] = field(default_factory=dict)
-    diagnostics: bytes = b""
-    layers: tuple[str, ...] = ()
-    usage: Usage = field(default_factory=Usage)
-
-    def close(self) -> None:
-        """Close the outputs. Once only."""
-        for output in self.outputs.values():
-            os.close(output.fd)
-
-    def __enter__(self) -> Outcome:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def sealed_memfd(name: str, data: bytes) -> int:
-    """A sealed memory file with `data`; the caller owns the descriptor.
-
-    For small data: a worker streams into one.
-    """
-    fd = _core.memfd(name)
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-        _core.memfd_seal(fd)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
 
 
 class Supervisor:
@@ -151,6 +77,7 @@ class Supervisor:
         self._wake: int | None = None
         self._closed = False
         self._compiled = CompiledCode()
+        self.shelf = Shelf()
 
     def __enter__(self) -> Supervisor:
         self.start()
@@ -164,13 +91,29 @@ class Supervisor:
         with self._running:
             self._ready("general")
 
-    def run(self, job: Job, inputs: Mapping[str, int]) -> Outcome:
+    def claim(self, job: Job, warm: Warm, size: int) -> Waiting | None:
+        """The child that waits for a run of this job on this model, for `run`, which must follow; None without one.
+
+        `size`: of the inputs beside the model, in bytes. The caller has been given the model's key for this run.
+        """
+        return self.shelf.take(job, warm, size) if allowed(job) else None
+
+    def run(
+        self,
+        job: Job,
+        inputs: Mapping[str, int],
+        warm: Warm | None = None,
+        claimed: Waiting | None = None,
+    ) -> Outcome:
         """Run `job` on sealed memory files, which stay the caller's.
+
+        With `warm` the model may be loaded ahead for the next run like this one. `claimed` is from `claim`: it has the
+        model, and `inputs` are the others; raises `Cold` when it is gone.
 
         Raises `Malformed` when the inputs are not those of the job or not sealed, and `SandboxFailed` when no
         function ran: the sandbox could not be set up, a required layer is missing, or the zygote died.
         """
-        if set(inputs) != set(job.inputs):
+        if set(inputs) != set(job.inputs) - ({MODEL} if claimed else set()):
             raise Malformed("the inputs are not those that the job names")
         for name, fd in inputs.items():
             _check_sealed(name, fd)
@@ -188,6 +131,13 @@ class Supervisor:
             before = time.monotonic()
             self._ready(spare_kind(job.executor))
             start += time.monotonic() - before
+            if claimed is not None:
+                stack.callback(claimed.stack.close)
+                outcome = claimed.run.resume(job, claimed, inputs, wake, start)
+                if warm is not None and outcome.failure is None:
+                    self._load_ahead(job, warm, claimed.model)
+                return outcome
+            self.shelf.spare_memory(job.limits.memory_bytes)
             if job.executor == "wasm":
                 compiled = self._compiled.get(job.code)
                 if compiled is None:
@@ -196,14 +146,34 @@ class Supervisor:
                             return outcome
                         compiled = self._compiled.keep(job.code, outcome.outputs[COMPILED_OUTPUT])
                 job = dataclasses.replace(job, compiled=compiled)
-            return self._once(job, inputs, wake, start)
+            outcome = self._once(job, inputs, wake, start)
+            if warm is not None and warm.seconds and outcome.failure is None and allowed(job):
+                self._load_ahead(job, warm, inputs[MODEL])
+            return outcome
+
+    def _load_ahead(self, job: Job, warm: Warm, model: int) -> None:
+        """Have the next child load this model, once this run is over. Nobody waits for it, and nothing fails by it."""
+        own, until = os.dup(model), time.monotonic() + warm.seconds
+
+        def load() -> None:
+            with ExitStack() as stack:
+                stack.callback(os.close, own)
+                with contextlib.suppress(SandboxFailed, OSError), self._running:
+                    self.shelf.clear()
+                    wake = os.eventfd(0, os.EFD_CLOEXEC)
+                    stack.callback(os.close, wake)
+                    zygote = self._ready("general")
+                    run = Run(same(job), zygote, wake, self._require | job.require, stack, 0.0, None)
+                    self.shelf.put(run.wait_warm(warm, own), until - time.monotonic())
+
+        in_background(load)
 
     def _once(self, job: Job, inputs: Mapping[str, int], wake: int, start: float) -> Outcome:
         """One child, or another if that was killed while it waited."""
         for _ in range(_TRIES):
-            with ExitStack() as own, contextlib.suppress(_Unborn):
+            with ExitStack() as own, contextlib.suppress(Unborn):
                 zygote = self._ready(spare_kind(job.executor))
-                run = _Run(job, zygote, wake, self._require | job.require, own, start, self._scratch)
+                run = Run(job, zygote, wake, self._require | job.require, own, start, self._scratch)
                 return run.execute(inputs)
         raise SandboxFailed(f"{_TRIES} children ended before they ran the function")
 
@@ -220,6 +190,7 @@ class Supervisor:
         """Cancel what is running and end the zygotes."""
         with self._state:
             self._closed = True
+        self.shelf.close()
         self.cancel()
         with self._running:
             while self._zygotes:
@@ -250,285 +221,6 @@ class Supervisor:
         return zygote
 
 
-class _Unborn(Exception):
-    """The child ended before any foreign code ran, so that another one may take its place."""
-
-
-class _Run:
-    """One job from its first descriptor to its outcome."""
-
-    def __init__(
-        self,
-        job: Job,
-        zygote: ZygoteProcess,
-        wake: int,
-        require: frozenset[str],
-        stack: ExitStack,
-        start: float,
-        scratch: Path | None,
-    ) -> None:
-        self._scratch = scratch
-        self._job = job
-        self._zygote = zygote
-        self._wake = wake
-        self._require = require
-        self._stack = stack
-        self._text = Cut(limits.DIAGNOSTICS_BYTES)
-        self._report = bytearray()
-        self._stopped: Failure | None = None
-        self._exit: Exit | None = None
-        self._child: int | None = None
-        self._replaced = False
-        self._start = start
-
-    def execute(self, inputs: Mapping[str, int]) -> Outcome:
-        """Hand the job over, watch it, judge it. Raises `_Unborn` if another child has to be tried."""
-        stdio, report, outputs = self._send(inputs)
-        if self._child is not None:
-            try:
-                self._watch(stdio, report)
-            except BaseException:
-                # Interrupted in between: nothing of this run may go on.
-                self._zygote.kill()
-                raise
-            # The child is gone, so that what is left in its pipes is all there will be.
-            self._drain_text(stdio)
-            self._drain_report(report)
-            self._replace()
-            if not self._report and self._stopped is None:
-                raise _Unborn
-        failure, said = self._judge()
-        kept: Mapping[str, Output] = {}
-        if failure is None:
-            failure, kept = self._take(outputs)
-        exit = self._exit or Exit(0, 0, 0.0, 0)
-        usage = Usage(exit.cpu_seconds, exit.max_rss_bytes, time.monotonic() - self._start)
-        return Outcome(failure, kept, self._text.value(), said.layers, usage)
-
-    # -- before ------------------------------------------------------------------------------------
-
-    def _send(self, inputs: Mapping[str, int]) -> tuple[int, int, dict[str, int]]:
-        job = dataclasses.replace(self._job, require=self._require)
-        theirs: list[int] = []
-        try:
-            stdio, stdio_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            self._own(stdio)
-            theirs.append(stdio_end)
-            os.set_blocking(stdio_end, True)
-            report, report_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            self._own(report)
-            theirs.append(report_end)
-            os.set_blocking(report_end, True)
-            theirs.append(sealed_memfd("code", job.code))
-            theirs.append(sealed_memfd("attestation", job.attestation))
-            theirs.append(sealed_memfd("compiled", job.compiled))
-            # Names of memfds are seen in /proc: they say nothing of the task.
-            outputs = {name: self._own(_core.memfd("output")) for name in job.outputs}
-            given = [self._own(_reopened(inputs[name])) for name in job.inputs]
-            sizes = {name: os.fstat(fd).st_size for name, fd in inputs.items()}
-            scratch = open_in(self._scratch) if self._scratch and needed(job, sizes) else None
-            last = [] if scratch is None else [self._own(scratch)]
-            job = dataclasses.replace(job, scratch_bytes=limits.SCRATCH_BYTES if last else 0)
-            self._give(job.encode(), [*theirs, *given, *outputs.values(), *last])
-        finally:
-            for fd in theirs:
-                os.close(fd)
-        return stdio, report, outputs
-
-    def _give(self, message: bytes, passed: list[int]) -> None:
-        """To the spare, and to no other: nobody else sees the job. When we are stopped before, to none."""
-        while (spare := self._await_spare()) is not None:
-            child, jobs = spare
-            try:
-                socket.send_fds(jobs, [message], passed)
-                self._child = child
-            except OSError as error:
-                if error.errno not in (errno.EPIPE, errno.ECONNRESET):
-                    raise SandboxFailed(f"a child did not take the job: {error.strerror}") from None
-                # It is gone, which the zygote will say, too.
-                self._zygote.tell(NEXT, child)
-                continue
-            finally:
-                self._zygote.drop_spare()
-            return
-
-    def _await_spare(self) -> tuple[int, socket.socket] | None:
-        """The child that waits; None when the run was cancelled or out of time before there was one.
-
-        Raises `SandboxFailed` when the zygote has none to offer, or died.
-        """
-        control = self._zygote.control.fileno()
-        poll = select.poll()
-        for fd in (control, self._wake):
-            poll.register(fd, select.POLLIN)
-        deadline = self._start + self._job.limits.seconds
-        patience = time.monotonic() + SPARE_SECONDS
-        while True:
-            now = time.monotonic()
-            left = 0.0 if self._zygote.spare is not None else min(deadline, patience) - now
-            ready = {fd for fd, _ in poll.poll(max(0.0, left) * 1000)}
-            if self._wake in ready:
-                self._stopped = "cancelled"
-                return None
-            if control in ready:
-                # Also when there is a spare: this may say that it is gone.
-                self._zygote.hear()
-            elif self._zygote.spare is not None:
-                return self._zygote.spare
-            elif now >= deadline:
-                self._stopped = "out_of_time"
-                return None
-            elif now >= patience:
-                self._zygote.kill()
-                raise SandboxFailed("the zygote had no child to offer and was killed")
-
-    def _replace(self) -> None:
-        """Have the next spare made, once."""
-        if not self._replaced and self._child is not None:
-            self._replaced = True
-            self._zygote.tell(NEXT, self._child)
-
-    def _own(self, fd: int) -> int:
-        self._stack.callback(_close_quietly, fd)
-        return fd
-
-    # -- during ------------------------------------------------------------------------------------
-
-    def _watch(self, stdio: int, report: int) -> None:
-        """Until the zygote says that the child is gone; kills it at the deadline, on cancel, and for a
-        flooded report.
-
-        Raises `SandboxFailed` if the zygote dies or does not obey.
-        """
-        control = self._zygote.control.fileno()
-        poll = select.poll()
-        for fd in (stdio, report, control, self._wake):
-            poll.register(fd, select.POLLIN)
-        deadline = self._start + self._job.limits.seconds
-        while self._exit is None:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                if self._stopped is not None:
-                    raise SandboxFailed("the zygote did not end a child in time and was killed")
-                deadline = self._stop("out_of_time")
-                continue
-            for fd, _ in poll.poll(left * 1000):
-                if fd == stdio and not self._read_text(fd):
-                    poll.unregister(fd)
-                elif fd == report and not self._read_report(fd):
-                    poll.unregister(fd)
-                    if len(self._report) > limits.CHILD_REPORT_BYTES and self._stopped is None:
-                        deadline = self._stop("crashed")
-                elif fd == self._wake:
-                    poll.unregister(fd)
-                    if self._stopped is None:
-                        deadline = self._stop("cancelled")
-                elif fd == control:
-                    exit = self._zygote.hear()
-                    if exit is not None and exit.child == self._child:
-                        self._exit = exit
-
-    def _stop(self, reason: Failure) -> float:
-        """Have the child killed; returns until when that must have happened."""
-        self._stopped = reason
-        assert self._child is not None  # noqa: S101  # there is nothing to watch without one
-        self._zygote.tell(KILL, self._child)
-        return time.monotonic() + KILL_SECONDS
-
-    def _read_text(self, fd: int) -> bool:
-        """One piece of stdout and stderr; False at the end."""
-        try:
-            data = os.read(fd, _READ_BYTES)
-        except BlockingIOError:
-            return True
-        self._text.add(data)
-        return bool(data)
-
-    def _read_report(self, fd: int) -> bool:
-        """One piece of the report; False at the end, and when it is larger than any report."""
-        try:
-            data = os.read(fd, _READ_BYTES)
-        except BlockingIOError:
-            return True
-        self._report += data
-        # The child is locked in and has its function to run: from here on nobody waits for us.
-        self._replace()
-        return bool(data) and len(self._report) <= limits.CHILD_REPORT_BYTES
-
-    def _drain_text(self, fd: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while data := os.read(fd, _READ_BYTES):
-                self._text.add(data)
-
-    def _drain_report(self, fd: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            while len(self._report) <= limits.CHILD_REPORT_BYTES and (data := os.read(fd, _READ_BYTES)):
-                self._report += data
-
-    # -- after -------------------------------------------------------------------------------------
-
-    def _judge(self) -> tuple[Failure | None, Report]:
-        """1. What we did to it. 2. What the kernel did to it. 3. What it says of itself.
-
-        Raises `SandboxFailed` when no foreign code ran.
-        """
-        try:
-            said = parse_report(bytes(self._report))
-        except InputError:
-            said = None
-        if said is not None and said.refused is not None:
-            raise SandboxFailed(said.refused)
-        layers = said or _first_line(bytes(self._report))
-        # 1.
-        if self._stopped is not None:
-            return self._stopped, layers
-        # 2.
-        assert self._exit is not None  # noqa: S101  # `_watch` ends only so
-        killed = self._exit.status - 128
-        # A child ends by SIGXCPU at its limit, one that took the signal for itself by SIGKILL a little later.
-        # SIGKILL alone says nothing: memory may have run out, too.
-        grace = {signal.SIGXCPU: 0, signal.SIGKILL: _CPU_GRACE_SECONDS}
-        if killed in grace:
-            used_up = self._job.limits.cpu_seconds + grace[signal.Signals(killed)]
-            if self._exit.cpu_seconds >= _CPU_SHARE * used_up:
-                return "out_of_cpu", layers
-        if killed == signal.SIGXFSZ:
-            return "output_too_large", layers
-        # 3.
-        if self._exit.status != 0 or said is None or said.outputs is None:
-            return "crashed", layers
-        if said.failure is None and set(said.outputs) != set(self._job.outputs):
-            return "crashed", layers
-        return said.failure, layers
-
-    def _take(self, outputs: Mapping[str, int]) -> tuple[Failure | None, Mapping[str, Output]]:
-        """Seal each output and measure it ourselves; the child's word counts for nothing here."""
-        total = 0
-        kept: dict[str, Output] = {}
-        for name, fd in outputs.items():
-            try:
-                _core.memfd_seal(fd)
-            except SandboxFailed:
-                # Something still holds it writable, which nothing of a child that is gone should.
-                return "crashed", {}
-            size = os.fstat(fd).st_size
-            total += size
-            most = self._job.outputs[name].max_bytes or self._job.limits.output_bytes
-            if size > most or total > self._job.limits.output_bytes:
-                return "output_too_large", {}
-            kept[name] = Output(fd, size)
-        # The caller gets descriptors of its own; ours are closed with the rest of the run.
-        return None, {name: Output(os.dup(output.fd), output.size) for name, output in kept.items()}
-
-
-def _first_line(report: bytes) -> Report:
-    """The layers of a report whose end is garbage: its first line was written before foreign code ran."""
-    try:
-        return parse_report(report.partition(b"\n")[0] + b"\n")
-    except InputError:
-        return Report()
-
-
 def _check_sealed(name: str, fd: int) -> None:
     try:
         seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
@@ -536,20 +228,6 @@ def _check_sealed(name: str, fd: int) -> None:
         raise Malformed(f"the input {name} is not a memory file") from None
     if seals & _SEALS != _SEALS:
         raise Malformed(f"the input {name} is not sealed: the child could change it")
-
-
-def _reopened(fd: int) -> int:
-    """The same memory file with an offset and flags of its own, to read only: nobody else sees what the child does
-    to them. Raises `SandboxFailed`."""
-    try:
-        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise SandboxFailed(f"an input cannot be opened again by /proc/self/fd: {error.strerror}") from None
-
-
-def _close_quietly(fd: int) -> None:
-    with contextlib.suppress(OSError):
-        os.close(fd)
 
 
 __all__ = [

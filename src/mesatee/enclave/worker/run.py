@@ -29,6 +29,7 @@ from ...protocol.protection import Enforced
 from .. import faults
 from ..sandbox.protocol import Job, Limits, OutputSpec
 from ..sandbox.supervisor import Outcome
+from ..sandbox.warm import MODEL, Cold, Waiting, Warm
 from . import guard
 
 DIAGNOSTICS = "diagnostics"
@@ -38,8 +39,17 @@ _CODE = "code of the function"
 class Sandbox(Protocol):
     """What runs a job; `Supervisor` does."""
 
-    def run(self, job: Job, inputs: Mapping[str, int]) -> Outcome:
-        """Run it in a fresh child; input file descriptors are sealed memfds."""
+    def claim(self, job: Job, warm: Warm, size: int) -> Waiting | None:
+        """The child that waits with this model, for one run."""
+
+    def run(
+        self,
+        job: Job,
+        inputs: Mapping[str, int],
+        warm: Warm | None = None,
+        claimed: Waiting | None = None,
+    ) -> Outcome:
+        """Run it in a fresh child, or in the one that was claimed; input file descriptors are sealed memfds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,8 @@ class Attempt:
     def run(self, sandbox: Sandbox, worker: statements.WorkerFacts) -> Finished:
         """Open the inputs, run the function, seal the outputs, sign the receipt.
 
-        1. Stream each input's ciphertext, check its digest, open it into a memfd and seal that against writing.
+        1. Stream each input's ciphertext, check its digest, open it into a memfd and seal that against writing. A model
+           that a child waits with need not be opened again, but its key must have been released for this run, too.
         2. Run the function in a fresh sandboxed child with exactly these inputs.
         3. Where owners say what may leave, send each output through another child that sees to it.
         4. Seal each output that the task names under a fresh file key, wrapped to the gateway only.
@@ -94,13 +105,18 @@ class Attempt:
         where = attestation(self._grant, self._evidence)
         with ExitStack() as stack:
             try:
-                inputs = {name: self._input(stack, name, blob) for name, blob in self._grant.inputs.items()}
                 job = self._job(stack, where)
+                warm, claimed = self._warm(sandbox, job)
+                inputs = {
+                    name: self._input(stack, name, blob)
+                    for name, blob in self._grant.inputs.items()
+                    if claimed is None or name != MODEL
+                }
             except (Corrupt, InputError, KeyRefused):
                 failure: str | None = "input_corrupt"
             else:
                 faults.point("inputs.opened")
-                outcome = stack.enter_context(_run(sandbox, job, inputs))
+                outcome = stack.enter_context(self._outcome(sandbox, stack, job, inputs, warm, claimed))
                 failure, layers = outcome.failure, outcome.layers
                 faults.point("function.ran")
                 produced: dict[str, int] = {}
@@ -207,6 +223,35 @@ class Attempt:
             attestation=where,
             environment=self._environment,
         )
+
+    def _warm(self, sandbox: Sandbox, job: Job) -> tuple[Warm | None, Waiting | None]:
+        """Whether the model may stay loaded, and the child that waits with it. Raises `KeyRefused` if there is one, and
+        the gateway released no key for this run."""
+        model = self._grant.inputs.get(MODEL)
+        if model is None or not model.warm:
+            return None, None
+        self._file_key(MODEL, model)
+        warm = Warm(model.sha256, model.warm)
+        others = sum(blob.size for name, blob in self._grant.inputs.items() if name != MODEL)
+        return warm, sandbox.claim(job, warm, others)
+
+    def _outcome(
+        self,
+        sandbox: Sandbox,
+        stack: ExitStack,
+        job: Job,
+        inputs: Mapping[str, int],
+        warm: Warm | None,
+        claimed: Waiting | None,
+    ) -> Outcome:
+        if warm is None:
+            return _run(sandbox, job, inputs)
+        try:
+            return _run(sandbox, job, inputs, warm, claimed)
+        except Cold:
+            # The child that waited has gone meanwhile.
+            model = self._input(stack, MODEL, self._grant.inputs[MODEL])
+            return _run(sandbox, job, {**inputs, MODEL: model}, warm)
 
     # -- outputs ----------------------------------------------------------------------------------
 
@@ -316,9 +361,15 @@ def attestation(grant: wire.GrantReply, evidence: bytes) -> bytes:
     )
 
 
-def _run(sandbox: Sandbox, job: Job, inputs: Mapping[str, int]) -> Outcome:
+def _run(
+    sandbox: Sandbox,
+    job: Job,
+    inputs: Mapping[str, int],
+    warm: Warm | None = None,
+    claimed: Waiting | None = None,
+) -> Outcome:
     try:
-        return sandbox.run(job, inputs)
+        return sandbox.run(job, inputs) if warm is None else sandbox.run(job, inputs, warm, claimed)
     except SandboxFailed as error:
         # The sandbox died under this function, or this worker cannot run it: that is a failure of the run, or it
         # would be tried again and again. The message is ours.

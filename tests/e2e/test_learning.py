@@ -65,3 +65,28 @@ def test_breast_cancer_split_by_columns_among_three_owners(shell: Shell) -> None
     # Who has no output named for it gets none.
     assert shell.refused("task", "result", "train", "--out", "mine", who="clinic") == "denied"
     assert Path(shell.place / "trained" / "receipt.json").exists()
+
+
+def test_who_has_the_model_predicts_on_data_of_others(shell: Shell) -> None:
+    """The model is its owner's dataset, the rows are another's; each approves, and the rows' owner gets the answer."""
+    frame = patients()
+    frame[["patient", "mean radius", "worst texture"]].to_csv(shell.place / "rows.csv", index=False)
+    (shell.place / "learn.csv").write_text(
+        frame[["mean radius", "worst texture", "target"]].to_csv(index=False)
+    )
+    arguments = ("--arg", "target=target", "--out", "local")
+    shell.json("function", "test", "logistic_regression", "--in", "a=learn.csv", *arguments)
+    shell.json("data", "put", "local/model.bin", "--name", "model", who="ann")
+    shell.json("data", "put", "rows.csv", "--name", "rows", who="clinic")
+    shell.json("function", "put", "predict", who="ann")
+    inputs = ("--input", "model=ann/model", "--input", "rows=clinic/rows")
+    words = ("--function", "predict", *inputs, "--arg", "keep=patient", "--to", "result=clinic")
+    shell.json("task", "new", "ask", *words, who="ann")
+    shell.json("task", "approve", "ask", "--yes", who="clinic")
+    shell.json("task", "approve", "ask", "--yes", who="ann")
+    shell.json("task", "run", "ask", "--wait", who="ann")
+    shell.json("task", "result", "ask", "--out", "answer", who="clinic")
+    found = Table.from_csv((shell.place / "answer" / "result.csv").read_bytes()).to_dict()
+    assert found["patient"] == frame.patient.tolist()
+    assert np.mean(np.array(found["prediction"]) == frame.target) > 0.9
+    assert shell.refused("task", "result", "ask", "--out", "mine", who="ann") == "denied"

@@ -9,11 +9,14 @@ A parser may raise our errors and nothing else; a hang, a crash or too much memo
 from __future__ import annotations
 
 import contextlib
+import io
+import math
 import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import atheris
 import numpy as np
@@ -29,6 +32,7 @@ with atheris.instrument_imports(include=["mesatee"], enable_loader_override=Fals
     from mesatee.attestation import evidence
     from mesatee.attestation.trust import TrustPolicy
     from mesatee.attestation.verify import examine
+    from mesatee.enclave.functions.predict import predict
     from mesatee.enclave.gateway import api
     from mesatee.enclave.platform.none import NoAttester
     from mesatee.enclave.sandbox import protocol as sandbox
@@ -36,10 +40,12 @@ with atheris.instrument_imports(include=["mesatee"], enable_loader_override=Fals
     from mesatee.protocol import checkpoint as cp
     from mesatee.protocol import envelope as dsse
     from mesatee.protocol import frames, limits, merkle, onnx, records, statements, wire
+    from mesatee.protocol import frames, learned, limits, merkle, records, statements, wire
     from mesatee.protocol.author import Author
     from mesatee.protocol.digests import b64encode
     from mesatee.protocol.jsonstrict import canonical, parse_object
     from mesatee.protocol.model import Model, validate
+    from mesatee.table import Table
 
 CPU_SECONDS = 1.0
 """Longer over one piece of evidence is a hang: time of this process, for others may use the machine too."""
@@ -131,6 +137,22 @@ def evidence_extension(data: bytes) -> None:
     evidence.decode(data)
 
 
+def model(data: bytes) -> None:
+    found = learned.read(data)
+    assert learned.read(learned.write(found)) == found
+    # What `predict` makes of rows of text that are all numbers too.
+    names = [column.name for column in found.columns][:64]
+    if getattr(found, "offset", None):
+        names.append(str(getattr(found, "offset", None)))
+    rows = Table.from_dict({name: [1.0, -2.5, None] for name in dict.fromkeys(names)})
+    with contextlib.redirect_stderr(io.StringIO()):
+        said = predict(data, rows)
+    assert said.num_rows == rows.num_rows or not names
+    for name in said.columns:
+        values = said[name].to_pylist()
+        assert all(math.isfinite(value) for value in values if isinstance(value, float))
+
+
 @atheris.instrument_func
 def planted(data: bytes) -> None:
     """The control: something else than our errors, behind three comparisons."""
@@ -150,6 +172,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "evidence": evidence_extension,
     "onnx": onnx.read,
     "tensors": tensor_file,
+    "model": model,
     "planted": planted,
 }
 
@@ -262,9 +285,61 @@ def seeds(name: str) -> list[bytes]:
         "evidence": _evidence,
         "onnx": lambda: [nets.linear(np.ones((2, 2))), nets.summing()],
         "tensors": lambda: [tensors.write({"a": np.ones((2, 3), np.float32), "b": np.zeros(4, np.int64)})],
+        "model": _models,
         "planted": lambda: [b"abcdef"],
     }
     return made[name]()
+
+
+def _models() -> list[bytes]:
+    number: dict[str, Any] = {"name": "x", "levels": None, "reference": None}
+    levels: dict[str, Any] = {"name": "c", "levels": ["1", "-2.5"], "reference": "1"}
+    scaled: dict[str, Any] = {"version": 1, "columns": [number], "centre": [0.5], "scale": [2.0]}
+    made: list[dict[str, Any]] = [
+        {
+            "kind": "linear",
+            "version": 1,
+            "columns": [number, levels],
+            "family": "binomial",
+            "link": "logit",
+            "intercept": 0.5,
+            "coefficients": [1.0, 2.0],
+            "offset": "e",
+            "classes": ["no", "yes"],
+        },
+        {**scaled, "kind": "k_means", "centres": [[1.0], [2.0]]},
+        {
+            "kind": "naive_bayes",
+            "version": 1,
+            "columns": [number],
+            "distribution": "gaussian",
+            "classes": [1, 2],
+            "log_priors": [-0.5, -0.9],
+            "means": [[0.0], [1.0]],
+            "variances": [[1.0], [2.0]],
+            "log_shares": None,
+        },
+        {
+            **scaled,
+            "kind": "svm",
+            "kernel": "rbf",
+            "classes": ["a", "b"],
+            "gamma": 0.5,
+            "vectors": [[0.0], [1.0], [2.0]],
+            "counts": [1, 2],
+            "weights": [[1.0, -0.5, -0.5]],
+            "intercepts": [0.1],
+        },
+        {
+            **scaled,
+            "kind": "gaussian_mixture",
+            "weights": [0.5, 0.5],
+            "means": [[0.0], [1.0]],
+            "covariances": [[[1.0]], [[2.0]]],
+        },
+        {**scaled, "kind": "pca", "directions": [[1.0]]},
+    ]
+    return [canonical(item) for item in made]
 
 
 def _evidence() -> list[bytes]:

@@ -30,6 +30,16 @@ HARNESS = Path(__file__).with_name("harness.py")
 PARSERS = (
     *("envelope", "wire", "age", "tile", "checkpoint", "frames", "child", "certificate", "evidence"),
     *("onnx", "tensors"),
+    "envelope",
+    "wire",
+    "age",
+    "tile",
+    "checkpoint",
+    "frames",
+    "child",
+    "certificate",
+    "evidence",
+    "model",
 )
 
 CPU_SECONDS = 1.0

@@ -6,6 +6,7 @@ inputs shows in the last digit of any result.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -240,6 +241,11 @@ def enough(design: Design, least: int, what: str) -> None:
         )
 
 
+def one_thread() -> None:
+    """Keep scikit-learn from asking the system how many processors there are: a child may not start a program."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 def within(name: str, value: float, most: float, least: float = 1) -> None:
     """Raises `Malformed` unless an argument lies between these."""
     if not least <= value <= most:
@@ -297,4 +303,15 @@ def _classes(name: str, target: Categories, kept: Any) -> tuple[tuple[Label, ...
     return tuple(labels), numbers.astype(np.float64)
 
 
-__all__ = ["LARGEST", "Asked", "Design", "enough", "gather", "matrix_of", "scaling", "within"]
+__all__ = [
+    "LARGEST",
+    "Asked",
+    "Design",
+    "enough",
+    "gather",
+    "matrix_of",
+    "one_thread",
+    "scaling",
+    "text_of",
+    "within",
+]

@@ -8,10 +8,11 @@ from itertools import combinations, pairwise
 from typing import Any, Final
 
 from mesatee.enclave.functions._glm import inverse_link
-from mesatee.enclave.functions._parties import Combined
+from mesatee.enclave.functions._parties import Combined, combine, text_of
 from mesatee.errors import Malformed
 from mesatee.protocol import learned
 from mesatee.protocol.learned import Document, Feature, Label
+from mesatee.table import Table
 
 CELLS: Final = 4_000_000
 """Numbers that are held at once of what is computed between rows and what a model keeps."""
@@ -35,6 +36,11 @@ class Said:
     places: Any | None = None
     labels: Sequence[Label] = ()
     probabilities: dict[str, Any] | None = None
+
+
+def rows_of(table: Table) -> Combined:
+    """The rows of one table, in their order. Raises `Malformed`."""
+    return combine("predict", {"rows": table}, "rows", None)
 
 
 def encode(data: Combined, columns: Sequence[Feature]) -> Features:
@@ -116,8 +122,6 @@ def _classified(numbers: dict[str, Any], places: Any, labels: Sequence[Label], c
 
 def named(labels: Sequence[Label]) -> list[str]:
     """The columns of the probabilities of classes or groups."""
-    from mesatee.enclave.functions._parties import text_of
-
     return [f"probability.{text_of(label)}" for label in labels]
 
 
@@ -248,4 +252,4 @@ def _mixture(model: learned.GaussianMixture, matrix: Any) -> Said:
     return _most(joint, range(1, len(model.weights) + 1))
 
 
-__all__ = ["CELLS", "Features", "Said", "blocks", "distances", "encode", "named", "say"]
+__all__ = ["CELLS", "Features", "Said", "blocks", "distances", "encode", "named", "rows_of", "say"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from mesatee.enclave.functions._design import Asked, Design, gather, scaling, within
+from mesatee.enclave.functions._design import Asked, Design, gather, one_thread, scaling, within
 from mesatee.enclave.functions._keys import key_columns
 from mesatee.errors import Malformed
 from mesatee.table import Table
@@ -84,6 +84,7 @@ def _clusters(design: Design, scale: bool, distance: float, neighbours: int) -> 
     if not design.rows:
         return np.zeros(0, np.int64), np.zeros(0, bool)
     _, _, ready = scaling(design, scale)
+    one_thread()
     found = DBSCAN(eps=distance, min_samples=neighbours, algorithm="kd_tree").fit(ready)
     cores = np.zeros(design.rows, bool)
     cores[found.core_sample_indices_] = True

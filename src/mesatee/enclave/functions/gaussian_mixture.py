@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any, Final, NamedTuple
 
-from mesatee.enclave.functions._design import Asked, enough, gather, matrix_of, scaling, within
+from mesatee.enclave.functions._design import Asked, enough, gather, matrix_of, one_thread, scaling, within
 from mesatee.enclave.functions._linear import one_row
 from mesatee.enclave.functions._statistics import column, one_of
 from mesatee.errors import Malformed
@@ -91,6 +91,7 @@ def gaussian_mixture(
         n_init=starts,
         random_state=seed,
     )
+    one_thread()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)

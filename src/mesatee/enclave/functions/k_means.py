@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from mesatee.enclave.functions._design import Asked, enough, gather, matrix_of, scaling, within
+from mesatee.enclave.functions._design import Asked, enough, gather, matrix_of, one_thread, scaling, within
 from mesatee.enclave.functions._predict import distances
 from mesatee.enclave.functions._statistics import column, total
 from mesatee.errors import Malformed
@@ -71,6 +71,7 @@ def k_means(
     different = len(np.unique(ready, axis=0))
     if different < clusters:
         raise Malformed(f"{different} different rows cannot make {clusters} clusters")
+    one_thread()
     found = KMeans(
         clusters,
         init="k-means++",

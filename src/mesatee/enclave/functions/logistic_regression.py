@@ -7,10 +7,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from mesatee.enclave.functions import _linear
-from mesatee.enclave.functions._design import Asked, gather
+from mesatee.enclave.functions._design import Asked, gather, text_of
 from mesatee.enclave.functions._glm import Model
 from mesatee.enclave.functions._irls import fit as fitted
-from mesatee.enclave.functions._parties import text_of
 from mesatee.enclave.functions._statistics import chi_square_tail
 from mesatee.errors import Malformed
 from mesatee.table import Table

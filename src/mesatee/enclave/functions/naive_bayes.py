@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final, NamedTuple
 
-from mesatee.enclave.functions._design import Asked, Design, gather, matrix_of, within
+from mesatee.enclave.functions._design import Asked, Design, gather, matrix_of, text_of, within
 from mesatee.enclave.functions._statistics import column, moments, one_of, total
 from mesatee.errors import Malformed
 from mesatee.protocol import learned, limits
@@ -58,8 +58,6 @@ def naive_bayes(
     """
     import numpy as np
     import pyarrow as pa
-
-    from mesatee.enclave.functions._parties import text_of
 
     one_of("distribution", distribution, DISTRIBUTIONS)
     within("alpha", alpha, 1e6, 1e-10)

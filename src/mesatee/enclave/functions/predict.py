@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mesatee.enclave.functions._parties import combine
-from mesatee.enclave.functions._predict import Said, encode, say
+from mesatee.enclave.functions._predict import Said, encode, rows_of, say
 from mesatee.enclave.functions._statistics import column as numbers
 from mesatee.errors import Malformed
 from mesatee.protocol import learned
@@ -45,7 +44,7 @@ def predict(
     import pyarrow as pa
 
     document = learned.read(model)
-    data = combine("predict", {"rows": rows}, "rows", None)
+    data = rows_of(rows)
     kept = [keep] if isinstance(keep, str) else list(keep)
     if len(set(kept)) != len(kept):
         raise Malformed("keep names a column twice")

@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any, Final, NamedTuple
 
-from mesatee.enclave.functions._design import Asked, Design, enough, gather, matrix_of, scaling, within
+from mesatee.enclave.functions._design import (
+    Asked,
+    Design,
+    enough,
+    gather,
+    matrix_of,
+    scaling,
+    text_of,
+    within,
+)
 from mesatee.enclave.functions._statistics import one_of
 from mesatee.errors import Malformed
 from mesatee.protocol import learned, limits
@@ -69,8 +78,6 @@ def svm(
     """
     import numpy as np
     import pyarrow as pa
-
-    from mesatee.enclave.functions._parties import text_of
 
     one_of("kind", kind, KINDS)
     one_of("kernel", kernel, KERNELS)

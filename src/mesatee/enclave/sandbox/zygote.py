@@ -93,6 +93,8 @@ def preload(kind: SpareKind = "general") -> None:
             importlib.import_module(name)
         except ImportError:
             continue
+    if kind == "general":
+        _look_at_threads()
     # Here as well as in each child: what is made by a first call is made once.
     child.warm_up(kind)
     threads = len(list(Path("/proc/self/task").iterdir()))
@@ -103,6 +105,15 @@ def preload(kind: SpareKind = "general") -> None:
     gc.freeze()
     # A fork copies an entry for each page, and a hundred megabytes are 25,000 of them, or 50 large ones.
     _core.collapse_memory()
+
+
+def _look_at_threads() -> None:
+    """Let scikit-learn find once whose threads it has to bound, which it does by a file that no child can read."""
+    try:
+        cluster = importlib.import_module("sklearn.cluster")
+    except ImportError:
+        return
+    cluster.KMeans(1, n_init=1).fit([[0.0], [1.0]])
 
 
 @dataclass(slots=True)

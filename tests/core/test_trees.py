@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,3 +46,36 @@ def test_predictions_are_those_of_xgboost(seed: int) -> None:
 @pytest.mark.parametrize("seed", MANY)
 def test_predictions_are_those_of_xgboost_on_a_thousand_models(seed: int) -> None:
     check(forests.xgboost(seed, "json" if seed % 2 else "ubj"), exact=True)
+
+
+@pytest.mark.parametrize("seed", FEW)
+def test_predictions_are_those_of_lightgbm(seed: int) -> None:
+    check(forests.lightgbm(seed), exact=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", MANY)
+def test_predictions_are_those_of_lightgbm_on_a_thousand_models(seed: int) -> None:
+    check(forests.lightgbm(seed), exact=True)
+
+
+def check_response(case: forests.Case) -> None:
+    model = TreeModel(case.model)
+    columns, rows = forests.columns(case.rows), len(case.rows)
+    found = [np.frombuffer(model.predict(columns, rows, **engine)) for engine in ENGINES]
+    for other in found[1:]:
+        assert np.array_equal(found[0], other), case.said
+    assert np.allclose(found[0].reshape(case.response.shape), case.response, rtol=1e-13, atol=1e-13), (
+        case.said
+    )
+
+
+@pytest.mark.parametrize("seed", FEW)
+def test_predictions_are_those_of_scikit_learn(seed: int) -> None:
+    check_response(forests.sklearn(seed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(30, 300))
+def test_predictions_are_those_of_scikit_learn_on_many_models(seed: int) -> None:
+    check_response(forests.sklearn(seed))

@@ -301,7 +301,7 @@ trait Total: Vectors {
 
 impl Total for f32 {
     fn finish(model: &Model, output: Output, sums: &mut [f32]) {
-        if model.divisor != 1.0 {
+        if output != Output::Margin && model.divisor != 1.0 {
             sums.iter_mut().for_each(|sum| *sum /= model.divisor as f32);
         }
         model.link.single(sums, output);
@@ -310,7 +310,7 @@ impl Total for f32 {
 
 impl Total for f64 {
     fn finish(model: &Model, output: Output, sums: &mut [f64]) {
-        if model.divisor != 1.0 {
+        if output != Output::Margin && model.divisor != 1.0 {
             sums.iter_mut().for_each(|sum| *sum /= model.divisor);
         }
         model.link.double(sums, output);

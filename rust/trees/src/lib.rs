@@ -12,8 +12,8 @@
 //! in the order and the precision of the library that trained the model, so that they are the same.
 //!
 //! With AVX-512 (BW and VBMI) all of this is done in vectors: no branch and no address depends on a value of a row. The
-//! portable engine looks leaves and ranks up, unless it is told to be oblivious. What is not hidden are the sizes, the shape of the trees and
-//! the features that their nodes look at.
+//! portable engine looks leaves and ranks up, unless it is told to be oblivious. What is not hidden: the sizes, the shape
+//! of the trees, the features that their nodes look at, and among which 255 thresholds of a feature one is.
 #![deny(unsafe_code)]
 
 #[cfg(target_arch = "x86_64")]

@@ -149,7 +149,7 @@ pub struct Model {
     pub trees: Vec<Tree>,
     /// What each sum begins with.
     pub base: Vec<f64>,
-    /// What each sum is divided by in the end.
+    /// What each sum is divided by before the link.
     pub divisor: f64,
     /// Whether sums are float32, and not float64.
     pub single_sums: bool,

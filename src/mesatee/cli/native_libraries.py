@@ -139,6 +139,7 @@ KERNEL: Final = Known("C", "mapped by the kernel into every process: the clock w
 LANGUAGES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "duckdb": "C++",
+        "lightgbm": "C++",
         "numpy": "C, C++, assembly",
         "onnxruntime": "C++",
         "pandas": "C (Cython)",
@@ -150,6 +151,7 @@ LANGUAGES: Final[Mapping[str, str]] = MappingProxyType(
         "pydantic-monty": "Rust",
         "scipy": "C, C++, Fortran (Cython)",
         "wasmtime": "Rust",
+        "xgboost-cpu": "C++",
         "libgfortran": "C, Fortran",
         "libgomp": "C",
         "libopenblas": "C, Fortran, assembly",

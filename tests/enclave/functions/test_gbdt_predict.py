@@ -33,7 +33,9 @@ def test_columns_are_found_by_name_and_others_are_kept() -> None:
     found = gbdt_predict(model, given, keep=["id"])
     assert found.columns == ["id", "prediction"]
     assert found["id"].to_pylist() == list(range(200))
-    assert found["prediction"].to_numpy() == pytest.approx(booster.predict(xgb.DMatrix(ROWS, feature_names=NAMES)))
+    assert found["prediction"].to_numpy() == pytest.approx(
+        booster.predict(xgb.DMatrix(ROWS, feature_names=NAMES))
+    )
     with pytest.raises(Malformed, match="1 of the model's columns are missing: 'dose'"):
         gbdt_predict(model, given.select(["age", "weight", "id"]))
 
@@ -60,7 +62,9 @@ def test_nulls_and_the_number_that_stands_for_them_are_missing() -> None:
         assert found["prediction"].to_numpy() == pytest.approx(said)
 
 
-@pytest.mark.parametrize("kind", [pa.int8(), pa.int64(), pa.bool_(), pa.float16(), pa.float64(), pa.decimal128(21, 2)])
+@pytest.mark.parametrize(
+    "kind", [pa.int8(), pa.int64(), pa.bool_(), pa.float16(), pa.float64(), pa.decimal128(21, 2)]
+)
 def test_numbers_of_any_type_are_compared_as_xgboost_compares_them(kind: pa.DataType) -> None:
     model, booster = trained(NAMES)
     values = pa.array(np.arange(200) % 2, pa.int64()).cast(kind)

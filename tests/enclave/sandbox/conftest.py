@@ -80,13 +80,14 @@ def run_python(supervisor: Supervisor) -> Runner:
 
 @pytest.fixture(scope="session")
 def run_builtin(supervisor: Supervisor) -> Runner:
-    """Run a built-in function."""
+    """Run a built-in function, with the output `result` or those that are named."""
 
     def run(
         name: str,
         inputs: Mapping[str, tuple[str, bytes]],
-        output: OutputSpec,
+        output: OutputSpec | Mapping[str, OutputSpec],
         limits: Limits = QUICK,
+        /,
         **args: Any,
     ) -> Result:
         job = Job(
@@ -94,7 +95,7 @@ def run_builtin(supervisor: Supervisor) -> Runner:
             name,
             args=args,
             inputs={key: format for key, (format, _) in inputs.items()},
-            outputs={"result": output},
+            outputs={"result": output} if isinstance(output, OutputSpec) else output,
             limits=limits,
         )
         return run_job(supervisor, job, {key: data for key, (_, data) in inputs.items()})

@@ -71,7 +71,7 @@ BOMBS = {
 def test_queries_without_end_end_with_a_code(run_builtin, name):
     query, failures = BOMBS[name]
     big = ("csv", b"id\n" + b"".join(b"%d\n" % number for number in range(3_000)))
-    result = run_builtin("sql", {"big": big}, CSV, limits=TIGHT, query=query)
+    result = run_builtin("sql", {"big": big}, CSV, TIGHT, query=query)
     assert result.failure in failures, result.text
 
 

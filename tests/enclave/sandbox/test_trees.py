@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mesatee.enclave.sandbox import OutputSpec
+from mesatee._core import TreeModel
+from mesatee.enclave.sandbox import Limits, OutputSpec
 
 xgb = pytest.importorskip("xgboost")
 NAMES = ["age", "dose", "weight"]
@@ -28,3 +29,22 @@ def test_a_child_predicts_what_xgboost_predicts(run_builtin):
     found = [float(line) for line in result.outputs["result"].decode().split("\n")[1:-1]]
     assert np.float32(found).tolist() == booster.inplace_predict(ROWS, predict_type="margin").tolist()
     assert "5 trees, 3 features, 1 outputs; 200 rows" in result.text
+
+
+@pytest.mark.parametrize("library", ["xgboost", "lightgbm"])
+def test_a_child_trains(run_builtin, library):
+    """The libraries are loaded in the child, after it has closed itself in."""
+    rows = "x,y,label\n" + "".join(f"{x!r},{y!r},{int(x > y)}\n" for x, y, _ in ROWS.astype(float).tolist())
+    result = run_builtin(
+        "gbdt_train",
+        {"a": ("csv", rows.encode())},
+        {"model": OutputSpec("bytes"), "metrics": OutputSpec("csv")},
+        Limits(seconds=60, threads=1),
+        label="label",
+        objective="binary",
+        library=library,
+        trees=3,
+    )
+    assert result.failure is None, result.text
+    assert b'"train","accuracy"' in result.outputs["metrics"]
+    assert TreeModel(result.outputs["model"]).kind.startswith(library)

@@ -168,6 +168,6 @@ fn category(part: &Value, missing_right: bool) -> Result<Category, Refused> {
         listed,
         other_right,
         missing_right,
-        below_zero: true,
+        below_zero: false,
     })
 }

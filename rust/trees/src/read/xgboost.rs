@@ -130,8 +130,27 @@ pub(crate) fn model(document: &Value) -> Result<Model, Refused> {
         single_sums: true,
         single_values: true,
         link,
-        classes: Vec::new(),
+        classes: named(learner, outputs),
     })
+}
+
+/// The names of the classes that `gbdt_train` leaves in the attribute `classes`; none if there is no such thing.
+fn named(learner: &Value, outputs: usize) -> Vec<String> {
+    let text = learner
+        .field("attributes")
+        .and_then(|attributes| attributes.text("classes").ok());
+    let listed = text.and_then(|text| super::json::parse(text.as_bytes()).ok());
+    let Some(Value::List(listed)) = listed else {
+        return Vec::new();
+    };
+    let names = listed.into_iter().map(|name| match name {
+        Value::Text(name) => Some(name),
+        _ => None,
+    });
+    let names: Option<Vec<String>> = names.collect();
+    names
+        .filter(|names| names.len() == outputs.max(2))
+        .unwrap_or_default()
 }
 
 fn in_tree(number: usize, refused: Refused) -> Refused {

@@ -2,6 +2,7 @@
 
 >>> sorted(BENCHES)
 ['attestation', 'channel', 'gateway', 'invoke', 'log', 'psi', 'resnet', 'seal', 'spawn', 'task', 'wasm']
+['attestation', 'channel', 'gateway', 'gbdt', 'invoke', 'log', 'psi', 'seal', 'spawn', 'task', 'wasm']
 
 Progress goes to standard error, the result to standard output: one JSON object with ``--json``, else lines
 for people. A peer that cannot be had is a row without its figure and with the reason, never left out.
@@ -23,6 +24,7 @@ BENCHES: Final = MappingProxyType(
         "attestation": "verdicts on captured evidence of each TEE, against dcap-qvl for SGX and TDX",
         "channel": "connecting with mutual attestation, against TCP and Python's mutual TLS",
         "gateway": "authorised and logged requests a second, against the same app behind plain TLS",
+        "gbdt": "predictions of trees, alone and through the platform, against XGBoost",
         "invoke": "a run by executor, and handing 100 MB to a child, against a pipe",
         "log": "starting on a stored log of a million records, and proofs from it",
         "psi": "set intersection from CSV to CSV, against SPU, openmined-psi and polars",

@@ -19,7 +19,6 @@ import secrets
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -36,6 +35,7 @@ from ...party.identity import Identity
 from ...party.session import Session
 from ...protocol import limits, statements
 from .. import up
+from .packages import environment
 from .rows import Goal, Row, Say, compare
 
 POWERS, QUICK_POWERS = (16, 18, 20, 22), (12, 14)
@@ -106,24 +106,6 @@ def files(folder: Path, power: int) -> tuple[Path, Path]:
             path.write_text("id\n" + "".join(f"{row * 0x9E3779B1 % (1 << 40)}\n" for row in rows))
         found.append(path)
     return found[0], found[1]
-
-
-def environment(name: str, say: Say) -> Path:
-    """The interpreter of the environment that has this package; made if it is not there. Raises `Unavailable`."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = cache / "mesatee" / "bench" / PACKAGES[name].replace("==", "-")
-    python = folder / "bin" / "python"
-    if not (folder / "whole").exists():
-        say(f"installing {PACKAGES[name]} into an environment of its own")
-        for command in (
-            [sys.executable, "-m", "venv", "--clear", str(folder)],
-            [str(python), "-m", "pip", "install", "-q", PACKAGES[name]],
-        ):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise Unavailable(f"{PACKAGES[name]} cannot be installed: {done.stderr.strip()[-200:]}")
-        (folder / "whole").touch()
-    return python
 
 
 class Rr22:
@@ -328,11 +310,11 @@ def _peers(
     peers: dict[str, Callable[[int], dict[str, Any]]] = {}
     missing: dict[str, str] = {}
     try:
-        peers[SPU] = Rr22(folder, environment("spu", say), stack)
+        peers[SPU] = Rr22(folder, environment(PACKAGES["spu"], say), stack)
     except Unavailable as error:
         missing[SPU] = error.message
     try:
-        python = environment("openmined-psi", say)
+        python = environment(PACKAGES["openmined-psi"], say)
         peers[OPENMINED] = lambda power: openmined(python, folder, power)
     except Unavailable as error:
         missing[OPENMINED] = error.message

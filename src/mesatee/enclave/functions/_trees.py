@@ -23,10 +23,8 @@ def features(model: TreeModel, arrow: Any, keep: Sequence[str], columns: Sequenc
     """
     names = list(columns) or list(model.names)
     given = [name for name in arrow.column_names if name not in keep]
-    by_place = not columns and (not names or _are_default(names))
-    if by_place and not set(names) <= set(given):
-        names = given
-    elif not names:
+    named = bool(columns) or (bool(names) and not _are_default(names)) or set(names) <= set(given)
+    if not names or not named:
         names = given
     if len(names) != model.features:
         raise Malformed(

@@ -43,7 +43,8 @@ def gbdt_predict(
     ``prediction_0`` and so on.
 
     With `oblivious` no access to memory and no branch depends on a value of a row, on any processor; with AVX-512 that
-    is so without it. The sizes show, and of the model the shape of its trees and the features at their nodes.
+    is so without it. The sizes show, and of the model the shape of its trees, the features at their nodes and, where a
+    feature has over 255 thresholds, among which of them a node's is.
     `threads` is 0 for as many as the processor has and the rows are worth.
 
     Reveals to the receivers of the output: a prediction for each row and the columns in `keep`. Whoever sees many

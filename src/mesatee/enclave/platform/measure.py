@@ -48,7 +48,7 @@ ENVIRONMENTS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {"base": ("numpy", "pandas", "polars", "pyarrow", "scikit-learn")}
 )
 """Execution environments that this version offers, by name; each has the executors that are installed, too."""
-OPTIONAL: Final = ("duckdb", "onnxruntime")
+OPTIONAL: Final = ("duckdb", "lightgbm", "onnxruntime", "xgboost-cpu")
 """Distributions of extras that children load where they are installed; then every environment covers them."""
 THREADS: Final = 4
 """Files are hashed by this many threads: hashing releases the interpreter's lock, reading waits for the

@@ -29,17 +29,7 @@ INPUT_BYTES = 128 * 1024
 HARNESS = Path(__file__).with_name("harness.py")
 PARSERS = (
     *("envelope", "wire", "age", "tile", "checkpoint", "frames", "child", "certificate", "evidence"),
-    *("onnx", "tensors"),
-    "envelope",
-    "wire",
-    "age",
-    "tile",
-    "checkpoint",
-    "frames",
-    "child",
-    "certificate",
-    "evidence",
-    "model",
+    *("onnx", "tensors", "model", "caffe"),
 )
 
 CPU_SECONDS = 1.0

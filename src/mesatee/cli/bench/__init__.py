@@ -1,8 +1,7 @@
 """`mesatee bench NAME`: measures one part beside its peers, in one run, and says whether the goal is met.
 
 >>> sorted(BENCHES)
-['attestation', 'channel', 'gateway', 'invoke', 'log', 'psi', 'resnet', 'seal', 'spawn', 'task', 'wasm']
-['attestation', 'channel', 'gateway', 'gbdt', 'invoke', 'log', 'psi', 'seal', 'spawn', 'task', 'wasm']
+['attestation', 'channel', 'gateway', 'gbdt', 'invoke', 'log', 'psi', 'resnet', 'seal', 'spawn', 'task', 'wasm']
 
 Progress goes to standard error, the result to standard output: one JSON object with ``--json``, else lines
 for people. A peer that cannot be had is a row without its figure and with the reason, never left out.

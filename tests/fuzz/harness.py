@@ -26,12 +26,14 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 with atheris.instrument_imports(include=["mesatee"], enable_loader_override=False):
     from tests.fuzz import attestation
     from tests.support import nets
+    from tests.support.caffe import caffemodel, prototxt
     from tests.support.memfd import memory
 
     from mesatee import _core, tensors
     from mesatee.attestation import evidence
     from mesatee.attestation.trust import TrustPolicy
     from mesatee.attestation.verify import examine
+    from mesatee.cli.convert import caffe, caffe_onnx
     from mesatee.enclave.functions.predict import predict
     from mesatee.enclave.gateway import api
     from mesatee.enclave.platform.none import NoAttester
@@ -152,6 +154,15 @@ def model(data: bytes) -> None:
         assert all(math.isfinite(value) for value in values if isinstance(value, float))
 
 
+def caffe_net(data: bytes) -> None:
+    """A byte says which half of a net it is; what converts, our strict reader of ONNX takes."""
+    if data[:1] == b"w":
+        caffe.read_weights(data[1:])
+        return
+    made = caffe_onnx.convert(caffe.read_net(data[1:].decode("utf-8", "replace")), {})
+    onnx.read(made)
+
+
 @atheris.instrument_func
 def planted(data: bytes) -> None:
     """The control: something else than our errors, behind three comparisons."""
@@ -172,6 +183,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "model": model,
     "onnx": onnx.read,
     "tensors": tensor_file,
+    "caffe": caffe_net,
     "planted": planted,
 }
 
@@ -285,6 +297,11 @@ def seeds(name: str) -> list[bytes]:
         "model": _models,
         "onnx": lambda: [nets.linear(np.ones((2, 2))), nets.summing()],
         "tensors": lambda: [tensors.write({"a": np.ones((2, 3), np.float32), "b": np.zeros(4, np.int64)})],
+        "caffe": lambda: [
+            b"w" + caffemodel({"a": [[1.0, 2.0]], "b": [[[3.0]]]}),
+            b"n" + prototxt((1, 2, 5, 5), ("Pooling", "pooling_param { kernel_size: 2 pad: 1 }")).encode(),
+            b"n" + prototxt((1, 4), ("Reshape", "reshape_param { shape { dim: 0 dim: -1 } }")).encode(),
+        ],
         "planted": lambda: [b"abcdef"],
     }
     return made[name]()

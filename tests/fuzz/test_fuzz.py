@@ -40,6 +40,7 @@ PARSERS = (
     "model",
     "onnx",
     "tensors",
+    "caffe",
 )
 
 CPU_SECONDS = 1.0

@@ -44,6 +44,7 @@ def _saved_model(path: Path, job: dict[str, Any]) -> dict[str, Any]:
             "name one by --signature; a model has one if it was written by `model.export(FOLDER)`",
         )
     function = signatures[name]
+    _no_python(function.graph.as_graph_def())
     wanted = function.structured_input_signature[1]
     sample = samples([_spec(key, spec) for key, spec in wanted.items()], job)
     expected = {
@@ -64,6 +65,7 @@ def _frozen(path: Path, job: dict[str, Any]) -> dict[str, Any]:
         raise Refused("the file is no frozen graph", "a SavedModel is given as its folder") from None
     if not graph.node:
         raise Refused("the file has no node of a graph: it is no frozen graph", "a SavedModel is its folder")
+    _no_python(graph)
     if any(node.op in ("VarHandleOp", "VariableV2", "ReadVariableOp") for node in graph.node):
         raise Refused(
             "the graph has variables: it is not frozen", "freeze it, or give the SavedModel's folder"
@@ -121,6 +123,16 @@ def _keras(path: Path, job: dict[str, Any]) -> dict[str, Any]:
     return _done(graph, inputs, outputs, renamed, None, sample, expected)
 
 
+def _no_python(graph: Any) -> None:
+    """Neither in the graph nor in the functions that it brings."""
+    nodes = [*graph.node, *(node for item in graph.library.function for node in item.node_def)]
+    if any(node.op in ("PyFunc", "EagerPyFunc", "PyFuncStateless") for node in nodes):
+        raise Refused(
+            "the model calls Python code (tf.py_function), which no other runtime has",
+            "write that part with TensorFlow's own operations, and export it again",
+        )
+
+
 def _spec(name: str, tensor: Any) -> tuple[str, str, list[int | None] | None]:
     shape = None if tensor.shape.rank is None else tensor.shape.as_list()
     return name, tensor.dtype.as_numpy_dtype().dtype.name if tensor.dtype != tf.string else "object", shape
@@ -139,11 +151,6 @@ def _done(
         raise Refused(
             "the model looks texts up in a table, which is not converted", "map them before the model"
         )
-    strange = sorted(
-        {node.op for node in graph.node if node.op in ("PyFunc", "EagerPyFunc", "PyFuncStateless")}
-    )
-    if strange:
-        raise Refused("the model calls Python code (tf.py_function), which no other runtime has")
     model, _ = tf2onnx.convert._convert_common(
         graph,
         name="model",

@@ -12,7 +12,7 @@ from ..errors import Malformed
 from . import protection
 from .digests import sha256
 from .jsonstrict import canonical
-from .protection import EPSILON, GROUPED, JOINING, PRIVATE, Enforced
+from .protection import EPSILON, GROUPED, JOINING, PRIVATE, SEEDED, Enforced
 from .signature import RESERVED_OUTPUT
 from .statements import DatasetStatement, FunctionStatement, TaskStatement
 
@@ -97,9 +97,9 @@ def question(task: str, inputs: Mapping[str, str | None]) -> str:
     return sha256(canonical({"task": task, "inputs": dict(inputs)}))
 
 
-def is_private(function: FunctionStatement) -> bool:
-    """Whether it adds noise, and so gets a seed."""
-    return _is(function, PRIVATE)
+def is_seeded(function: FunctionStatement) -> bool:
+    """Whether it may add noise, and so gets a seed."""
+    return _is(function, SEEDED)
 
 
 def _outputs(task: TaskStatement, formats: Mapping[str, str], owner: str, name: str) -> None:
@@ -138,4 +138,4 @@ def _argument(function: FunctionStatement, task: TaskStatement, name: str) -> An
     return task.arguments.get(name, defaults.get(name))
 
 
-__all__ = ["TABLES", "enforced", "is_private", "payers", "question", "receivers"]
+__all__ = ["TABLES", "enforced", "is_seeded", "payers", "question", "receivers"]

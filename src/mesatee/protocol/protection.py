@@ -44,6 +44,8 @@ JOINING: Final = frozenset({"aggregate"})
 """Of these, those that join their inputs, by keys that may stand several times if the task says so."""
 PRIVATE: Final = frozenset({"private_aggregate"})
 """Built-in functions that are differentially private, and say by the argument `EPSILON` what they spend."""
+SEEDED: Final = PRIVATE | {"fine_tune_net", "train_net"}
+"""Those that draw noise, and get a seed for it: also training, whose delta no budget knows."""
 GROUP_SIZE: Final = "rows"
 """The column of an output that says for how many input rows each of its rows stands."""
 EVERYBODY: Final = "everybody"
@@ -166,6 +168,7 @@ __all__ = [
     "GROUP_SIZE",
     "JOINING",
     "PRIVATE",
+    "SEEDED",
     "Budget",
     "Enforced",
     "Epsilon",

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from sklearn.datasets import load_digits
+from tests.enclave.sandbox.conftest import Result, run_job
 
 from mesatee.enclave.sandbox import Job, Limits, OutputSpec
 from mesatee.inference import Model
 from mesatee.table import Table
-from tests.enclave.sandbox.conftest import Result, run_job
 
 LIMITS = Limits(seconds=120, cpu_seconds=110, memory_bytes=512 * 2**20, output_bytes=2**24, threads=1)
 CNN = [
@@ -176,7 +176,11 @@ def test_dp_sgd_reads_digits_and_says_what_it_cost(train, digits):
 
 def test_a_net_too_large_for_the_memory_is_out_of_memory(train, digits):
     ann, _, _, _ = digits
-    layers = [{"layer": "conv2d", "filters": 1024, "kernel": 15}, {"layer": "flatten"}, {"layer": "dense", "units": 100}]
+    layers = [
+        {"layer": "conv2d", "filters": 1024, "kernel": 15},
+        {"layer": "flatten"},
+        {"layer": "dense", "units": 100},
+    ]
     done = train(
         "train_net",
         {"ann": ("arrow", as_bytes(ann))},

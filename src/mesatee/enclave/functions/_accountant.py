@@ -8,7 +8,7 @@ theorem 5 needs maps integers to integers. From Rényi to (epsilon, delta) by pr
 and Steinke.
 
 >>> epsilon(noise=1.0, rate=0.01, steps=1000, delta=1e-5)
-2.101368
+2.107754
 """
 
 from __future__ import annotations

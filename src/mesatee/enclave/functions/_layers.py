@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 
 import numpy as np
 
-from mesatee.enclave.functions._onnx import Graph
+from mesatee.enclave.functions._netfile import Graph
 from mesatee.errors import Malformed
 
 Array = np.ndarray[Any, Any]

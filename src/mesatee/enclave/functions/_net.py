@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from mesatee.enclave.functions import _layers, _onnx
+from mesatee.enclave.functions import _layers, _netfile
 from mesatee.enclave.functions._architecture import ELEMENTS, PARAMETERS, Architecture, parse
 from mesatee.enclave.functions._layers import Array, Layer
 from mesatee.enclave.functions._recurrent import Gru, Lstm
@@ -122,7 +122,7 @@ class Net:
 
     def write(self) -> bytes:
         """As ONNX: rows as they are in, probabilities or predictions out."""
-        graph = _onnx.Graph()
+        graph = _netfile.Graph()
         tokens = self.said.tokens is not None
         at = INPUT
         if not tokens:
@@ -152,7 +152,7 @@ class Net:
     @classmethod
     def read(cls, model: bytes) -> Net:
         """A net that `write` has written. Raises `Malformed` for any other bytes."""
-        text, tensors = _onnx.read(model)
+        text, tensors = _netfile.read(model)
         net = cls(parse(text), np.random.default_rng(0))
         for name, value in net.weights.items():
             if name not in tensors or tensors[name].shape != value.shape:

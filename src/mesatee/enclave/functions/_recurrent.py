@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mesatee.enclave.functions._layers import Array, Layer, Weights, added, outer, sigmoid, times
-from mesatee.enclave.functions._onnx import Graph
+from mesatee.enclave.functions._netfile import Graph
 
 
 class _Recurrent(Layer):

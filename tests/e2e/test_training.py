@@ -92,7 +92,7 @@ def test_a_net_is_trained_on_two_parties_rows_and_used_without_its_owner_seeing_
     score_file.write_text(SCORE)
     score = functions.put(lab.scientist, score_file, f"s{secrets.token_hex(4)}", entry="score").digest
     used = {"model": put(lab, lab.scientist, model, ".bin"), "people": put(lab, ann, csv(x, None), ".csv")}
-    view = agreed(lab, (ann,), score, used, {"result": ("hospital-a",)})
+    view = agreed(lab, (ann, lab.scientist), score, used, {"result": ("hospital-a",)})
     assert lab.run(view).status == "finished"
     taken = results.take(ann, ann.task(view.digest), lab.folder / "scores")
     found = Table.from_csv(taken.outputs["result"].read_bytes())["ill"].to_numpy()

@@ -151,6 +151,9 @@ def test_the_names_are_those_of_built_in_functions() -> None:
     }
     assert joining == protection.JOINING
     assert {private_aggregate.__name__.rpartition(".")[2]} == protection.PRIVATE
+    # Those that ask where they run do so for the seed of their noise.
+    asking = {name for name in functions.names() if functions.find(name).signature.attestation}
+    assert asking == protection.SEEDED
     for name in protection.PRIVATE:
         said = functions.find(name).signature
         assert protection.EPSILON in {argument.name for argument in said.arguments}

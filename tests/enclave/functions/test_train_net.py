@@ -97,12 +97,19 @@ def test_lists_are_filled_before_their_first_number_and_tensors_are_lists() -> N
         [4], [{"layer": "embedding", "tokens": 9, "units": 2}, {"layer": "flatten"}], "mse", []
     )
     table = Table.from_dict({"x": [[1, 2], [], [3, 4, 5, 6]]})
-    assert _examples.rows({"t": table}, ["x"], said).tolist() == [[0, 0, 1, 2], [0, 0, 0, 0], [3, 4, 5, 6]]
+    assert _examples.rows({"t": table}, ["x"], said, True)[0].tolist() == [
+        [0, 0, 1, 2],
+        [0, 0, 0, 0],
+        [3, 4, 5, 6],
+    ]
     plain = architecture([2, 2], [{"layer": "flatten"}], "mse", [])
     tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(8, dtype=np.float32).reshape(2, 2, 2))
     for column in (tensors, pa.array([[0, 1, 2, 3], [4, 5, 6, 7]], pa.list_(pa.int8(), 4))):
         table = Table(pa.table({"x": column}))
-        assert _examples.rows({"t": table}, ["x"], plain).tolist() == [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]
+        assert _examples.rows({"t": table}, ["x"], plain, True)[0].tolist() == [
+            [[0, 1], [2, 3]],
+            [[4, 5], [6, 7]],
+        ]
         assert _examples.natural_shape({"t": table}, ["x"]) == (4,)
 
 
@@ -110,7 +117,7 @@ def test_a_part_of_a_column_has_its_own_lists_only() -> None:
     column = pa.array([[1, 2], [3], [4, 5]])
     table = Table(pa.table({"x": column}).slice(1, 2))
     said = architecture([2], [{"layer": "flatten"}], "mse", [])
-    assert _examples.rows({"t": table}, ["x"], said).tolist() == [[0, 3], [4, 5]]
+    assert _examples.rows({"t": table}, ["x"], said, True)[0].tolist() == [[0, 3], [4, 5]]
 
 
 def test_validation_rows_are_not_learned_from() -> None:
@@ -417,6 +424,58 @@ def test_with_dp_frozen_layers_get_no_noise() -> None:
     )
     assert (after.weights["0.kernel"] == before.weights["0.kernel"]).all()
     assert (after.weights["2.kernel"] != before.weights["2.kernel"]).all()
+
+
+ODD = st.sampled_from([None, float("nan"), float("inf"), 1e300, 0.5, -2.0])
+LISTS = st.none() | st.lists(st.none() | st.integers(-1, 4), max_size=5)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.tuples(ODD, ODD, st.none() | st.integers(-1, 3)), min_size=1, max_size=8))
+def test_with_dp_rows_that_do_not_fit_are_left_out_one_by_one(found: list[Any]) -> None:
+    """A run that fails for one row would tell of it, unpaid."""
+    said = architecture([2], SMALL, "softmax", [])
+    schema = pa.schema([("a", pa.float64()), ("b", pa.float64()), ("ill", pa.int64())])
+
+    def read(rows: list[Any], strict: bool = False) -> Any:
+        lines = [dict(zip(schema.names, row, strict=True)) for row in rows]
+        tables = {"t": Table(pa.Table.from_pylist(lines, schema))}
+        return _examples.read(tables, ["a", "b"], ["ill"], said, 2, strict=strict)
+
+    x, y = read(found)
+    assert x.tolist() == [line for row in found for line in read([row])[0].tolist()]
+    assert y.tolist() == [line for row in found for line in read([row])[1].tolist()]
+    good = [a in (0.5, -2.0) and b in (0.5, -2.0) and c in (0, 1) for a, b, c in found]
+    assert len(x) == sum(good)
+    if all(good):
+        assert (read(found, strict=True)[0] == x).all()
+    else:
+        with pytest.raises(Malformed):
+            read(found, strict=True)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(LISTS, min_size=1, max_size=8), st.booleans())
+def test_with_dp_lists_that_do_not_fit_are_left_out_one_by_one(found: list[Any], fixed: bool) -> None:
+    said = architecture(
+        [3], [{"layer": "embedding", "tokens": 4, "units": 2}, {"layer": "flatten"}], "mse", []
+    )
+    kind = pa.list_(pa.int32())
+    if fixed:
+        kind, found = pa.list_(pa.int32(), 3), [None if row is None else (row * 3)[:3] for row in found]
+        found = [None if row is None or len(row) != 3 else row for row in found]
+    x, fits = _examples.rows({"t": Table(pa.table({"x": pa.array(found, kind)}))}, ["x"], said, False)
+    for row, line, right in zip(found, x.tolist(), fits.tolist(), strict=True):
+        good = row is not None and len(row) <= 3 and all(item is not None and 0 <= item < 4 for item in row)
+        assert right == good
+        assert line == ([0] * (3 - len(row)) + row if good else [0, 0, 0])
+
+
+def test_with_dp_no_rows_at_all_are_no_failure() -> None:
+    empty = Table(people().to_arrow().slice(0, 0))
+    assert train(empty, dp=DP).history == train(people(), dp=DP).history
+    wrong = Table.from_dict({"a": [1.0], "b": [2.0], "ill": [7]})
+    assert train(wrong, dp=DP) == train(empty, dp=DP)
 
 
 def test_descriptions_are_read_strictly() -> None:

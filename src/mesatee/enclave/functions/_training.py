@@ -196,7 +196,8 @@ def train(
     if not trained(net, frozen):
         raise Malformed("no layer that is not frozen has weights")
     held = round(len(x) * plan.validation)
-    if len(x) - held < 1 or (plan.validation and held < 1):
+    # With dp that there are none is told by the noise alone.
+    if (private is None and len(x) - held < 1) or (plan.validation and held < 1):
         raise Malformed("there are too few rows to train on, and for the share for validation")
     order = random.permutation(len(x)) if held else np.arange(len(x))
     learned, kept = order[held:], order[:held]

@@ -100,8 +100,7 @@ def fine_tune_net(
     plan = _training.Plan(optimiser, learning_rate, momentum, clip_norm, epochs, batch, validation, seed)
     history = _training.train(
         net,
-        _examples.rows(tables, chosen, said),
-        _examples.targets(tables, targets, said, net.outputs),
+        *_examples.read(tables, chosen, targets, said, net.outputs, strict=not dp),
         plan,
         frozen=freeze,
         private=_training.privacy(dp, plan, net, freeze),

@@ -47,7 +47,7 @@ def train_net(
     filled with zeros before their first number. `shape` is that of one row: [numbers], [steps, numbers] of a
     sequence, or [channels, height, width] of an image. Numbers are divided by `divide` first; `standardise`
     does so by mean and deviation of each column, which become part of the model. Nulls, NaN and infinity are
-    refused.
+    refused, or with `dp` rows that have any, or do not fit otherwise, are left out.
 
     `layers` is a list of at most 64 objects, such as {"layer": "dense", "units": 10}: ``dense`` (units),
     ``conv2d`` (filters, kernel = 3, stride = 1, padding = "same" or "valid"), ``max_pool`` and ``average_pool``
@@ -105,8 +105,7 @@ def train_net(
     net.scale = np.array([divide], np.float32)
     history = _training.train(
         net,
-        _examples.rows(tables, chosen, said),
-        _examples.targets(tables, targets, said, net.outputs),
+        *_examples.read(tables, chosen, targets, said, net.outputs, strict=not dp),
         plan,
         private=_training.privacy(dp, plan, net, 0),
         seed=bytes.fromhex(where["noise"]) if "noise" in where else None,

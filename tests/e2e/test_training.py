@@ -6,11 +6,14 @@ import secrets
 from typing import Any
 
 import numpy as np
+import pytest
 from tests.e2e.conftest import Lab
 
+from mesatee.errors import QuotaExceeded
 from mesatee.inference import Model
-from mesatee.party import Session, data, functions, results, tasks
+from mesatee.party import Session, data, functions, protected, results, tasks
 from mesatee.protocol import wire
+from mesatee.protocol.protection import EVERYBODY
 from mesatee.table import Table
 
 SCORE = """\
@@ -31,10 +34,11 @@ def rows(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return x, (x[:, 0] * x[:, 1] > 0).astype(int)
 
 
-def put(lab: Lab, owner: Session, text: str | bytes, suffix: str) -> str:
+def put(lab: Lab, owner: Session, text: str | bytes, suffix: str, budget: str | None = None) -> str:
     path = lab.folder / f"{secrets.token_hex(4)}{suffix}"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return data.put(owner, data.seal(owner.identity, path), path.stem).digest
+    asked = protected.make(budget=budget)
+    return data.put(owner, data.seal(owner.identity, path), path.stem, protection=asked).digest
 
 
 def csv(x: np.ndarray, y: np.ndarray | None) -> str:
@@ -99,10 +103,11 @@ def test_a_net_is_trained_on_two_parties_rows_and_used_without_its_owner_seeing_
     assert (found == expected).all()
 
 
-def test_the_same_private_training_gives_the_same_model_and_another_task_another_one(lab: Lab) -> None:
+def test_private_training_is_paid_once_for_one_question_and_gives_one_answer(lab: Lab) -> None:
     """The gateway's seed: asking again does not let anybody average the noise away."""
     ann = lab.people.of("hospital-a")
-    given = {"ann": put(lab, ann, csv(*rows(100, 1)), ".csv")}
+    people = put(lab, ann, csv(*rows(100, 1)), ".csv", "5:5:0.00005")
+    given = {"ann": people}
     train = functions.put_builtin(lab.scientist, "train_net", f"n{secrets.token_hex(4)}").digest
     asked = {
         "layers": LAYERS,
@@ -123,3 +128,9 @@ def test_the_same_private_training_gives_the_same_model_and_another_task_another
     assert models[0] == models[1]
     assert models[2] == models[3]
     assert models[0] != models[2]
+    # Two questions, each asked twice.
+    assert taken.receipt.protection is not None
+    assert taken.receipt.protection.charges == {people: 2_000_000}
+    assert data.find(ann, people).spent == {EVERYBODY: 4_000_000, lab.scientist.identity.id: 4_000_000}
+    with pytest.raises(QuotaExceeded, match=r"has 1 of 5 left"):
+        lab.run(agreed(lab, (ann,), train, given, outputs, arguments={**asked, "seed": 1}))

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.neural_network import MLPClassifier
 
 from mesatee.enclave.functions import _training
@@ -172,6 +174,66 @@ def test_what_a_row_says_does_not_depend_on_the_others(name: str) -> None:
         assert (_training.whole(alone, 0.1)[0] == _training.whole(together, 0.1)[place]).all()
     order = np.random.default_rng(0).permutation(67)[:50]
     assert (_training.each_gradient(net, x[order], y[order], names, 0) == together[order]).all()
+
+
+SIZE = st.sampled_from([1, 2, 3, 8, 17, 33])
+STEPS = st.sampled_from([1, 2, 7, 40, 130])
+CELL = st.sampled_from(["lstm", "gru"])
+
+
+@st.composite
+def some_nets(draw: st.DrawFn) -> tuple[list[int], list[dict[str, Any]]]:
+    end = {"layer": "dense", "units": draw(st.sampled_from([2, 3, 11]))}
+    match draw(st.sampled_from(["plain", "images", "sequences", "tokens"])):
+        case "plain":
+            return [draw(SIZE)], [
+                {"layer": "dense", "units": draw(SIZE)},
+                {"layer": draw(st.sampled_from(["tanh", "relu", "sigmoid"]))},
+                {"layer": "layer_norm"},
+                end,
+            ]
+        case "images":
+            side = st.sampled_from([5, 8, 13])
+            first = {
+                "filters": draw(SIZE),
+                "kernel": draw(st.integers(1, 5)),
+                "stride": draw(st.integers(1, 2)),
+            }
+            pool = draw(st.sampled_from(["max_pool", "average_pool"]))
+            return [draw(st.integers(1, 3)), draw(side), draw(side)], [
+                {"layer": "conv2d", **first},
+                {"layer": "tanh"},
+                {"layer": pool},
+                {"layer": "conv2d", "filters": draw(SIZE)},
+                {"layer": "flatten"},
+                end,
+            ]
+        case "sequences":
+            return [draw(STEPS), draw(SIZE)], [
+                {"layer": draw(CELL), "units": draw(SIZE), "sequences": True},
+                {"layer": "layer_norm"},
+                {"layer": draw(CELL), "units": draw(SIZE)},
+                end,
+            ]
+    return [draw(STEPS)], [
+        {"layer": "embedding", "tokens": draw(st.sampled_from([3, 50])), "units": draw(SIZE)},
+        {"layer": draw(CELL), "units": draw(SIZE)},
+        end,
+    ]
+
+
+@settings(deadline=None, max_examples=60)
+@given(some_nets(), st.integers(2, 40), st.integers(0, 2**32))
+def test_what_a_row_says_does_not_depend_on_the_others_in_nets_of_any_size(
+    said: tuple[list[int], list[dict[str, Any]]], rows: int, seed: int
+) -> None:
+    net = Net(architecture(*said, "softmax", []), np.random.default_rng(seed))
+    x, names = some_rows(net, seed, rows), list(net.weights)
+    y = np.random.default_rng(seed).integers(0, net.outputs, rows)
+    together = _training.each_gradient(net, x, y, names, 0)
+    for place in (0, rows // 2, rows - 1):
+        alone = _training.each_gradient(net, x[place : place + 1], y[place : place + 1], names, 0)
+        assert (alone[0] == together[place]).all()
 
 
 def test_a_large_net_says_the_same_of_a_row_too() -> None:

@@ -14,7 +14,7 @@ The keys:
 - ``tee``, ``level``, ``simulated`` and ``measurement`` are what the gateway appraised at that index;
 - ``key`` is the worker's channel key (Ed25519, hex) and ``evidence`` its certificate's extension
   2.23.133.5.4.9 (base64), which `mesatee.attestation.appraise` judges under the reader's own policy;
-- ``noise``, for the built-in private functions alone, is the seed (hex) of their noise;
+- ``noise``, for the built-in functions alone that add noise, is the seed (hex) of it;
 - ``claims`` says in JSON what the claims in the evidence say: ``pubkey_hash``, ``role``, ``environments``.
 
 What it proves: a machine as in the evidence holds ``key``. That *this output* was made there follows from the

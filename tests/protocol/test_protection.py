@@ -17,7 +17,7 @@ from mesatee.enclave.functions import private_aggregate
 from mesatee.errors import Malformed
 from mesatee.protocol import limits, protection
 from mesatee.protocol.model import validate
-from mesatee.protocol.protection import Budget, Limits, Protection, merged, spends
+from mesatee.protocol.protection import Budget, Limits, Protection, merged, spends, training_spends
 
 NAMES = ("a", "b", "rows")
 LIMITS = st.builds(
@@ -100,6 +100,9 @@ def test_the_order_of_datasets_does_not_matter(several: list[Limits], random: An
         {"budget": {"each": 2, "total": 1}},
         {"budget": {"each": 0, "total": 1}},
         {"budget": {"each": 1, "total": limits.BUDGET_EPSILON + 1}},
+        {"budget": {"each": 1, "total": 1, "delta": 0}},
+        {"budget": {"each": 1, "total": 1, "delta": limits.BUDGET_DELTA + 1}},
+        {"budget": {"each": 1, "total": 1, "delta": 1e-6}},
     ],
 )
 def test_what_is_no_protection_is_refused(values: dict[str, Any]) -> None:
@@ -134,6 +137,66 @@ def test_what_is_no_epsilon_is_refused(value: Any) -> None:
         spends(value)
 
 
+@given(
+    st.integers(1, limits.BUDGET_EPSILON),
+    st.integers(1, limits.BUDGET_DELTA),
+    st.lists(st.tuples(st.integers(1, 10**7), st.integers(1, limits.BUDGET_DELTA)), max_size=20),
+)
+def test_deltas_of_all_that_a_budget_pays_for_are_within_its_own(
+    total: int, delta: int, asked: list[tuple[int, int]]
+) -> None:
+    budget = Budget(each=total, total=total, delta=delta)
+    spent, lost = 0, Fraction(0)
+    for epsilon, share in asked:
+        value = {"epsilon": epsilon / limits.EPSILON_UNIT, "delta": share / limits.DELTA_UNIT, "clip": 1.0}
+        if spent + epsilon > total:
+            continue
+        try:
+            paid = training_spends(value, budget)
+        except Malformed:
+            assert share * total > delta * epsilon
+            continue
+        assert paid == epsilon
+        spent, lost = spent + paid, lost + Fraction(value["delta"])
+    assert lost <= Fraction(delta, limits.DELTA_UNIT) * (1 + Fraction(1, 10**12))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        {},
+        [],
+        "x",
+        {"epsilon": 1},
+        {"delta": 1e-7},
+        {"noise": 1.0, "delta": 1e-7},
+        {"epsilon": 0, "delta": 1e-7},
+        {"epsilon": 1, "delta": 0},
+        {"epsilon": 1, "delta": -1e-7},
+        {"epsilon": 1, "delta": True},
+        {"epsilon": 1, "delta": "1e-7"},
+        {"epsilon": 1, "delta": float("nan")},
+        {"epsilon": 1, "delta": 1e-13},
+        {"epsilon": 1, "delta": 1.0000001e-7},
+        {"epsilon": 1, "delta": 2.51e-7},
+        {"epsilon": 1, "delta": 1.5},
+    ],
+)
+def test_training_that_a_budget_cannot_pay_is_refused(value: Any) -> None:
+    budget = Budget(each=4_000_000, total=4_000_000, delta=1_000_000)
+    with pytest.raises(Malformed):
+        training_spends(value, budget)
+    assert training_spends({"epsilon": 1, "delta": 2.5e-7}, budget) == 1_000_000
+    with pytest.raises(Malformed, match="no delta"):
+        training_spends({"epsilon": 1, "delta": 2.5e-7}, Budget(each=1, total=1))
+
+
+def test_a_budget_without_delta_is_written_as_before() -> None:
+    assert Budget(each=1, total=2).model_dump() == {"each": 1, "total": 2}
+    assert Budget(each=1, total=2, delta=3).model_dump() == {"each": 1, "total": 2, "delta": 3}
+
+
 def test_the_names_are_those_of_built_in_functions() -> None:
     """What the gateway knows of them by name is what they say of themselves."""
     modules = {name: importlib.import_module(f"{functions.__name__}.{name}") for name in functions.names()}
@@ -151,6 +214,12 @@ def test_the_names_are_those_of_built_in_functions() -> None:
     }
     assert joining == protection.JOINING
     assert {private_aggregate.__name__.rpartition(".")[2]} == protection.PRIVATE
+    # Those that ask where they run do so for the seed of their noise.
+    asking = {name for name in functions.names() if functions.find(name).signature.attestation}
+    assert asking == protection.SEEDED
+    for name in protection.TRAINING:
+        dp = next(item for item in functions.find(name).signature.arguments if item.name == protection.DP)
+        assert dp.default == {}
     for name in protection.PRIVATE:
         said = functions.find(name).signature
         assert protection.EPSILON in {argument.name for argument in said.arguments}

@@ -29,7 +29,7 @@ BudgetOption = Annotated[
     typer.Option(
         "--budget",
         help="What may leave: differentially private answers alone, of this epsilon for each party in all, or "
-        "EACH:TOTAL with one for all parties together [no such limit].",
+        "EACH:TOTAL with one for all parties together; EACH:TOTAL:DELTA lets nets be trained, too [no such limit].",
     ),
 ]
 

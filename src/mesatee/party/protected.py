@@ -25,7 +25,8 @@ def make(
 ) -> Protection | None:
     """What may leave of a dataset, or None where nothing is limited.
 
-    `budget` is an epsilon for each party, or ``EACH:TOTAL`` with one for all together. Raises `Malformed`.
+    `budget` is an epsilon for each party, or ``EACH:TOTAL`` with one for all together, or ``EACH:TOTAL:DELTA`` for
+    training too. Raises `Malformed`.
     """
     found = {
         "min_group": min_group,
@@ -44,24 +45,29 @@ def make(
 
 
 def _budget(text: str) -> Budget:
-    each, _, total = text.partition(":")
+    each, _, rest = text.partition(":")
+    total, _, delta = rest.partition(":")
     try:
-        return Budget(each=_millionths(each), total=_millionths(total or each))
+        return Budget(
+            each=_parts(each, limits.EPSILON_UNIT, "millionths"),
+            total=_parts(total or each, limits.EPSILON_UNIT, "millionths"),
+            delta=_parts(delta, limits.DELTA_UNIT, "millionths of millionths") if delta else None,
+        )
     except ValidationError as error:
         raise malformed("budget", error) from None
 
 
-def _millionths(text: str) -> int:
+def _parts(text: str, unit: int, what: str) -> int:
     try:
-        exact = Decimal(text) * limits.EPSILON_UNIT
+        exact = Decimal(text) * unit
         whole = int(exact)
     except (InvalidOperation, OverflowError, ValueError):
         raise Malformed(
-            f"a budget is EACH or EACH:TOTAL, numbers, not {visible(text)[:32]!r}",
+            f"a budget is EACH, EACH:TOTAL or EACH:TOTAL:DELTA, numbers, not {visible(text)[:32]!r}",
             hint="for example 1 or 1:4",
         ) from None
     if whole != exact:
-        raise Malformed("a budget has whole millionths")
+        raise Malformed(f"a budget has whole {what}")
     return whole
 
 
@@ -82,6 +88,7 @@ def explain(found: Limits) -> list[str]:
         each, total = (epsilon(value) for value in (found.budget.each, found.budget.total))
         said.append(
             f"with differential privacy alone: epsilon {each} for each party, {total} for all together"
+            + ("" if found.budget.delta is None else f", delta {found.budget.delta / limits.DELTA_UNIT:g}")
         )
     return said
 

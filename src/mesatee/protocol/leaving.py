@@ -12,7 +12,7 @@ from ..errors import Malformed
 from . import protection
 from .digests import sha256
 from .jsonstrict import canonical
-from .protection import EPSILON, GROUPED, JOINING, PRIVATE, Enforced
+from .protection import DP, EPSILON, GROUPED, JOINING, PRIVATE, SEEDED, TRAINING, Budget, Enforced, Protection
 from .signature import RESERVED_OUTPUT
 from .statements import DatasetStatement, FunctionStatement, TaskStatement
 
@@ -34,12 +34,13 @@ def enforced(
 
     `datasets` holds those among them: digest -> owner and statement.
 
-    1. Every output is a table, or goes, as `diagnostics`, to nobody but the owner of all that is protected.
+    1. Every output is a table (but see 4), or goes, as `diagnostics`, to nobody but the owner of all that is protected.
     2. Where rows are counted, by a least group or a budget, no row comes in twice: of one name of its owner
        there is one input, whatever its version.
     3. A least group needs a built-in function that says how large its groups are, and no join that multiplies rows.
-    4. A budget needs a built-in function that is differentially private; who gets an output, and is not the owner,
-       makes the dataset's budget pay what the task says.
+    4. A budget needs a built-in function that is differentially private, or with a delta one that trains with
+       differential privacy, whose model is no table; who gets an output, and is not the owner, makes the dataset's
+       budget pay what the task says.
 
     What another task made of a dataset went through the same before, and is not looked at again. Raises `Malformed`,
     naming the dataset.
@@ -56,7 +57,8 @@ def enforced(
     known = (datasets[digest] for digest in inputs.values() if digest is not None and digest in datasets)
     lines = Counter((owner, said.name) for owner, said in known)
     for digest, (owner, name, asked) in guarded.items():
-        _outputs(task, formats, owner, name)
+        trains = _is(function, TRAINING) and _only_budget(asked)
+        _outputs(task, formats, owner, name, any_format=trains)
         if (asked.min_group or asked.budget) and lines[owner, name] > 1:
             raise Malformed(
                 f"dataset {name} is several inputs, so that each of its rows would count several times",
@@ -70,12 +72,27 @@ def enforced(
                 hint=f"set {MANY} to {UNIQUE!r}, and join on keys that stand once in each input",
             )
         if asked.budget is not None:
-            if not _is(function, PRIVATE):
-                raise _needs(name, "has a privacy budget", PRIVATE, "are differentially private")
+            charge = _charge(function, task, name, asked.budget)
             if payers(task, owner):
-                charges[digest] = protection.spends(_argument(function, task, EPSILON))
+                charges[digest] = charge
     found = protection.merged([asked for _, _, asked in guarded.values()])
     return Enforced(**{**found.model_dump(), "charges": charges})
+
+
+def _only_budget(asked: Protection) -> bool:
+    return all(value is None for key, value in asked if key != "budget")
+
+
+def _charge(function: FunctionStatement, task: TaskStatement, name: str, budget: Budget) -> int:
+    if _is(function, PRIVATE):
+        return protection.spends(_argument(function, task, EPSILON))
+    if not _is(function, TRAINING):
+        raise _needs(name, "has a privacy budget", PRIVATE, "are differentially private")
+    try:
+        # From the task alone: what a function's statement calls its default is not what the worker takes for it.
+        return protection.training_spends(task.arguments.get(DP), budget)
+    except Malformed as error:
+        raise Malformed(f"dataset {name}: {error.message}") from None
 
 
 def receivers(task: TaskStatement) -> frozenset[str]:
@@ -97,12 +114,14 @@ def question(task: str, inputs: Mapping[str, str | None]) -> str:
     return sha256(canonical({"task": task, "inputs": dict(inputs)}))
 
 
-def is_private(function: FunctionStatement) -> bool:
-    """Whether it adds noise, and so gets a seed."""
-    return _is(function, PRIVATE)
+def is_seeded(function: FunctionStatement) -> bool:
+    """Whether it may add noise, and so gets a seed."""
+    return _is(function, SEEDED)
 
 
-def _outputs(task: TaskStatement, formats: Mapping[str, str], owner: str, name: str) -> None:
+def _outputs(
+    task: TaskStatement, formats: Mapping[str, str], owner: str, name: str, *, any_format: bool
+) -> None:
     for output, given in task.outputs.items():
         if output == RESERVED_OUTPUT:
             if any(keys.signing != owner for keys in given):
@@ -110,7 +129,7 @@ def _outputs(task: TaskStatement, formats: Mapping[str, str], owner: str, name: 
                     f"the owner of dataset {name} says what may leave, so {RESERVED_OUTPUT} may go to nobody else",
                     hint=f"leave {RESERVED_OUTPUT} out",
                 )
-        elif formats.get(output) not in TABLES:
+        elif not any_format and formats.get(output) not in TABLES:
             raise Malformed(
                 f"the owner of dataset {name} says what may leave, and output {output} is no table",
                 hint="use a function whose outputs are csv, parquet or arrow",
@@ -138,4 +157,4 @@ def _argument(function: FunctionStatement, task: TaskStatement, name: str) -> An
     return task.arguments.get(name, defaults.get(name))
 
 
-__all__ = ["TABLES", "enforced", "is_private", "payers", "question", "receivers"]
+__all__ = ["TABLES", "enforced", "is_seeded", "payers", "question", "receivers"]

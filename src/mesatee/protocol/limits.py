@@ -100,6 +100,10 @@ MOCK_EPSILON: Final = 10 * EPSILON_UNIT
 BUDGET_EPSILON: Final = 1_000 * EPSILON_UNIT
 """The most that a budget, or one task, may name, in millionths: so that sums stay small numbers, not because it says
 anything."""
+DELTA_UNIT: Final = 10**12
+"""Parts of delta, as of epsilon."""
+BUDGET_DELTA: Final = DELTA_UNIT // 100
+"""The most that a budget may name: with a hundredth, of a hundred people one may be shown whole."""
 PROTECTION_NUMBER: Final = 1_000_000_000
 """The most that an output protection may name: of rows, or to round to."""
 PROTECTION_COLUMNS: Final = 256

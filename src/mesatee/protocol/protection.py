@@ -44,26 +44,37 @@ JOINING: Final = frozenset({"aggregate"})
 """Of these, those that join their inputs, by keys that may stand several times if the task says so."""
 PRIVATE: Final = frozenset({"private_aggregate"})
 """Built-in functions that are differentially private, and say by the argument `EPSILON` what they spend."""
+TRAINING: Final = frozenset({"fine_tune_net", "train_net"})
+"""Those that are so if the argument `DP` says what they spend."""
+SEEDED: Final = PRIVATE | TRAINING
+"""Those that may draw noise, and get a seed for it."""
 GROUP_SIZE: Final = "rows"
 """The column of an output that says for how many input rows each of its rows stands."""
 EVERYBODY: Final = "everybody"
 """All parties together, among those that have spent of a budget."""
 EPSILON: Final = "epsilon"
 """The argument by which a private function is told what it may spend."""
+DP: Final = "dp"
+"""The argument of functions that train: an object with, among others, `EPSILON` and `DELTA`."""
+DELTA: Final = "delta"
 
 Epsilon = Annotated[int, Field(ge=1, le=limits.BUDGET_EPSILON)]
 """In millionths."""
+Delta = Annotated[int, Field(ge=1, le=limits.BUDGET_DELTA)]
+"""In millionths of millionths."""
 
 
 class Budget(Model):
     """How much may be learnt of a dataset's rows, over all tasks and all versions of it: pure differential privacy,
-    one row added or taken away, what single tasks spend adds up.
+    one row added or taken away, what single tasks spend adds up. With a `delta` also training, which has one.
     """
 
     each: Epsilon
     """By one party."""
     total: Epsilon
     """By all parties together, should they put together what they got."""
+    delta: Delta | None = Field(default=None, exclude_if=lambda value: value is None)
+    """By all of what `total` pays for; what a single task has of it is in proportion to its epsilon."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Budget:
@@ -97,7 +108,7 @@ class Protection(Limits):
     """What an owner asks for, of one dataset."""
 
     budget: Budget | None
-    """Only functions of `PRIVATE` may use the dataset then."""
+    """Only functions of `PRIVATE` may use the dataset then, and with a delta those of `TRAINING`."""
 
     @model_validator(mode="after")
     def _something(self) -> Protection:
@@ -159,13 +170,45 @@ def spends(value: object) -> int:
     return whole
 
 
+def training_spends(value: object, budget: Budget) -> int:
+    """What training costs that says `value` by its argument `DP`, in millionths of epsilon. Raises `Malformed`.
+
+    Epsilons are added up, and no task has more of the budget's delta than of its epsilon, so that the deltas of all
+    tasks that the budget pays for are within it as well.
+
+    >>> training_spends({"epsilon": 1, "delta": 1e-6}, Budget(each=1_000_000, total=4_000_000, delta=4_000_000))
+    1000000
+    """
+    if budget.delta is None:
+        raise Malformed("its privacy budget has no delta, and training needs one")
+    if not isinstance(value, dict) or not {EPSILON, DELTA} <= set(value):
+        raise Malformed(
+            f"training needs the argument {DP}, with {EPSILON} and {DELTA}, to be paid by a budget"
+        )
+    epsilon, delta = spends(value[EPSILON]), value[DELTA]
+    most = budget.delta * epsilon // budget.total
+    if isinstance(delta, bool) or not isinstance(delta, int | float) or not 0 < delta < 1:
+        raise Malformed(f"{DELTA} is a number above 0 and below 1")
+    whole = round(delta * limits.DELTA_UNIT)
+    if whole < 1 or whole / limits.DELTA_UNIT != delta or whole > most:
+        raise Malformed(
+            f"with this {EPSILON} the budget has {most / limits.DELTA_UNIT:g} of its {DELTA} for a task, in whole "
+            "millionths of millionths"
+        )
+    return epsilon
+
+
 __all__ = [
+    "DELTA",
+    "DP",
     "EPSILON",
     "EVERYBODY",
     "GROUPED",
     "GROUP_SIZE",
     "JOINING",
     "PRIVATE",
+    "SEEDED",
+    "TRAINING",
     "Budget",
     "Enforced",
     "Epsilon",
@@ -173,4 +216,5 @@ __all__ = [
     "Protection",
     "merged",
     "spends",
+    "training_spends",
 ]

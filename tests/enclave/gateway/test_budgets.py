@@ -93,6 +93,85 @@ def ten(world: World) -> Bench:
     return Bench(world, budget(UNIT, UNIT + UNIT // 2))
 
 
+# -- training ------------------------------------------------------------------------------------------
+
+DP = {"clip": 1.0, "rate": 0.1, "delta": 5e-7, "epsilon": 0.5}
+MODEL = {"outputs": (Port(name="model", format="bytes"), Port(name="history", format="csv"))}
+
+
+def trainer(bench: Bench, **changes: Any) -> str:
+    return bench.builtin(
+        "train_net",
+        Argument(name="dp", type="dict", required=False, default={}),
+        **{**MODEL, **changes},
+    )
+
+
+def training(bench: Bench, function: str, dp: Any = DP, **changes: Any) -> str:
+    keys = (bench.scientist.keys,)
+    asked = {} if dp is None else {"dp": dp}
+    return bench.task(
+        None, function=function, arguments=asked, outputs={"model": keys, "history": keys}, **changes
+    )
+
+
+@pytest.fixture
+def deltas(world: World) -> Bench:
+    """A budget of one, and of a millionth of delta."""
+    return Bench(world, limited(budget=Budget(each=UNIT, total=UNIT, delta=UNIT)))
+
+
+def test_training_is_paid_by_a_budget_with_a_delta(deltas: Bench) -> None:
+    task = training(deltas, trainer(deltas))
+    granted = deltas.world.grant(deltas.worker, deltas.run(task))
+    assert granted.protection is not None
+    assert granted.protection.charges == {deltas.data: UNIT // 2}
+    assert granted.noise is not None
+    assert deltas.spent() == {EVERYBODY: UNIT // 2, deltas.scientist.id: UNIT // 2}
+    deltas.world.finish(deltas.worker, granted, outputs={}, failure="out_of_memory")
+    deltas.ended(deltas.task(0.5))
+    with pytest.raises(QuotaExceeded, match=r"has 0 of 1 left"):
+        deltas.run(training(deltas, trainer(deltas), name="again"))
+
+
+@pytest.mark.parametrize(
+    ("dp", "said"),
+    [
+        (None, "needs the argument dp"),
+        ({}, "needs the argument dp"),
+        ({**DP, "delta": 6e-7}, "has 5e-07 of its delta"),
+        ({"clip": 1.0, "rate": 0.1, "delta": 5e-7, "noise": 1.0}, "needs the argument dp"),
+        ({**DP, "epsilon": -1.0}, "epsilon is a number"),
+    ],
+)
+def test_training_that_does_not_say_what_it_costs_is_refused(deltas: Bench, dp: Any, said: str) -> None:
+    with pytest.raises(Malformed, match=f"dataset people: .*{said}"):
+        training(deltas, trainer(deltas), dp)
+
+
+def test_what_a_function_statement_calls_the_default_of_dp_counts_for_nothing(deltas: Bench) -> None:
+    """A worker takes the default of the function itself, which is training without noise."""
+    dp = Argument(name="dp", type="dict", required=False, default=DP)
+    with pytest.raises(Malformed, match="needs the argument dp"):
+        training(deltas, deltas.builtin("train_net", dp, **MODEL), None)
+
+
+def test_a_model_leaves_no_dataset_with_another_limit(world: World) -> None:
+    budgeted = Budget(each=UNIT, total=UNIT, delta=UNIT)
+    bench = Bench(world, limited(budget=budgeted, digits=3))
+    with pytest.raises(Malformed, match="output model is no table"):
+        training(bench, trainer(bench))
+    plain = world.dataset(bench.owner, b"id\n9\n", name="plain", protection=budget(UNIT))
+    with pytest.raises(Malformed, match="has no delta"):
+        training(bench, trainer(bench), name="plain", inputs={"x": plain})
+    code = CodeRef(sha256="ab" * 32, size=10, wrap=None)
+    good = world.dataset(bench.owner, b"id\n8\n", name="good", protection=limited(budget=budgeted))
+    own = trainer(bench, executor="python", code=code)
+    with pytest.raises(Malformed, match="is no table"):
+        training(bench, own, name="own", inputs={"x": good})
+    training(bench, trainer(bench), name="good", inputs={"x": good})
+
+
 # -- what a task must be like --------------------------------------------------------------------------
 
 

@@ -103,3 +103,15 @@ def test_every_limit_reaches_the_function() -> None:
     assert arguments(enforced()) == {"min_group": 0, "max_rows": 0, "columns": [], "digits": 0, "multiple": 0}
     said = {"min_group": 2, "max_rows": 3, "columns": ("a",), "digits": 4, "multiple": 5}
     assert arguments(enforced(**said)) == {**said, "columns": ["a"]}
+
+
+def test_a_model_passes_where_a_budget_is_all_that_is_asked_for(supervisor: Supervisor) -> None:
+    outputs = {"model": ("bytes", b"\x08\x08 any bytes"), "history": ("csv", table(epoch=[1, 2]))}
+    found, left = through(supervisor, enforced(charges={"ab" * 32: 5}), outputs)
+    assert found.failure is None
+    assert left["model"] == b"\x08\x08 any bytes"
+    assert Table.from_csv(left["history"]).to_dict() == {"epoch": [1, 2]}
+    for limit in ({"max_rows": 2}, {"digits": 3}, {"multiple": 2}, {"min_group": 2}, {"columns": ("epoch",)}):
+        found, left = through(supervisor, enforced(**limit), outputs)
+        assert found.failure is not None
+        assert left == {}

@@ -330,7 +330,7 @@ class Monitor(Ledger):
         wrapped = self._keyring.release_inputs(permit, run.digest, sealed, attempt_key)
         faults.point("grant.wrapped")
         noise = None
-        if leaving.is_private(function.predicate):
+        if leaving.is_seeded(function.predicate):
             asked = leaving.question(held.digest, grant.inputs)
             noise = self._keyring.noise(
                 self._mint.permit(Action.RELEASE_KEY, run.digest, index), run.digest, asked

@@ -49,6 +49,8 @@ AGAIN_SECONDS: Final = 0.2
 
 PRELOADED: Final = (
     "duckdb",
+    "mesatee.enclave.functions._examples",
+    "mesatee.enclave.functions._training",
     "mesatee.inference",
     "numpy",
     "numpy.random",

@@ -330,6 +330,14 @@ REFUSED = {
         Malformed,
         "circle",
     ),
+    "function that calls itself by a default": (
+        with_functions(
+            function("f", node("Relu", ["a"], ["b"]))
+            + field(11, message((1, "g"), (6, branch(node("f", [""], ["b"], domain="own"))), (20, 5)))
+        ),
+        Malformed,
+        "circle",
+    ),
     "function with an undefined input": (
         with_functions(function("f", node("Relu", ["x"], ["b"]))),
         Malformed,

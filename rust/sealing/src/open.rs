@@ -16,6 +16,8 @@ use std::io::{BufRead, BufReader, Read, Seek};
 
 /// Buffer for a read of the header alone, in bytes.
 pub(crate) const HEADER_BUFFER_BYTES: usize = 8 * 1024;
+/// What is read of a source at once: a pipe gives 64 KiB, and the buffer is written whole before the first read.
+const SOURCE_BUFFER_BYTES: usize = 128 * 1024;
 
 /// The key to open with.
 #[derive(Clone)]
@@ -76,15 +78,18 @@ pub fn age_open(
     limit: u64,
     watch: &dyn Watch,
 ) -> Result<u64, SealingError> {
-    let mut source = BufReader::with_capacity(BUFFER_BYTES, Source::new(source, watch));
+    let mut source = BufReader::with_capacity(SOURCE_BUFFER_BYTES, Source::new(source, watch));
     let head = header::take(&mut source)?;
     let mut reader = start(header::parse(head, source)?, key)?;
     let mut target = Target::new(target, watch);
     let mut meter = Meter::new(watch);
     let mut buffer = Plain::new(BUFFER_BYTES);
+    let mut most = 0;
     loop {
         let count = fill(&mut reader, &mut buffer.0)?;
+        most = most.max(count);
         if count == 0 {
+            buffer.held(most);
             return meter.finish();
         }
         if meter.done + count as u64 > limit {

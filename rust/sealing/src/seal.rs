@@ -94,9 +94,12 @@ pub fn age_seal(
     let mut source = Source::new(source, watch);
     let mut meter = Meter::new(watch);
     let mut buffer = Plain::new(BUFFER_BYTES);
+    let mut most = 0;
     loop {
         let count = source.pull(&mut buffer.0)?;
+        most = most.max(count);
         if count == 0 {
+            buffer.held(most);
             break;
         }
         writer

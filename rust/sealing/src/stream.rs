@@ -72,17 +72,23 @@ impl<'w> Meter<'w> {
 }
 
 /// A buffer that is overwritten before it is given back, because it held plaintext.
-pub(crate) struct Plain(pub(crate) Vec<u8>);
+pub(crate) struct Plain(pub(crate) Vec<u8>, usize);
 
 impl Plain {
     pub(crate) fn new(len: usize) -> Self {
-        Self(vec![0; len])
+        Self(vec![0; len], len)
+    }
+
+    /// Nothing was written beyond its first `len` bytes: the rest, which a small file never touches, need not be
+    /// asked of the system only to be overwritten.
+    pub(crate) fn held(&mut self, len: usize) {
+        self.1 = len.min(self.0.len());
     }
 }
 
 impl Drop for Plain {
     fn drop(&mut self) {
-        self.0.zeroize();
+        self.0[..self.1].zeroize();
     }
 }
 

@@ -190,15 +190,20 @@ class _Checker:
         for number, (name, item) in enumerate(zip(names, functions, strict=True)):
             what = f"function {number}"
             opsets = _opsets(self._reader, item.get("opset_import", ()), own)
+            calls: Counter[tuple[str, str, str]] = Counter()
+            free: set[str] = set()
             for span in item.get("attribute_proto", ()):
-                self._attribute(span, what, True, 1, opsets, ("", ""))
+                # Defaults of its attributes, which may be graphs.
+                _, inner = self._attribute(span, what, True, 1, opsets, ("", ""))
+                calls.update(inner.calls)
+                free |= inner.free
             given = item.get("input", [])
             graph = self._nodes_of(
                 item.get("node", ()), _once(given, set(), what), 1, what, opsets, in_function=True
             )
-            if graph.free or not set(item.get("output", ())) <= graph.given:
+            if graph.free or free or not set(item.get("output", ())) <= graph.given:
                 raise Malformed(f"{what} uses a name that nothing gives")
-            self._functions[name] = graph.calls
+            self._functions[name] = graph.calls + calls
 
     def unfolded(self, calls: Counter[tuple[str, str, str]]) -> None:
         """Count nodes as they are once each call is replaced by what it calls. Raises `Malformed` for a circle, and

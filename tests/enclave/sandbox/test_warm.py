@@ -280,3 +280,14 @@ def test_the_list_of_functions_that_load_ahead_is_that_of_those_that_can():
     for name in can:
         assert warm.MODEL in {port.name for port in functions.find(name).signature.inputs}
         assert functions.find(name).signature.attestation is None, "it waits without knowing where it runs"
+
+
+def test_one_that_is_claimed_and_never_run_is_killed(own):
+    run(own)
+    _, inner = waiting(own)
+    claimed = own.claim(JOB, WARM, 100)
+    claimed.end()
+    assert gone(inner)
+    # Once more is nothing, and the next run starts anew.
+    claimed.end()
+    assert run(own) == (None, [5.0], False)

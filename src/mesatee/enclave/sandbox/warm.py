@@ -35,6 +35,8 @@ MODEL: Final = "model"
 """The input of these that holds the model."""
 WAIT_SECONDS: Final = 2.0
 """For a child that is still loading: one that starts anew would have to load, too."""
+REST_SECONDS: Final = 0.1
+"""From the end of a run until the next model is loaded ahead: its outputs are sealed and sent meanwhile."""
 _COPY_BYTES: Final = 1 << 20
 
 
@@ -213,8 +215,11 @@ class Shelf:
 
 
 def in_background(work: Callable[[], None]) -> None:
-    """Nobody waits for a model that is loaded ahead."""
-    threading.Thread(target=work, name="warm", daemon=True).start()
+    """Nobody waits for a model that is loaded ahead, and everybody for the outputs of the run before: these come
+    first."""
+    timer = threading.Timer(REST_SECONDS, work)
+    timer.daemon = True
+    timer.start()
 
 
 def _copy(source: int, target: int) -> None:

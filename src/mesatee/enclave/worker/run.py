@@ -106,7 +106,7 @@ class Attempt:
         with ExitStack() as stack:
             try:
                 job = self._job(stack, where)
-                warm, claimed = self._warm(sandbox, job)
+                warm, claimed = self._warm(sandbox, stack, job)
                 inputs = {
                     name: self._input(stack, name, blob)
                     for name, blob in self._grant.inputs.items()
@@ -224,7 +224,7 @@ class Attempt:
             environment=self._environment,
         )
 
-    def _warm(self, sandbox: Sandbox, job: Job) -> tuple[Warm | None, Waiting | None]:
+    def _warm(self, sandbox: Sandbox, stack: ExitStack, job: Job) -> tuple[Warm | None, Waiting | None]:
         """Whether the model may stay loaded, and the child that waits with it. Raises `KeyRefused` if there is one, and
         the gateway released no key for this run."""
         model = self._grant.inputs.get(MODEL)
@@ -233,7 +233,11 @@ class Attempt:
         self._file_key(MODEL, model)
         warm = Warm(model.sha256, model.warm)
         others = sum(blob.size for name, blob in self._grant.inputs.items() if name != MODEL)
-        return warm, sandbox.claim(job, warm, others)
+        claimed = sandbox.claim(job, warm, others)
+        if claimed is not None:
+            # Also when another input turns out to be corrupt, so that it is never run.
+            stack.callback(claimed.end)
+        return warm, claimed
 
     def _outcome(
         self,

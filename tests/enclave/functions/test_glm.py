@@ -154,6 +154,20 @@ def test_visits_to_doctors():
     assert agree(found.fit["deviance"].to_pylist(), [theirs.deviance], 1e-12)
 
 
+def test_chances_that_are_certain_but_for_rounding():
+    """Rows whose chance of the other outcome is too small for a number stopped the search."""
+    random = np.random.default_rng(3)
+    x = random.uniform(0, 1, 120)
+    y = (random.uniform(size=120) < -np.expm1(-np.exp(9 * x - 2))).astype(float)
+    x = np.append(x, [3.0, 4.0])
+    y = np.append(y, [1.0, 1.0])
+    found = glm(one(pd.DataFrame({"x": x, "y": y})), target="y", family="binomial", link="cloglog")
+    family = sm.families.Binomial(sm.families.links.CLogLog())
+    theirs = sm.GLM(y, sm.add_constant(x), family).fit(tol=1e-14, maxiter=500)
+    assert agree(column(found.coefficients, "estimate"), theirs.params, 1e-6)
+    assert agree(column(found.coefficients, "standard_error"), theirs.bse, 1e-6)
+
+
 def test_a_penalty_as_in_scikit_learn():
     frame = made("poisson", "log", 5).dropna()
     found = glm(one(frame), target="y", family="poisson", columns=["x", "z"], penalty=3.0)

@@ -101,6 +101,8 @@ def ten(world: World) -> Bench:
     [
         (limited(min_group=5), "psi", {}, "lets only groups out"),
         (limited(min_group=5), "echo", {}, "lets only groups out"),
+        (limited(min_group=5), "logistic_regression", {}, "lets only groups out"),
+        (limited(min_group=5), "predict", {}, "lets only groups out"),
         (budget(UNIT), "psi", {}, "has a privacy budget"),
         (budget(UNIT), "aggregate", {}, "has a privacy budget"),
         (limited(max_rows=5), "psi", {"outputs": (Port(name="result", format="bytes"),)}, "is no table"),

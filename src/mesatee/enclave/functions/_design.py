@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Final
 
 from mesatee.enclave.functions._parties import Categories, Combined, combine, text_of
@@ -204,7 +205,7 @@ def _in_order(design: Design) -> Design:
         raise Malformed(f"numbers above {LARGEST:g} are no use here: scale the columns")
     if not keys:
         return design
-    order = np.lexsort(keys[::-1])
+    order = _sorted(keys)
 
     def sorted_(item: Any) -> Any:
         return None if item is None else np.ascontiguousarray(item[order] + 0.0)
@@ -217,6 +218,28 @@ def _in_order(design: Design) -> Design:
         offset=sorted_(design.offset),
         places=design.places[order],
     )
+
+
+def _sorted(keys: list[Any]) -> Any:
+    """Row numbers in the order of the first key, of rows that are equal there in that of the second, and so on: as
+    `numpy.lexsort`, which sorts all rows by every key.
+    """
+    import numpy as np
+
+    order = np.argsort(keys[0], kind="stable")
+    new = np.zeros(len(order), bool)
+    new[:1] = True
+    for before, key in pairwise(keys):
+        ordered = before[order]
+        new[1:] |= ordered[1:] != ordered[:-1]
+        # Places where rows stand that are equal to a neighbour so far.
+        tied = np.flatnonzero(~new | ~np.append(new[1:], True))
+        if not len(tied):
+            break
+        groups = np.cumsum(new)[tied]
+        rows = order[tied]
+        order[tied] = rows[np.lexsort([key[rows], groups])]
+    return order
 
 
 def scaling(design: Design, scale: bool) -> tuple[Any, Any, Any]:

@@ -143,12 +143,15 @@ class Model:
             case _:
                 return target
 
-    def holds(self, mean: Mean) -> Any:
-        """Whether each row's mean is one that the family has."""
+    def holds(self, target: Any, mean: Mean) -> Any:
+        """Whether each row's mean is one that the family has, and under which the target can be."""
         match self.family:
             case "binomial":
-                # At the ends the likelihood is 0 or the slope is.
-                return mean.valid & (mean.value > 0) & (mean.rest > 0)
+                low, high = mean.value > 0, mean.rest > 0
+                if self.link in ("logit", "probit", "cloglog"):
+                    # What is certain but for rounding may be, if it is so.
+                    low, high = low | (target == 0), high | (target == 1)
+                return mean.valid & low & high
             case "gaussian":
                 return mean.valid
             case _:
@@ -169,6 +172,18 @@ class Model:
                 return mean.value**3
             case _:
                 return mean.value + self.alpha * mean.value**2
+
+    def scores(self, target: Any, mean: Mean) -> tuple[Any, Any]:
+        """Slopes and residuals in units of a row's standard deviation; 0 where a row is certain and so."""
+        import numpy as np
+
+        with np.errstate(all="ignore"):
+            variance = self.variance(mean)
+            spread = np.sqrt(variance)
+            slope, residual = mean.slope / spread, self.residual(target, mean) / spread
+        if self.link in ("logit", "probit", "cloglog"):
+            slope, residual = (np.where(variance > 0, item, 0.0) for item in (slope, residual))
+        return slope, residual
 
     def residual(self, target: Any, mean: Mean) -> Any:
         """Target less mean, without the digits that a mean near 1 would cost."""

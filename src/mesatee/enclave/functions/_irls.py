@@ -29,8 +29,10 @@ _PERFECT: Final = 1e-22
 """A share of the deviance of the model without columns that is rounding, and nothing else."""
 _AWAY: Final = 0.3
 """How far a step must move a row's predictor to be one of those that never end."""
-_BACK: Final = 1e-6
+_BACK: Final = 1e-9
 """As a share of that, what is rounding in the other rows."""
+_SOLVED: Final = 1e-6
+"""The same for the solution of a linear program."""
 
 
 _FLAT: Final = 1e-5
@@ -190,7 +192,7 @@ def _optimum(problem: _Problem) -> tuple[Any, Mean, int]:
         for _ in range(HALVINGS):
             predictor = problem.predictor(full)
             found = inverse_link(model.link, predictor)
-            if model.holds(found).all():
+            if model.holds(problem.target, found).all():
                 new = problem.objective(full, found)
                 if np.isfinite(new) and (done or new <= old + 1e-12 * abs(old)):
                     break
@@ -222,11 +224,15 @@ def _at_an_optimum(problem: _Problem, beta: Any, mean: Mean) -> None:
 
     if problem.model.link == "identity" and problem.model.family == "gaussian":
         return
+    root, residual = _roots(problem, mean)
+    pull = root * residual
     with np.errstate(all="ignore"):
-        factor = problem.weights * mean.slope / problem.model.variance(mean)
-    pull = factor * problem.model.residual(problem.target, mean)
+        rounding = np.abs(root * np.sqrt(problem.weights) * problem.target) / np.sqrt(
+            problem.model.variance(mean)
+        )
+    rounding = np.where(np.isfinite(rounding), rounding, 0.0)
     slope = np.abs(problem.matrix.T @ pull - problem.penalties * beta)
-    sizes = np.abs(problem.matrix).T @ (np.abs(pull) + _ROUNDING * np.abs(factor * problem.target))
+    sizes = np.abs(problem.matrix).T @ (np.abs(pull) + _ROUNDING * rounding)
     if not (slope <= _FLAT * (sizes + np.abs(problem.penalties * beta))).all():
         raise Malformed(_NO_END, hint=_NO_END_HINT)
 
@@ -246,17 +252,16 @@ def _constant(problem: _Problem) -> Any | None:
         return None
     found[0] = level
     mean = inverse_link(problem.model.link, problem.predictor(found))
-    return found if problem.model.holds(mean).all() else None
+    return found if problem.model.holds(problem.target, mean).all() else None
 
 
 def _roots(problem: _Problem, mean: Mean) -> tuple[Any, Any]:
     """Square roots of the working weights, and the residuals in units of the standard deviation."""
     import numpy as np
 
-    with np.errstate(all="ignore"):
-        spread = np.sqrt(problem.model.variance(mean))
-        root = np.sqrt(problem.weights) * mean.slope / spread
-        residual = np.sqrt(problem.weights) * problem.model.residual(problem.target, mean) / spread
+    scale = np.sqrt(problem.weights)
+    slope, residual = problem.model.scores(problem.target, mean)
+    root, residual = scale * slope, scale * residual
     if not (np.isfinite(root).all() and np.isfinite(residual).all()):
         raise Malformed(_NO_END, hint=_NO_END_HINT)
     return root, residual
@@ -291,7 +296,7 @@ def _squares(problem: _Problem, mean: Mean, moved: Any, change: Any) -> float:
     return float(((root * moved) ** 2).sum() + (problem.penalties * change * change).sum())
 
 
-def _endless(ends: Any, moved: Any) -> bool:
+def _endless(ends: Any, moved: Any, back: float = _BACK) -> bool:
     """Whether a change makes some rows likelier, and none less likely, however often it is made: then the likelihood
     has no maximum (Albert and Anderson 1984).
     """
@@ -302,14 +307,14 @@ def _endless(ends: Any, moved: Any) -> bool:
     if most < _AWAY:
         return False
     still = np.abs(moved[ends == 0]).max(initial=0.0)
-    return bool(worth[ends != 0].min() >= -_BACK * most and still <= _BACK * most)
+    return bool(worth[ends != 0].min() >= -back * most and still <= back * most)
 
 
 def _without_end(problem: _Problem, way: Any) -> Malformed:
     import numpy as np
 
     sizes = np.abs(way)
-    if problem.intercept and len(sizes) > 1 and sizes[1:].max() > _BACK * sizes[0]:
+    if problem.intercept and len(sizes) > 1 and sizes[1:].max() > _SOLVED * sizes[0]:
         # The intercept only makes up for the others.
         sizes[0] = 0
     return Malformed(
@@ -343,7 +348,7 @@ def _separated(problem: _Problem) -> None:
     if found.x is None:
         return
     most = float((towards @ found.x).max())
-    if most > _BACK and _endless(ends, problem.matrix @ found.x / most):
+    if most > _SOLVED and _endless(ends, problem.matrix @ found.x / most, _SOLVED):
         raise _without_end(problem, found.x)
 
 
@@ -362,7 +367,7 @@ def _null_deviance(problem: _Problem) -> float:
     model = problem.model
     if not problem.intercept:
         mean = inverse_link(model.link, problem.offset)
-        return problem.deviance(mean) if model.holds(mean).all() else np.nan
+        return problem.deviance(mean) if model.holds(problem.target, mean).all() else np.nan
     if not problem.offset.any():
         middle = total(problem.weights * problem.target) / total(problem.weights)
         lowest, highest = float(problem.target.min()), float(problem.target.max())

@@ -39,7 +39,7 @@ def pca(
     A component has length 1, and such a sign that its largest loading is positive (the first of equally large ones).
     Components of equal variance are not determined, nor is one without any. Numbers are those of LAPACK in double
     precision: the same input gives the same bytes on the same kind of processor; another order of rows may change
-    the last digits.
+    the last digits. For several parties, and for a model that projects other rows, there is `pca_model`.
 
     Reveals to the output's receivers with ``loadings`` and ``variance`` sums over all rows: with few rows, or one that
     is far from the others, they say much of single ones. With ``scores`` it reveals numbers of each single row, and

@@ -182,7 +182,7 @@ def learner(change: Callable[[dict], None]) -> bytes:
             lambda found: found["gradient_booster"]["model"]["trees"][0]["split_conditions"].__setitem__(
                 0, "x"
             ),
-            "numbers and something else",
+            "not a list of numbers",
         ),
     ],
 )

@@ -33,12 +33,19 @@ impl Values {
 
     /// With missing and infinite ones.
     fn value(&mut self) -> f64 {
-        match (self.next() >> 40) % 10 {
-            0 => f64::NAN,
-            1 => f64::INFINITY,
-            2 => 0.0,
-            _ => self.number(),
-        }
+        // Without a branch, for callgrind counts what is done here, too.
+        let (kind, number) = ((self.next() >> 40) % 8, self.number());
+        let kinds = [
+            f64::NAN,
+            f64::INFINITY,
+            0.0,
+            number,
+            number,
+            number,
+            number,
+            number,
+        ];
+        kinds[kind as usize]
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) trait Number:
     const NEARLY_ZERO: Self;
     fn of(value: f64) -> Self;
     fn double(self) -> f64;
+    /// Whether it is NaN.
+    fn is_missing(self) -> bool;
     fn word(self) -> u64;
     fn from_word(word: u64) -> Self;
 }
@@ -28,6 +30,9 @@ impl Number for f32 {
     }
     fn double(self) -> f64 {
         self.into()
+    }
+    fn is_missing(self) -> bool {
+        self.is_nan()
     }
     fn word(self) -> u64 {
         self.to_bits().into()
@@ -45,6 +50,9 @@ impl Number for f64 {
     }
     fn double(self) -> f64 {
         self
+    }
+    fn is_missing(self) -> bool {
+        self.is_nan()
     }
     fn word(self) -> u64 {
         self.to_bits()
@@ -70,7 +78,7 @@ pub(crate) fn rank<T: Number>(
 ) {
     let out = out.0.as_flattened_mut();
     for (value, out) in values.iter().zip(out) {
-        let nan = *value != *value;
+        let nan = value.is_missing();
         let nearly = *value <= T::NEARLY_ZERO && *value >= -T::NEARLY_ZERO;
         let missing = match plane.missing {
             Missing::Never => false,

@@ -8,8 +8,11 @@ use crate::model::{
 /// Major releases whose models are read.
 const RELEASES: std::ops::RangeInclusive<i64> = 1..=3;
 
+/// The sum that a base score stands for.
+type Inverse = fn(f32) -> f32;
+
 /// What an objective makes of sums, and whether a base score is a sum already, or what comes out.
-fn objective(name: &str) -> Result<(Link, fn(f32) -> f32), Refused> {
+fn objective(name: &str) -> Result<(Link, Inverse), Refused> {
     fn same(score: f32) -> f32 {
         score
     }
@@ -161,7 +164,7 @@ fn in_tree(number: usize, refused: Refused) -> Refused {
 }
 
 /// One number, or several in brackets from release 3.1 on; one stands for all outputs.
-fn base_scores(text: &str, outputs: usize, sum_of: fn(f32) -> f32) -> Result<Vec<f64>, Refused> {
+fn base_scores(text: &str, outputs: usize, sum_of: Inverse) -> Result<Vec<f64>, Refused> {
     let inner = text
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))

@@ -1,7 +1,7 @@
 """Models of TensorFlow, Keras, PyTorch and Caffe, each with its own framework in the environment of its lock.
 
-The environments are built once, beside pytest's own cache: 1.7 GB for TensorFlow, 220 MB for Caffe, 400 MB for
-scikit-learn with skl2onnx, and 5.5 GB for PyTorch, whose wheels bring libraries for graphics cards.
+The environments are built once, beside pytest's own cache: 1.5 GB for TensorFlow, 220 MB for Caffe, 240 MB for
+scikit-learn with skl2onnx, and 5.3 GB for PyTorch, whose wheels bring libraries for graphics cards.
 """
 
 from __future__ import annotations

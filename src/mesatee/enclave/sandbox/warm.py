@@ -1,4 +1,4 @@
-"""A child that has loaded a model and waits for one more run of the same job on it (ADR 22).
+"""A child that has loaded a model and waits for one more run of the same job on it (ADR 24).
 
 Loading a large model takes longer than running it, and a child serves one run. So after a run whose model's owner
 allows it (`warm` in the model's card), the supervisor may have the next child load that model ahead. Such a child is

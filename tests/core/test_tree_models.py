@@ -112,7 +112,7 @@ def chain(depth: int) -> dict[str, Any]:
     return own(
         feature=[0] * depth + [-1] * (depth + 1),
         threshold=[float(-number) for number in ids] + [0.0] * (depth + 1),
-        left=[*range(1, depth), 2 * depth] + list(range(depth + 1)),
+        left=[*range(1, depth), 2 * depth, *range(depth + 1)],
         right=[depth + number for number in ids] + [0] * (depth + 1),
         missing_right=[0] * (2 * depth + 1),
         leaves=[float(number) for number in range(depth + 1)],

@@ -59,8 +59,8 @@ RUNTIME_PREFIX = "mesatee-"
 """Of the folder for sockets; it lies among the temporary files, because a socket's path must be short."""
 LISTEN_HOST = "127.0.0.1"
 ALLOCATOR = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
-"""For the gateway, which lives long: glibc gives back what is freed. By itself it learns from large pieces, as snapshots
-are, to keep them."""
+"""For the gateway, which lives long: glibc gives back what is freed. By itself it learns from large pieces, as
+snapshots are, to keep them."""
 HOME_SHOWN = "~/.local/share/mesatee"
 """The home folder of a party that has set no other."""
 

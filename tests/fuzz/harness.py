@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 with atheris.instrument_imports(include=["mesatee"], enable_loader_override=False):
     from tests.fuzz import attestation
-    from tests.support import nets
+    from tests.support import forests, nets
     from tests.support.caffe import caffemodel, prototxt
     from tests.support.memfd import memory
 
@@ -163,6 +163,17 @@ def caffe_net(data: bytes) -> None:
     onnx.read(made)
 
 
+def trees(data: bytes) -> None:
+    """Whatever their format; what is read predicts finite or infinite numbers, and of each row the same on its own."""
+    model = _core.TreeModel(data)
+    if model.features * model.outputs > 1_000:
+        return
+    rows = [np.array([0.5, -2.5, np.nan], np.float32)] * model.features
+    said = np.frombuffer(model.predict(rows, 3, output="margin", oblivious=False, threads=1))
+    again = np.frombuffer(model.predict(rows, 3, output="margin", oblivious=True, threads=1))
+    assert np.array_equal(said, again, equal_nan=True)
+
+
 @atheris.instrument_func
 def planted(data: bytes) -> None:
     """The control: something else than our errors, behind three comparisons."""
@@ -184,6 +195,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "onnx": onnx.read,
     "tensors": tensor_file,
     "caffe": caffe_net,
+    "trees": trees,
     "planted": planted,
 }
 
@@ -302,9 +314,18 @@ def seeds(name: str) -> list[bytes]:
             b"n" + prototxt((1, 2, 5, 5), ("Pooling", "pooling_param { kernel_size: 2 pad: 1 }")).encode(),
             b"n" + prototxt((1, 4), ("Reshape", "reshape_param { shape { dim: 0 dim: -1 } }")).encode(),
         ],
+        "trees": _trees,
         "planted": lambda: [b"abcdef"],
     }
     return made[name]()
+
+
+def _trees() -> list[bytes]:
+    return [
+        *(forests.xgboost(seed, form).model for seed, form in ((0, "ubj"), (1, "json"), (2, "ubj"))),
+        forests.lightgbm(0).model,
+        forests.sklearn(0).model,
+    ]
 
 
 def _models() -> list[bytes]:

@@ -41,6 +41,7 @@ PARSERS = (
     "onnx",
     "tensors",
     "caffe",
+    "trees",
 )
 
 CPU_SECONDS = 1.0

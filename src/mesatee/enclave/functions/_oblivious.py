@@ -7,7 +7,6 @@ repeat would need.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from mesatee._core import KeyRows, oblivious_match
 from mesatee.enclave.functions._join import Plan
 from mesatee.enclave.functions._keys import Keys, from_rows, to_rows, widest
 from mesatee.enclave.functions._order import plain
+from mesatee.enclave.functions._threads import useful
 from mesatee.errors import Malformed
 from mesatee.table import Table
 
@@ -32,7 +32,7 @@ def joined(plan: Plan) -> Table:
     """The inner join, sorted by key. Raises `Malformed` for keys that are not unique, or rows that are too long."""
     import pyarrow as pa
 
-    threads = os.cpu_count() or 1
+    threads = useful()
     keys = list(plan.keys.values())
     widths = widest(keys)
     marks, _, counts, _, _ = oblivious_match([to_rows(item, widths) for item in keys], threads=threads)

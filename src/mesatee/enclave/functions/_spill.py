@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,6 +10,7 @@ from mesatee._core import KeySpill
 from mesatee.batches import Batches
 from mesatee.enclave.functions._keys import Keys, from_rows, keys_of, prepare, to_rows, widest
 from mesatee.enclave.functions._scratch import scratch
+from mesatee.enclave.functions._threads import useful
 from mesatee.errors import Malformed
 from mesatee.table import Table
 
@@ -54,7 +54,7 @@ class Spilled:
             like,
             hold_bytes=given.memory_bytes // HOLD_SHARE,
             file_bytes=given.file_bytes,
-            threads=os.cpu_count() or 1,
+            threads=useful(),
         )
         rows, nulls = dict.fromkeys(inputs, 0), dict.fromkeys(inputs, 0)
         for party, (name, values) in enumerate(inputs.items()):

@@ -25,4 +25,9 @@ def allowed() -> int:
     return _GIVEN.threads or os.cpu_count() or 1
 
 
-__all__ = ["allowed", "give_threads"]
+def useful() -> int:
+    """As many of these as there are processors."""
+    return min(allowed(), os.cpu_count() or 1)
+
+
+__all__ = ["allowed", "give_threads", "useful"]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Final
 
 from mesatee._core import TreeModel
+from mesatee.enclave.functions._threads import useful
 from mesatee.enclave.functions._trees import features, names_of
 from mesatee.errors import Malformed
 from mesatee.table import Table
@@ -79,7 +79,7 @@ def gbdt_predict(
             for column in given
         ]
     if not threads:
-        threads = max(1, min(os.cpu_count() or 1, rows.num_rows // ROWS_A_THREAD))
+        threads = max(1, min(useful(), rows.num_rows // ROWS_A_THREAD))
     found = np.frombuffer(
         forest.predict(given, rows.num_rows, output=OUTPUTS[output], oblivious=oblivious, threads=threads)
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import binascii
 import hashlib
-import os
 import sys
 from typing import Any, Final
 
 from mesatee._core import KeyRows, oblivious_match
+from mesatee.enclave.functions._threads import useful
 from mesatee.errors import Malformed
 from mesatee.table import Table
 
@@ -221,7 +221,7 @@ def _oblivious(digests: list[bytes], present: bytes, entries: list[bytes], times
     for digit, valid in enumerate(rounds):
         # 1.
         listed = KeyRows(entries, valid.astype(np.uint8).tobytes())
-        marks, _, _, _, _ = oblivious_match([asked, listed], threads=os.cpu_count() or 1)
+        marks, _, _, _, _ = oblivious_match([asked, listed], threads=useful())
         # 2.
         found |= np.frombuffer(marks[0], np.uint8).astype(np.int64) << digit
     return found

@@ -5,7 +5,6 @@ The parties' tables meet in one sandboxed child; what each of them learns is wha
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
@@ -14,6 +13,7 @@ from mesatee._core import oblivious_match, oblivious_sets
 from mesatee.batches import Batches
 from mesatee.enclave.functions._keys import Keys, distinct, from_rows, key_columns, prepare, to_rows, widest
 from mesatee.enclave.functions._spill import Sizes, Spilled
+from mesatee.enclave.functions._threads import useful
 from mesatee.errors import Malformed
 from mesatee.table import Table
 
@@ -86,7 +86,7 @@ def _oblivious(parties: dict[str, Keys], columns: list[str], mode: str) -> Table
     given = list(parties.values())
     widths = widest(given)
     rows = [to_rows(keys, widths) for keys in given]
-    threads = os.cpu_count() or 1
+    threads = useful()
     if mode == "bitmap":
         marks, _, counts, found, _ = oblivious_match(rows, threads=threads)
         _say(parties, counts, found)

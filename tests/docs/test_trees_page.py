@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from mesatee import trees
 from mesatee.cli.main import app
 from mesatee.enclave import functions
 from mesatee.enclave.sandbox import Supervisor
-from mesatee.party import trees
 
 pytest.importorskip("xgboost")
 FILE = re.compile(r"^<!-- file: (\S+) -->\n```csv\n(.*?)^```", re.M | re.S)

@@ -237,7 +237,7 @@ def sklearn(seed: int) -> Case:
     """A model of scikit-learn, converted; rows have no infinite values, which it refuses."""
     from sklearn import ensemble, tree
 
-    from mesatee.party.trees import from_sklearn
+    from mesatee.trees import from_sklearn
 
     rng = np.random.default_rng(seed)
     name = ESTIMATORS[seed % len(ESTIMATORS)]

@@ -55,6 +55,9 @@ TREES: dict[str, Callable[[], Any]] = {
     "histogram": lambda: ensemble.HistGradientBoostingClassifier(max_iter=12).fit(*CANCER),
     "histogram, three": lambda: ensemble.HistGradientBoostingClassifier(max_iter=9).fit(*IRIS),
     "histogram, missing": lambda: ensemble.HistGradientBoostingRegressor(max_iter=12).fit(HOLES, DIABETES[1]),
+    "histogram, categories": lambda: ensemble.HistGradientBoostingRegressor(
+        max_iter=12, categorical_features=[0]
+    ).fit(np.column_stack([np.arange(len(DIABETES[1])) % 7, HOLES[:, 1:]]), DIABETES[1]),
     "histogram, poisson": lambda: ensemble.HistGradientBoostingRegressor(loss="poisson", max_iter=12).fit(
         HOLES, DIABETES[1]
     ),
@@ -114,8 +117,8 @@ def test_what_is_not_converted_says_why(script: Any, tmp_path: Path) -> None:
     categorical = ensemble.HistGradientBoostingRegressor(max_iter=3, categorical_features=[1])
     started = ensemble.GradientBoostingRegressor(init=linear_model.Ridge(), n_estimators=3)
     refused = {
-        "categorical features": categorical.fit(*DIABETES),
-        "starts from another model": started.fit(*DIABETES),
+        "categories of the column": categorical.fit(*DIABETES),
+        "starts from an estimator": started.fit(*DIABETES),
         "no model of scikit-learn": {"a": 1},
     }
     for said, model in refused.items():

@@ -21,7 +21,7 @@ import tempfile
 import traceback
 from typing import Any, Final
 
-from mesatee import _core
+from mesatee import _core, trees
 
 CHANCE: Final = "/dev/urandom"
 """A private root has no devices. Some frameworks do not start without this one: they find a file of random bytes."""
@@ -29,6 +29,8 @@ CHANCE_BYTES: Final = 64 << 10
 COMPILER_BYTES: Final = 64 << 30
 """Address space that a framework may reserve beside the memory that it uses."""
 REPORT_CHARS: Final = 2_000
+HERE: Final = (trees,)
+"""Loaded before anything is locked in, for scripts that use them: afterwards nothing of MesaTEE can be read."""
 _ENVIRONMENT: Final = {
     "CUDA_VISIBLE_DEVICES": "",
     "HDF5_USE_FILE_LOCKING": "FALSE",

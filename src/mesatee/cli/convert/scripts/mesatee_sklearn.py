@@ -13,20 +13,14 @@ import joblib
 import numpy as np
 import sklearn
 from mesatee_converting import OPSET, SEED, Refused, answer
-from sklearn import ensemble, linear_model, tree
+from sklearn import linear_model
 from sklearn.exceptions import InconsistentVersionWarning
+
+from mesatee.errors import Malformed
+from mesatee.trees import BOOSTED, FORESTS, HISTOGRAMS, from_sklearn
 
 VERSIONS = {"scikit-learn": sklearn.__version__}
 ROWS = 256
-FORESTS = (
-    ensemble.RandomForestClassifier,
-    ensemble.RandomForestRegressor,
-    ensemble.ExtraTreesClassifier,
-    ensemble.ExtraTreesRegressor,
-)
-TREES = (tree.DecisionTreeClassifier, tree.DecisionTreeRegressor)
-BOOSTED = (ensemble.GradientBoostingClassifier, ensemble.GradientBoostingRegressor)
-HISTOGRAM = (ensemble.HistGradientBoostingClassifier, ensemble.HistGradientBoostingRegressor)
 LINEAR = (
     linear_model.ElasticNet,
     linear_model.Lasso,
@@ -55,9 +49,9 @@ def convert(job: dict[str, Any]) -> dict[str, Any]:
     found = getattr(model, "feature_names_in_", None)
     names = [f"f{number}" for number in range(features)] if found is None else [str(name) for name in found]
     exact = type(model)
-    if exact in (*TREES, *FORESTS, *BOOSTED, *HISTOGRAM):
-        document = _trees(model, exact, names)
-        return _done("trees", document, model, names, _near(document, features, job), job)
+    if exact.__name__ in (*FORESTS, *BOOSTED, *HISTOGRAMS) and exact.__module__.startswith("sklearn."):
+        document = _trees(model)
+        return _done("trees", document, model, names, _near(document, model, job), job)
     if exact in LINEAR and (document := _linear(model, names)) is not None:
         random = np.random.default_rng(SEED)
         return _done("linear", document, model, names, _given(job, features, random), job)
@@ -82,7 +76,7 @@ def _expected(model: Any, rows: np.ndarray) -> np.ndarray:
         return np.asarray(model.predict(rows), np.float64).reshape(len(rows), -1)
     found = np.asarray(model.predict_proba(rows), np.float64)
     # One sum for two classes: what it says is the probability of the second.
-    one = found.shape[1] == 2 and type(model) in (*BOOSTED, *HISTOGRAM)
+    one = found.shape[1] == 2 and type(model).__name__ in (*BOOSTED, *HISTOGRAMS)
     return found[:, 1:] if one else found
 
 
@@ -102,9 +96,9 @@ def _given(job: dict[str, Any], features: int, random: np.random.Generator) -> n
     return rows
 
 
-def _near(document: dict[str, Any], features: int, job: dict[str, Any]) -> np.ndarray:
+def _near(document: dict[str, Any], model: Any, job: dict[str, Any]) -> np.ndarray:
     """Rows on the thresholds, beside them and between them, and some values that are missing."""
-    random = np.random.default_rng(SEED)
+    random, features = np.random.default_rng(SEED), document["features"]
     if job.get("sample"):
         return _given(job, features, random)
     known: list[list[float]] = [[0.0] for _ in range(features)]
@@ -122,7 +116,7 @@ def _near(document: dict[str, Any], features: int, job: dict[str, Any]) -> np.nd
     if document["values"] == "float32":
         # As the library rounds them, so that the table holds what it compares.
         rows = rows.astype(np.float32).astype(np.float64)
-    if document.pop("takes_missing"):
+    if sklearn.utils.get_tags(model).input_tags.allow_nan:
         rows[random.random(rows.shape) < 0.05] = np.nan
     return rows
 
@@ -130,137 +124,12 @@ def _near(document: dict[str, Any], features: int, job: dict[str, Any]) -> np.nd
 # -- trees -----------------------------------------------------------------------------------------
 
 
-def _trees(model: Any, exact: type, names: list[str]) -> dict[str, Any]:
-    classes = [str(name) for name in getattr(model, "classes_", ())]
-    if getattr(model, "n_outputs_", 1) != 1 and classes:
-        raise Refused("a classifier of several outputs is not converted", "convert one model for each output")
-    document: dict[str, Any] = {
-        "kind": "trees",
-        "version": 1,
-        "from": f"scikit-learn {sklearn.__version__}",
-        "features": len(names),
-        "names": names if hasattr(model, "feature_names_in_") else [],
-        "classes": classes,
-        "divisor": 1.0,
-        "sums": "float64",
-        "values": "float32",
-        "scale": 1.0,
-    }
-    missing = bool(sklearn.utils.get_tags(model).input_tags.allow_nan)
-    if exact in (*TREES, *FORESTS):
-        grown = [model] if exact in TREES else list(model.estimators_)
-        outputs = len(classes) or int(model.n_outputs_)
-        document |= {"outputs": outputs, "base": [0.0] * outputs, "divisor": float(len(grown))}
-        document["link"] = "probabilities" if classes else "identity"
-        document["trees"] = [_grown(item.tree_, 0, bool(classes), 1.0) for item in grown]
-        return {**document, "takes_missing": missing}
-    if exact in HISTOGRAM:
-        return {**document, **_histogram(model, classes), "values": "float64", "takes_missing": missing}
-    rate = float(model.learning_rate)
-    if model.init_ != "zero" and not type(model.init_).__module__.startswith("sklearn.dummy"):
-        raise Refused("the model starts from another model (init), which is not converted")
-    outputs = model.estimators_.shape[1]
-    base = model._raw_predict_init(np.zeros((1, len(names)), np.float32))[0]
-    document |= {"outputs": outputs, "base": [float(value) for value in base], "link": "identity"}
-    if classes:
-        document["link"] = "sigmoid" if outputs == 1 else "softmax"
-        document["scale"] = 2.0 if model.loss == "exponential" else 1.0
-        document["classes"] = [] if outputs == 1 else classes
-    document["trees"] = [
-        _grown(item.tree_, place, False, rate)
-        for stage in model.estimators_
-        for place, item in enumerate(stage)
-    ]
-    return {**document, "takes_missing": missing}
-
-
-def _grown(item: Any, output: int, shares: bool, factor: float) -> dict[str, Any]:
-    """One tree; the values of a leaf are shares of the classes, or numbers times `factor`."""
-    values = np.asarray(item.value, np.float64)
-    flat = values[:, 0, :] if shares else values[:, :, 0]
-    if shares:
-        whole = flat.sum(axis=1, keepdims=True)
-        flat = flat / np.where(whole == 0, 1.0, whole)
-    flat = flat * factor
-    feature, threshold, left, right, missing, leaves = [], [], [], [], [], []
-    for node in range(item.node_count):
-        if item.children_left[node] == -1:
-            feature.append(-1)
-            threshold.append(0.0)
-            left.append(len(leaves) // flat.shape[1])
-            right.append(0)
-            missing.append(0)
-            leaves += [float(value) for value in flat[node]]
-            continue
-        feature.append(int(item.feature[node]))
-        # Infinite where a split tells missing values from all others.
-        threshold.append(float(min(item.threshold[node], np.finfo(np.float64).max)))
-        left.append(int(item.children_left[node]))
-        right.append(int(item.children_right[node]))
-        missing.append(int(not item.missing_go_to_left[node]))
-    return {
-        "output": output,
-        "width": int(flat.shape[1]),
-        "feature": feature,
-        "threshold": threshold,
-        "left": left,
-        "right": right,
-        "missing_right": missing,
-        "leaves": leaves,
-    }
-
-
-def _histogram(model: Any, classes: list[str]) -> dict[str, Any]:
-    if getattr(model, "is_categorical_", None) is not None and any(model.is_categorical_):
-        raise Refused(
-            "the model has categorical features, which it orders by itself",
-            "encode categories as numbers before the model, and train it again",
-        )
-    trees = []
-    for stage in model._predictors:
-        for place, item in enumerate(stage):
-            nodes = item.nodes
-            feature, threshold, left, right, missing, leaves = [], [], [], [], [], []
-            for node in nodes:
-                if node["is_leaf"]:
-                    feature.append(-1)
-                    threshold.append(0.0)
-                    left.append(len(leaves))
-                    right.append(0)
-                    missing.append(0)
-                    leaves.append(float(node["value"]))
-                    continue
-                feature.append(int(node["feature_idx"]))
-                # Infinite where a split tells missing values from all others.
-                threshold.append(float(min(node["num_threshold"], np.finfo(np.float64).max)))
-                left.append(int(node["left"]))
-                right.append(int(node["right"]))
-                missing.append(int(not node["missing_go_to_left"]))
-            trees.append(
-                {
-                    "output": place,
-                    "width": 1,
-                    "feature": feature,
-                    "threshold": threshold,
-                    "left": left,
-                    "right": right,
-                    "missing_right": missing,
-                    "leaves": leaves,
-                }
-            )
-    base = [float(value) for value in np.ravel(model._baseline_prediction)]
-    link = "identity"
-    if classes:
-        link = "sigmoid" if len(base) == 1 else "softmax"
-    elif model.loss in ("gamma", "poisson"):
-        link = "exp"
-    return {
-        "outputs": len(base),
-        "base": base,
-        "link": link,
-        "classes": [] if len(base) == 1 else classes,
-        "trees": trees,
-    }
+def _trees(model: Any) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(from_sklearn(model))
+    except Malformed as error:
+        raise Refused(error.message, error.hint) from None
+    return {**found, "from": f"scikit-learn {sklearn.__version__}"}
 
 
 # -- linear ----------------------------------------------------------------------------------------

@@ -1,7 +1,10 @@
 """scikit-learn's trees as JSON of the kind `trees` (docs/trees.md), on the owner's machine: no pickle leaves it.
 
+Imports nothing but the standard library and the errors: the confined child that reads pickles has no more.
+
 >>> from sklearn.tree import DecisionTreeRegressor
 >>> import json
+import sys
 >>> found = json.loads(from_sklearn(DecisionTreeRegressor().fit([[0.0], [1.0]], [5.0, 7.0])))
 >>> found["trees"][0]["threshold"][0], found["trees"][0]["leaves"]
 (0.5, [5.0, 7.0])
@@ -10,10 +13,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from ..errors import Malformed
+from mesatee.errors import Malformed
 
 FORESTS: Final = (
     "DecisionTreeClassifier",
@@ -87,7 +91,8 @@ def _tree(
         "output": output,
         "width": width,
         "feature": feature,
-        "threshold": [float(value) for value in tree["threshold"]],
+        # Infinite where a split tells missing values from all others.
+        "threshold": [min(float(value), sys.float_info.max) for value in tree["threshold"]],
         "left": left,
         "right": right,
         "missing_right": [int(not value) for value in tree["missing_left"]],

@@ -102,12 +102,20 @@ def _near(document: dict[str, Any], model: Any, job: dict[str, Any]) -> np.ndarr
     if job.get("sample"):
         return _given(job, features, random)
     known: list[list[float]] = [[0.0] for _ in range(features)]
+    named: dict[int, set[int]] = {}
     for item in document["trees"]:
+        for part in item.get("categories", ()):
+            # Those that the split names, and one that no split does.
+            found = {*part["left"], *part["right"]}
+            named.setdefault(item["feature"][part["node"]], set()).update(found, [max(found, default=0) + 1])
         for feature, threshold in zip(item["feature"], item["threshold"], strict=True):
             if feature >= 0 and abs(threshold) < np.finfo(np.float32).max:
                 known[feature].append(threshold)
     columns = []
-    for values in known:
+    for feature, values in enumerate(known):
+        if feature in named:
+            columns.append(random.choice(sorted(named[feature]), ROWS).astype(np.float64))
+            continue
         chosen = random.choice(np.asarray(values), ROWS)
         spread = (max(values) - min(values) or 1.0) / 4
         moved = np.where(random.random(ROWS) < 0.5, 0.0, random.standard_normal(ROWS) * spread)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import json
 import math
@@ -242,11 +243,11 @@ def test_whatever_a_model_says_only_our_errors_are_raised(model, data):
             inner = inner[name]
         action = data.draw(st.sampled_from(["set", "set", "drop", "double"]))
         if action == "set":
-            inner[last] = data.draw(ODD)
+            inner[last] = copy.deepcopy(data.draw(ODD))
         elif action == "drop":
             del inner[last]
         elif isinstance(inner, list):
-            inner.append(inner[last])
+            inner.append(copy.deepcopy(inner[last]))
         if not places(found):
             break
     rows = Table.from_dict({"a": [5.0, 1e300, None], "b": [3.0, -1e300, 2.0]})

@@ -66,7 +66,8 @@ def test_these_are_all():
         if "_parties import"
         in inspect.getsource(importlib.import_module(f"mesatee.enclave.functions.{name}"))
     }
-    assert having == set(CASES)
+    # It learns from rows: what it gives is a model.
+    assert having - {"gbdt_train"} == set(CASES)
 
 
 @pytest.mark.parametrize("name", CASES)

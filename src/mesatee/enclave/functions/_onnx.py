@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 BATCHES: Final = range(1, 1_000_001)
 """Rows that go through a model together."""
+_FIRST_RUNS: Final = 2
 
 
 @dataclass(slots=True)
@@ -32,9 +33,10 @@ def load_ahead(model: memoryview, arguments: Mapping[str, Any]) -> None:
     """Load the model ahead of the run that this process waits for, which has the same model and arguments."""
     threads = int(arguments["threads"])
     loaded = load(model, threads)
-    # The first run asks the system for the memory of all of them: now nobody waits for that.
+    # The first run finds out how much memory one takes, the second asks the system for it: now nobody waits for that.
     with suppress(Malformed):
-        loaded.give(_zeros(loaded, int(arguments["batch"]) or 1), [item.name for item in loaded.outputs])
+        for _ in range(_FIRST_RUNS):
+            loaded.give(_zeros(loaded, int(arguments["batch"]) or 1), [item.name for item in loaded.outputs])
     _READY.model, _READY.threads = loaded, threads
 
 

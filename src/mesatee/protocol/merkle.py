@@ -21,6 +21,7 @@ HASH = 32
 TILE_HEIGHT = 8
 TILE = 1 << TILE_HEIGHT
 """Hashes in a full tile (tlog-tiles)."""
+ROOTS_KEPT = 256
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 
 
@@ -50,6 +51,8 @@ class Tree:
         # _levels[k] holds the hashes of the complete subtrees of 2^k leaves from number _first[k] on.
         self._levels: list[bytearray] = [bytearray()]
         self._first: list[int] = [0]
+        # Those who are answered together ask for the same sizes again.
+        self._roots: dict[int, bytes] = {}
 
     @property
     def size(self) -> int:
@@ -107,7 +110,12 @@ class Tree:
     def root(self, size: int) -> bytes:
         """MTH(D[0:size])."""
         self._check(size)
-        return self._range(0, size) if size else EMPTY_ROOT
+        found = self._roots.get(size)
+        if found is None:
+            if len(self._roots) == ROOTS_KEPT:
+                self._roots.clear()
+            found = self._roots[size] = self._range(0, size) if size else EMPTY_ROOT
+        return found
 
     def inclusion(self, index: int, size: int) -> list[bytes]:
         """PATH(index, D[0:size]), RFC 6962 section 2.1.1."""

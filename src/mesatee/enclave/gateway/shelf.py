@@ -65,7 +65,8 @@ class Shelf:
 
     def find(self, key: bytes) -> int | None:
         """The number of the row with this key."""
-        return self._slots[self._place(key)] - 1 if self._slots[self._place(key)] else None
+        found = self._slots[self._place(key)]
+        return found - 1 if found else None
 
     def row(self, number: int) -> bytes:
         """The row of this number."""

@@ -4,7 +4,6 @@ Imports nothing but the standard library and the errors: the confined child that
 
 >>> from sklearn.tree import DecisionTreeRegressor
 >>> import json
-import sys
 >>> found = json.loads(from_sklearn(DecisionTreeRegressor().fit([[0.0], [1.0]], [5.0, 7.0])))
 >>> found["trees"][0]["threshold"][0], found["trees"][0]["leaves"]
 (0.5, [5.0, 7.0])

@@ -86,6 +86,7 @@ def _build(folder: Path, target: Path, text: bytes) -> None:
             # Somebody else built the same meanwhile.
             shutil.rmtree(made, ignore_errors=True)
     except BaseException:
+        # Also when somebody interrupts it: half an environment stays nowhere.
         shutil.rmtree(made, ignore_errors=True)
         raise
 

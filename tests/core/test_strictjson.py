@@ -193,6 +193,15 @@ def test_canonical_refuses_what_is_not_read_back(value: Any) -> None:
         jsonstrict.canonical(value)
 
 
+@given(VALUES)
+@example(['\x00\x1f\x7f"\\\b\f\n\r\t\x80\ud7ff\uffff\U0001f600', {"\U00010000": 1, "\uffff": 2, "\uff41": 3}])
+@example([1e16, 1e-7, 5e-324, 1.7976931348623157e308, -0.0, 0.1, 1e22, 123456789012345680.0])
+@example((True, 1, 1.0, (), {}))
+def test_canonical_is_what_cpython_writes(value: Any) -> None:
+    found = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    assert jsonstrict.canonical(value) == found.encode()
+
+
 def test_canonical_form() -> None:
     value = {"b": (1, -0.0, 1e16), "a": {"z": None, "y": True}, "\U0001f600": "\x00é"}
     written = '{"a":{"y":true,"z":null},"b":[1,-0.0,1e+16],"\U0001f600":"\\u0000é"}'

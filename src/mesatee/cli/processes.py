@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
@@ -77,6 +78,10 @@ class ProcessConfig(Model):
     """How long a worker holds a run without renewing."""
     succession: SuccessionRules = SuccessionRules()
     """Who may receive the service's keys."""
+
+
+GARBAGE: Final = 20_000
+"""So many objects more than were before, and the gateway looks for garbage that reference counts do not find."""
 
 
 def _ready(**facts: Any) -> None:
@@ -152,6 +157,10 @@ async def _serve(service: Gateway, folder: Path, lifeline: Lifeline) -> None:
             loop.call_soon_threadsafe(service.stop)
 
     def ready(port: int) -> None:
+        # What the state holds by now stays. Requests make few cycles, and each look for some passes all that is young.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GARBAGE)
         if service.shares is not None:
             write_recovery(folder, service.shares)
         _ready(

@@ -37,7 +37,7 @@ from ..protocol import checkpoint as cp
 from ..protocol import envelope as dsse
 from ..protocol import statements, wire
 from ..protocol.author import Author
-from ..protocol.jsonstrict import encode
+from ..protocol.jsonstrict import canonical
 from ..protocol.model import Model, validate
 from ..protocol.records import LogRecord, RecordProof
 from . import names
@@ -313,7 +313,7 @@ class Session:
             run = author.write(statements.RunStatement, task=task)
             collect = author.write(statements.CollectStatement, run=run.digest)
             body = {"run": run.envelope.as_dict(), "collect": collect.envelope.as_dict(), "wait": wait}
-            answer = self._http.post(f"{wire.API}/invoke", encode(body), again=False, wait=wait)
+            answer = self._http.post(f"{wire.API}/invoke", canonical(body), again=False, wait=wait)
             reply = validate(wire.Invoked, answer, "answer")
             self._check_posted(run.envelope, reply.posted)
             return Posted(run, reply.posted.digest, reply.posted.index, reply.result), reply

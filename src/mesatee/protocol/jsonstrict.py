@@ -1,8 +1,8 @@
 """JSON with one reading (RFC 8259, strictly) and one writing.
 
-Reading is done in Rust (`mesatee._core.parse_json`): UTF-8 only, no duplicate keys, no trailing bytes,
-finite numbers, integers within 64 bits, bounded size and depth. Writing sorts keys by code point and adds
-no white space; what `canonical` writes, `parse` reads back as an equal value.
+Both are done in Rust (`mesatee._core.parse_json`, `write_json`). Reading takes UTF-8 only, no duplicate keys, no
+trailing bytes, finite numbers, integers within 64 bits, bounded size and depth. Writing sorts keys by code point and
+adds no white space; what `canonical` writes, `parse` reads back as an equal value.
 
 >>> canonical({"b": [1, 2.5], "a": "ä"})
 b'{"a":"\\xc3\\xa4","b":[1,2.5]}'
@@ -13,12 +13,10 @@ mesatee.errors.Malformed: not strict JSON: a key stands twice in the object that
 
 from __future__ import annotations
 
-import json
-import math
 from typing import Any, Final
 
 from mesatee import _core
-from mesatee.errors import Malformed, TooLarge
+from mesatee.errors import Malformed
 from mesatee.protocol import limits
 
 INTEGER_MIN: Final = -(2**63)
@@ -27,9 +25,6 @@ INTEGER_MAX: Final = 2**63 - 1
 """The largest integer that is read and written."""
 BOM: Final = b"\xef\xbb\xbf"
 """UTF-8's byte order mark, which some tools write before a text."""
-
-
-_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def parse(data: bytes, *, limit: int = limits.REQUEST_BYTES) -> Any:
@@ -61,51 +56,7 @@ def canonical(value: Any) -> bytes:
     Takes dicts with string keys, lists, tuples, strings, booleans, None, integers of 64 bits and finite
     floats. Raises `Malformed` for anything else, and `TooLarge` beyond `limits.JSON_DEPTH` levels.
     """
-    _check(value, limits.JSON_DEPTH)
-    return encode(value)
-
-
-def encode(value: Any) -> bytes:
-    """As `canonical`, for values that are strict JSON already: parsed by `parse`, or dumped from a model.
-
-    Raises `Malformed` for a surrogate that stands alone, or a number that is not finite.
-    """
-    try:
-        return _ENCODER.encode(value).encode()
-    except UnicodeEncodeError:
-        raise Malformed("a string has a surrogate that stands alone") from None
-    except ValueError:
-        raise Malformed("a number that is not finite") from None
-
-
-def _check(value: Any, levels: int) -> None:
-    """Refuse what the encoder would change silently, such as keys that are not strings."""
-    match value:
-        case None | bool() | str():
-            return
-        case int():
-            if not INTEGER_MIN <= value <= INTEGER_MAX:
-                raise Malformed("an integer outside of 64 bits")
-        case float():
-            if not math.isfinite(value):
-                raise Malformed("a number that is not finite")
-        case dict():
-            _check_levels(levels)
-            for key, item in value.items():
-                if not isinstance(key, str):
-                    raise Malformed(f"a key is of type {type(key).__name__}, not str")
-                _check(item, levels - 1)
-        case list() | tuple():
-            _check_levels(levels)
-            for item in value:
-                _check(item, levels - 1)
-        case _:
-            raise Malformed(f"a value of type {type(value).__name__} has no JSON form")
-
-
-def _check_levels(levels: int) -> None:
-    if levels <= 0:
-        raise TooLarge(f"JSON deeper than {limits.JSON_DEPTH} levels")
+    return _core.write_json(value, limits.JSON_DEPTH)
 
 
 __all__ = [
@@ -113,7 +64,6 @@ __all__ = [
     "INTEGER_MAX",
     "INTEGER_MIN",
     "canonical",
-    "encode",
     "parse",
     "parse_foreign",
     "parse_object",

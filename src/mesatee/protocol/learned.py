@@ -26,7 +26,7 @@ from pydantic import Field, RootModel, ValidationError, model_validator
 
 from ..errors import Malformed
 from . import limits
-from .jsonstrict import encode, parse_object
+from .jsonstrict import canonical, parse_object
 from .model import Column, Model, malformed
 
 VERSION: Final = 1
@@ -278,7 +278,7 @@ class _Any(RootModel[Annotated[Document, Field(discriminator="kind")]]):
 
 def write(document: Document) -> bytes:
     """The one text of a document. Raises `Malformed` if it is longer than what is read."""
-    data = encode(document.model_dump(mode="json"))
+    data = canonical(document.model_dump(mode="json"))
     if len(data) > limits.LEARNED_BYTES:
         raise Malformed(
             f"the model would have {len(data)} bytes, the limit is {limits.LEARNED_BYTES}",

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from ..errors import Malformed
 from . import limits
-from .jsonstrict import encode, parse_object
+from .jsonstrict import canonical, parse_object
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -33,7 +33,7 @@ def validate(model: type[M], value: Any, what: str) -> M:
     """Validate strictly parsed JSON against a model. Raises `Malformed` naming the field, never quoting its value."""
     try:
         # By way of JSON, because pydantic's strict mode takes a JSON array for a tuple but not a Python list.
-        return model.model_validate_json(encode(value))
+        return model.model_validate_json(canonical(value))
     except ValidationError as error:
         raise malformed(what, error) from None
 

@@ -16,7 +16,7 @@ from ..errors import LogCorrupt, Malformed, MesateeError
 from . import envelope as dsse
 from . import limits
 from .digests import Hex16, Hex32, Name, Wrap, sha256
-from .jsonstrict import encode
+from .jsonstrict import canonical
 from .model import Measurement, Model, Time, read, validate
 from .protection import Epsilon
 from .statements import Failure, WorkerFacts
@@ -167,7 +167,7 @@ class LogRecord(Model):
     @cached_property
     def encoded(self) -> bytes:
         """Canonical JSON, made once: the permit, the seal and the commitment are over the same bytes."""
-        return encode(self.model_dump(mode="json"))
+        return canonical(self.model_dump(mode="json"))
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
@@ -198,7 +198,7 @@ def of_outcome(outcome: Outcome, time: int, source: Literal["host", "parties"]) 
 
 def fired_run(trigger: str, number: int) -> str:
     """The digest of the run that a trigger began as its `number`-th, hex: no statement of a party can have it."""
-    return sha256(encode({"trigger": trigger, "number": number}))
+    return sha256(canonical({"trigger": trigger, "number": number}))
 
 
 def commitment(salt: bytes, record: bytes) -> bytes:

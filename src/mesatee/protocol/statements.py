@@ -27,7 +27,7 @@ from .digests import AgeRecipient, Hex16, Hex32, HpkePublic, Name, Wrap, sha256
 from .examples import Example
 from .examples import check as check_examples
 from .executors import Executor
-from .jsonstrict import canonical, encode, parse_object
+from .jsonstrict import canonical, parse_object
 from .marginals import Marginals
 from .model import Column, Measurement, Model, Origin, PolicyText, TableFormat, Time, validate
 from .model_card import ModelCard
@@ -518,7 +518,7 @@ def expect(predicate: Predicate, kind: type[K]) -> K:
 def payload(predicate: Predicate) -> bytes:
     """The in-toto statement's canonical bytes, i.e. what is signed and digested."""
     about = predicate.about()
-    return encode(
+    return canonical(
         {
             "_type": STATEMENT_TYPE,
             "subject": [{"name": name, "digest": {"sha256": about[name]}} for name in sorted(about)],

@@ -8,11 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...errors import (
     HostFailed,
@@ -27,12 +25,13 @@ from ...errors import (
 from ...protocol import envelope as dsse
 from ...protocol import limits, merkle, wire
 from ...protocol.digests import b64decode, is_hex, sha256
-from ...protocol.jsonstrict import canonical, encode, parse_object
+from ...protocol.jsonstrict import canonical, parse_object
 from ...protocol.model import validate
 from . import openapi, transfers
 from .decided import LOGGED
 from .keyring import attempt_key
 from .peer import Peer
+from .routing import Routes
 from .views import Views
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ class Call:
 
 def reply(model: BaseModel, status: int = 200) -> Response:
     """A JSON answer."""
-    return Response(encode(model.model_dump(mode="json")), status, media_type="application/json")
+    return Response(canonical(model.model_dump(mode="json")), status, media_type="application/json")
 
 
 # -- service and log --------------------------------------------------------------------------------
@@ -348,29 +347,37 @@ AFTER_THE_END = frozenset({hand_over})
 """Handlers that the monitor may answer when it serves nobody else: the successor that lost its keys on the way."""
 
 
-def build(gateway: Gateway) -> Starlette:
-    """The ASGI app."""
+def build(gateway: Gateway) -> ASGIApp:
+    """The ASGI app: one layer, for each request passes it. What it does not expect is for the server to answer."""
+    routes = Routes(ROUTES)
 
-    def endpoint(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        async def run(request: Request) -> Response:
-            peer = request.scope["mesatee.connection"].appraisal
-            if not isinstance(peer, Peer):
-                raise KeyRefused("this connection has no verified peer")
-            call = Call(gateway, request, peer)
-            try:
-                call.peer = gateway.current(peer)
-                if handler not in AFTER_THE_END or gateway.monitor.halted:
-                    gateway.monitor.serving()
-                if handler in SHOWS_STATE:
-                    return await gateway.settled(lambda: handler(call))
-                return await handler(call)
-            except MesateeError as error:
-                return await refuse(call, handler, error)
-            except ClientDisconnect:
-                # Nobody reads it; to say so in the log of the server would let peers fill that.
-                return Response(status_code=400)
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        method, path = scope["method"], scope["path"]
+        found = routes.find(method, path)
+        if found is None:
+            response = no_route(405 if routes.knows(path) else 404)
+        else:
+            handler, scope["path_params"] = found
+            response = await run(handler, Request(scope, receive, send))
+        await response(scope, receive, send)
 
-        return run
+    async def run(handler: Handler, request: Request) -> Response:
+        peer = request.scope["mesatee.connection"].appraisal
+        if not isinstance(peer, Peer):
+            raise KeyRefused("this connection has no verified peer")
+        call = Call(gateway, request, peer)
+        try:
+            call.peer = gateway.current(peer)
+            if handler not in AFTER_THE_END or gateway.monitor.halted:
+                gateway.monitor.serving()
+            if handler in SHOWS_STATE:
+                return await gateway.settled(lambda: handler(call))
+            return await handler(call)
+        except MesateeError as error:
+            return await refuse(call, handler, error)
+        except ClientDisconnect:
+            # Nobody reads it; to say so in the log of the server would let peers fill that.
+            return Response(status_code=400)
 
     async def refuse(call: Call, handler: Handler, error: MesateeError) -> Response:
         gateway.note_refusal(call.peer, handler.__name__, error)
@@ -381,17 +388,15 @@ def build(gateway: Gateway) -> Starlette:
                 error = failure
         if isinstance(error, HostFailed):
             gateway.host_failed(error)
-        return Response(canonical({"error": error.as_dict()}), error.status, media_type="application/json")
+        return said(error, error.status)
 
-    async def no_route(request: Request, error: Exception) -> Response:
-        status = error.status_code if isinstance(error, HTTPException) else 404
-        found = NotFound("there is no such route or method", hint="GET /v1/openapi.json lists all of them")
-        return Response(canonical({"error": found.as_dict()}), status, media_type="application/json")
+    def no_route(status: int) -> Response:
+        hint = "GET /v1/openapi.json lists all of them"
+        return said(NotFound("there is no such route or method", hint=hint), status)
 
-    routes = [Route(path, endpoint(handler), methods=[method]) for method, path, handler in ROUTES]
-    app = Starlette(routes=routes, exception_handlers={HTTPException: no_route})
-    # A redirect would send the peer to a name that it has taken from its own Host header.
-    app.router.redirect_slashes = False
+    def said(error: MesateeError, status: int) -> Response:
+        return Response(canonical({"error": error.as_dict()}), status, media_type="application/json")
+
     return app
 
 

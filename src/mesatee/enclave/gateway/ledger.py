@@ -21,6 +21,7 @@ from .peer import Peer
 from .permit import Action, Mint
 from .state import State
 from .tenure import Received, Tenure
+from .waiters import Waiters
 
 
 class Ledger:
@@ -45,6 +46,7 @@ class Ledger:
         self._said = statements.expect(service.predicate, statements.ServiceStatement)
         self._received = received
         self._newest: Future[int] | None = None
+        self._waiters = Waiters[int]()
         self._strangers = Strangers()
         self.service = service
         self.state = state
@@ -80,12 +82,12 @@ class Ledger:
         index = self._log.next_index
         done = self._newest = self._log.append(permit, record)
         self.state.apply(index, record)
-        return asyncio.wrap_future(done)
+        return self._waiters.wait(done)
 
     async def _durable(self, index: int) -> None:
         """Wait for the entry at `index`: of what may still be lost nobody is told. Raises `HostFailed`."""
         if index >= self._log.size and self._newest is not None:
-            await asyncio.wrap_future(self._newest)
+            await self._waiters.wait(self._newest)
 
     async def settled(self) -> None:
         """Wait until all that was decided so far is durable: only then may anybody be told of the state.

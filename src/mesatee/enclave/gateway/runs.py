@@ -14,7 +14,7 @@ from pydantic_core import core_schema
 
 from ...errors import StateError
 from ...protocol import statements
-from ...protocol.jsonstrict import encode
+from ...protocol.jsonstrict import canonical
 from ...protocol.model import TableFormat
 from .seen import kept_as
 from .sharing import shared
@@ -349,7 +349,7 @@ class Runs(Mapping[str, Run]):
 
 def _digest(said: _Said) -> bytes:
     worker = said.worker.model_dump(mode="json")
-    return hashlib.sha256(encode([worker, said.approvals, said.policies, said.inputs])).digest()
+    return hashlib.sha256(canonical([worker, said.approvals, said.policies, said.inputs])).digest()
 
 
 def _rows(data: bytes) -> Iterator[bytes]:

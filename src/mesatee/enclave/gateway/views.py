@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ...errors import NotApproved
 from ...protocol import limits, statements, wire
-from ...protocol.jsonstrict import encode
+from ...protocol.jsonstrict import canonical
 from ...protocol.model import Model
 from ...protocol.protection import EVERYBODY
 from . import budgets, policies, rules
@@ -45,7 +45,7 @@ class Views:
             if len(shown) == limits.PAGE_ITEMS:
                 return wire.ListReply(items=tuple(shown), after=held.index)
             item = view(held).model_dump(mode="json")
-            size += len(encode(item))
+            size += len(canonical(item))
             if shown and size > limits.PAGE_BYTES:
                 return wire.ListReply(items=tuple(shown), after=held.index)
             shown.append(item)

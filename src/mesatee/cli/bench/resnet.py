@@ -15,15 +15,15 @@ import dataclasses
 import hashlib
 import importlib
 import os
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ..._core import FileKey, age_open, age_seal, memfd, memfd_seal
+from ..._core import FileKey, age_seal, memfd, memfd_seal
 from ...enclave.sandbox.protocol import Job, Limits, OutputSpec
 from ...enclave.sandbox.supervisor import Supervisor, sealed_memfd
 from ...enclave.sandbox.warm import Warm
+from ...enclave.worker.opening import open_into
 from ...errors import SandboxFailed, Unavailable
 from ...protocol import limits
 from .resnet_graph import IMAGE, resnet50
@@ -49,9 +49,10 @@ MS: Final = 1_000.0
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sealed:
-    """A sealed file in memory, with its key."""
+    """A sealed file in memory, with its digest and its key."""
 
     data: bytes
+    sha256: str
     key: FileKey
 
 
@@ -61,34 +62,19 @@ def seal(data: bytes) -> Sealed:
     try:
         os.lseek(source, 0, os.SEEK_SET)
         made = age_seal(source, target, [])
-        return Sealed(os.pread(target, made.size, 0), made.file_key)
+        data = os.pread(target, made.size, 0)
+        return Sealed(data, hashlib.sha256(data).hexdigest(), made.file_key)
     finally:
         os.close(source)
         os.close(target)
 
 
 def opened(sealed: Sealed) -> int:
-    """A sealed memory file with the plaintext, by a pipe, as a worker gets it from the host."""
-    reader, writer = os.pipe()
+    """A sealed memory file with the plaintext, made as by a worker from the pieces that the host hands over."""
+    data = sealed.data
+    pieces = (data[at : at + limits.BLOB_CHUNK_BYTES] for at in range(0, len(data), limits.BLOB_CHUNK_BYTES))
     target = memfd("input")
-
-    def feed() -> None:
-        digest = hashlib.sha256()
-        with os.fdopen(writer, "wb", buffering=0) as pipe:
-            rest = memoryview(sealed.data)
-            while rest:
-                piece = rest[: limits.BLOB_CHUNK_BYTES]
-                digest.update(piece)
-                while piece:
-                    sent = pipe.write(piece) or 0
-                    piece, rest = piece[sent:], rest[sent:]
-        digest.hexdigest()
-
-    feeder = threading.Thread(target=feed)
-    feeder.start()
-    age_open(reader, target, sealed.key, limits.BLOB_BYTES)
-    feeder.join()
-    os.close(reader)
+    open_into(target, pieces, sealed.sha256, len(data), sealed.key)
     memfd_seal(target)
     return target
 

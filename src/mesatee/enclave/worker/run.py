@@ -6,19 +6,17 @@ that go with it.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..._core import FileKey, HpkeKey, SigningKey, age_open, age_seal, memfd, memfd_seal
+from ..._core import FileKey, HpkeKey, SigningKey, age_seal, memfd, memfd_seal
 from ...attestation.appraisal import Appraisal
 from ...attestation.evidence import decode
-from ...errors import Corrupt, DigestMismatch, InputError, KeyRefused, MesateeError, SandboxFailed
+from ...errors import Corrupt, DigestMismatch, InputError, KeyRefused, SandboxFailed
 from ...protocol import envelope as dsse
 from ...protocol import limits, statements, wire, wraps
 from ...protocol.digests import WRAP_BYTES, b64decode, b64encode
@@ -31,6 +29,7 @@ from ..sandbox.protocol import Job, Limits, OutputSpec
 from ..sandbox.supervisor import Outcome
 from ..sandbox.warm import MODEL, Cold, Waiting, Warm
 from . import guard
+from .opening import open_into, read_whole
 
 DIAGNOSTICS = "diagnostics"
 _CODE = "code of the function"
@@ -154,35 +153,7 @@ class Attempt:
         )
 
     def _open(self, name: str, blob: wire.GrantedBlob, target: int) -> None:
-        key = self._file_key(name, blob)
-        reader, writer = os.pipe()
-        failed: list[BaseException] = []
-        feeder = threading.Thread(target=self._feed, args=(blob, writer, failed), name="feed", daemon=True)
-        feeder.start()
-        try:
-            age_open(reader, target, key, blob.size)
-        finally:
-            os.close(reader)
-            feeder.join()
-        if failed:
-            raise failed[0]
-
-    def _feed(self, blob: wire.GrantedBlob, writer: int, failed: list[BaseException]) -> None:
-        digest = hashlib.sha256()
-        try:
-            with os.fdopen(writer, "wb", buffering=0) as pipe:
-                for chunk in self._blobs.get(blob.sha256):
-                    digest.update(chunk)
-                    view = memoryview(chunk)
-                    while view:
-                        view = view[pipe.write(view) or 0 :]
-            if digest.hexdigest() != blob.sha256:
-                failed.append(DigestMismatch("the host's ciphertext is not that of the dataset"))
-        except BrokenPipeError:
-            # The reader found the bytes to be wrong and says so itself.
-            pass
-        except MesateeError as error:
-            failed.append(error)
+        open_into(target, self._blobs.get(blob.sha256), blob.sha256, blob.size, self._file_key(name, blob))
 
     # -- the job ----------------------------------------------------------------------------------
 
@@ -195,10 +166,7 @@ class Attempt:
             stack.callback(os.close, fd)
             self._open(_CODE, blob, fd)
             return os.pread(fd, limits.CODE_BYTES + 1, 0)
-        data = b"".join(self._blobs.get(blob.sha256))
-        if hashlib.sha256(data).hexdigest() != blob.sha256:
-            raise DigestMismatch("the host's code is not that of the function")
-        return data
+        return read_whole(self._blobs.get(blob.sha256), blob.sha256, blob.size)
 
     def _job(self, stack: ExitStack, where: bytes) -> Job:
         grant, bounds = self._grant, self._grant.limits

@@ -7,6 +7,7 @@ function looks by itself when it comes back. The module can do nothing about eit
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -37,44 +38,48 @@ class Deadline:
     """
 
     def __init__(self, seconds: float | None, ring: Callable[[], None]) -> None:
-        self.seconds = seconds
         self._ring = ring
-        self._until = 0.0
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._seconds = seconds
+        self._until = math.inf
+        self._running: tuple[threading.Thread, threading.Event] | None = None
 
     def __enter__(self) -> Self:
-        if self.seconds is None:
-            return self
-        self._until = time.monotonic() + self.seconds
+        if self._seconds is not None:
+            self._until = time.monotonic() + self._seconds
+            self._running = self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._running is not None:
+            thread, ended = self._running
+            ended.set()
+            # A late ring would end the next run of this engine.
+            thread.join()
+
+    def _start(self) -> tuple[threading.Thread, threading.Event]:
+        ended = threading.Event()
         before = threading.stack_size(STACK_BYTES)
         try:
-            self._thread = threading.Thread(target=self._wait, name="deadline", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._wait, args=(ended,), name="deadline", daemon=True)
+            thread.start()
         except RuntimeError:
             raise MemoryError("there is no memory for the thread that ends the module in time") from None
         finally:
             threading.stack_size(before)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        if self._thread is not None:
-            # A late ring would end the next run of this engine.
-            self._thread.join()
+        return thread, ended
 
     def over(self) -> bool:
         """Whether the time is over; from then on it stays so. True before the ring."""
-        return self.seconds is not None and time.monotonic() >= self._until
+        return time.monotonic() >= self._until
 
     def check(self) -> None:
         """Raises `Late` when the time is over."""
         if self.over():
             raise Late
 
-    def _wait(self) -> None:
+    def _wait(self, ended: threading.Event) -> None:
         while not self.over():
-            if self._ended.wait(self._until - time.monotonic()):
+            if ended.wait(self._until - time.monotonic()):
                 return
         self._ring()
 

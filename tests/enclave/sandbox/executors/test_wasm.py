@@ -16,6 +16,7 @@ from mesatee.enclave.sandbox import Job, Limits, OutputSpec, Supervisor, sealed_
 from mesatee.enclave.sandbox.compiled import CompiledCode, Output
 from mesatee.enclave.sandbox.executors import wasi
 from mesatee.enclave.sandbox.executors import wasm as executor
+from mesatee.enclave.sandbox.executors.deadline import Deadline
 from mesatee.enclave.sandbox.protocol import COMPILED_OUTPUT
 from mesatee.errors import SandboxFailed
 from mesatee.protocol import limits, wasm
@@ -241,6 +242,27 @@ def test_an_output_that_was_written_too_late_does_not_leave(supervisor):
     """The echo needs more than a nanosecond, though it would end by itself."""
     late = module("echo", "seconds = 1e-9\n" + contract("data"))
     assert run(supervisor, late, {"data": b"x"})[:2] == ("out_of_time", b"")
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        (COUNTING, ""),
+        (f'(module {YIELD} {MEMORY} (func (export "_start") (drop (call $yield)) unreachable))', f", {HOST}"),
+    ],
+)
+def test_who_is_late_has_failed_even_where_no_code_looks_at_the_epoch(text, where, monkeypatch):
+    """A host function ends the module when it comes back; what returns by itself has failed alike."""
+    monkeypatch.setattr(Deadline, "_wait", lambda self, ended: None)
+    found = executor.prepared(timed=True)
+    ended = found.run(
+        found.compile(bytes(wat2wasm(text))),
+        "_start",
+        MOST,
+        lambda memory: wasi.Wasi(memory, {}, {}, b"{}", bytes(32)),
+        seconds=1e-9,
+    )
+    assert (ended.late, ended.wrong) == (True, f"the module has used its 1e-09 seconds{where}")
 
 
 def test_who_was_late_ends_no_later_run_of_the_same_engine():

@@ -50,6 +50,25 @@ def test_a_module_has_exactly_one_contract():
         ("fuel = true\n[outputs]\nr = 'csv'", "fuel is a number"),
         ("fuel = 1.5\n[outputs]\nr = 'csv'", "fuel is a number"),
         (f"fuel = {limits.FUEL + 1}\n[outputs]\nr = 'csv'", "fuel is a number"),
+        *(
+            (f"seconds = {said}\n[outputs]\nr = 'csv'", "seconds is a number above 0")
+            for said in (
+                "0",
+                "0.0",
+                "-1",
+                "-0.5",
+                "nan",
+                "inf",
+                "-inf",
+                "'2.5'",
+                "true",
+                "[1]",
+                "12:00:00",
+                f"{limits.RUN_SECONDS}.001",
+                f"{limits.RUN_SECONDS + 1}",
+                "1" + "0" * 400,
+            )
+        ),
     ],
 )
 def test_a_contract_that_makes_no_sense_says_why(text, said):
@@ -70,6 +89,19 @@ def test_fuel_is_as_the_contract_says():
     assert wasm.parse(CONTRACT).fuel is None
     for fuel in (1, limits.FUEL):
         assert wasm.derive(wasm.attach(EMPTY, b"fuel = %d\n" % fuel + CONTRACT)).fuel == fuel
+
+
+def test_seconds_are_as_the_contract_says():
+    assert wasm.parse(CONTRACT).seconds is None
+    for said, seconds in (
+        ("2.5", 2.5),
+        ("1", 1.0),
+        ("1e-9", 1e-9),
+        (f"{limits.RUN_SECONDS}", limits.RUN_SECONDS),
+    ):
+        found = wasm.derive(wasm.attach(EMPTY, f"seconds = {said}\n".encode() + CONTRACT))
+        assert found.seconds == seconds
+        assert found.fuel is None
 
 
 def test_limits_one_below_and_one_above():

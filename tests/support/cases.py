@@ -275,6 +275,14 @@ CASES = (
         failure="function_raised",
     ),
     Case("endless_out_of_time", ENDLESS, wat="endless", limits=SHORT, failure="out_of_time"),
+    # Of its own accord, long before the minute that the run may take.
+    Case(
+        "endless_by_its_contract",
+        executors=("wasm",),
+        wat="endless",
+        contract="seconds = 0.2\n" + contract(),
+        failure="out_of_time",
+    ),
     Case("endless_out_of_cpu", ENDLESS, wat="endless", limits=FRUGAL, failure="out_of_cpu"),
     Case(
         "memory_bomb",

@@ -14,7 +14,9 @@ ExecutorName = Annotated[
 ]
 ContractFile = Annotated[
     Path | None,
-    typer.Option(help="TOML file: inputs, arguments and outputs of a module that does not carry them."),
+    typer.Option(
+        help="TOML file: inputs, arguments, outputs, fuel and seconds of a module that does not carry them."
+    ),
 ]
 OutputNames = Annotated[
     list[str] | None,

@@ -118,12 +118,14 @@ _TYPES: Final = ("str", "int", "float", "bool", "list", "dict")
 class Contract:
     """What a module takes and gives; `formats` of inputs and outputs by name. `fuel` is how many steps of the machine
     a run may take, about one for each instruction, the same number on every machine; None for as many as its time
-    allows.
+    allows. `seconds` is how long it may take, of wall-clock time from its start on; None for as long as its task
+    allows, which ends it in any case.
     """
 
     signature: Signature
     formats: Mapping[str, TableFormat]
     fuel: int | None = None
+    seconds: float | None = None
 
     @property
     def optional(self) -> frozenset[str]:
@@ -173,11 +175,11 @@ def parse(text: bytes) -> Contract:
         fields = tomllib.loads(text.decode("utf-8", "strict"))
     except (ValueError, RecursionError) as error:
         raise Malformed(f"the contract is not TOML: {str(error)[:200]}") from None
-    unknown = set(fields) - {"entry", "fuel", "inputs", "arguments", "outputs"}
+    unknown = set(fields) - {"entry", "fuel", "seconds", "inputs", "arguments", "outputs"}
     if unknown:
         raise Malformed(
             f"the contract has unknown fields: {', '.join(sorted(unknown))[:200]}",
-            hint="it has entry, fuel, [inputs], [arguments] and [outputs]",
+            hint="it has entry, fuel, seconds, [inputs], [arguments] and [outputs]",
         )
     inputs = _ports(fields.get("inputs", {}), "an input")
     outputs = _ports(fields.get("outputs", {}), "an output")
@@ -200,7 +202,9 @@ def parse(text: bytes) -> Contract:
         }
     )
     formats = {name: format for name, (format, _) in {**inputs, **outputs}.items()}
-    return Contract(signature, MappingProxyType(formats), _fuel(fields.get("fuel")))
+    return Contract(
+        signature, MappingProxyType(formats), _fuel(fields.get("fuel")), _seconds(fields.get("seconds"))
+    )
 
 
 def _fuel(value: Any) -> int | None:
@@ -209,6 +213,15 @@ def _fuel(value: Any) -> int | None:
     if type(value) is not int or not 1 <= value <= limits.FUEL:
         raise Malformed(f"fuel is a number of instructions from 1 to {limits.FUEL}")
     return value
+
+
+def _seconds(value: Any) -> float | None:
+    if value is None:
+        return None
+    # Not a number is not in any range.
+    if type(value) not in (int, float) or not 0 < value <= limits.RUN_SECONDS:
+        raise Malformed(f"seconds is a number above 0 and at most {limits.RUN_SECONDS}")
+    return float(value)
 
 
 def _table(value: Any) -> Iterator[tuple[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from mesatee.enclave.sandbox.protocol import (
     LAYERS,
     NEXT,
     Exit,
+    Failure,
     Job,
     Limits,
     OutputSpec,
@@ -269,6 +271,7 @@ def test_changing_the_dictionary_later_changes_no_job():
 
 
 def test_child_failures_are_in_the_closed_list():
+    assert CHILD_FAILURES.issubset(get_args(Failure))
     assert "cancelled" not in CHILD_FAILURES
     assert "crashed" not in CHILD_FAILURES
 

@@ -7,6 +7,9 @@ Freeing the instance is left out: a child runs one module and ends with it.
 
 *cpu loop* and *fib* are computed by a module and by a program that the C compiler of this machine makes on the
 spot, in turns; both give the same number. Each measures its own computing, without start.
+
+*with seconds* is the same for a module whose contract says how many seconds it takes. Its code looks at the time at
+each loop and each function, so that there is no goal: what it costs is paid by who asks for it.
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ ROUNDS, QUICK_ROUNDS = 15, 3
 TRIP_GOAL: Final = Goal("at most 200 us", ours_at_most=200.0)
 SPEED_GOAL: Final = Goal("at most 2 times native", ratio_at_most=2.0)
 PEER: Final = "native"
+TIMED: Final = ", with seconds"
+SECONDS: Final = 60.0
+"""Of a module that is timed: more than it takes."""
 LOOPS: Final = 50_000_000
 """Of `cpu loop`."""
 FIB: Final = 32
@@ -87,15 +93,19 @@ int main(int count, char **names) {{
 """
 
 
-def round_trips(samples: int) -> list[float]:
-    """Microseconds of each round trip."""
-    engine = executor.prepared()
+def round_trips(samples: int, seconds: float | None = None) -> list[float]:
+    """Microseconds of each round trip, of a module that gives itself so many seconds."""
+    engine = executor.prepared(timed=seconds is not None)
     compiled = engine.compile(bytes(engine.wasmtime.wat2wasm(SMALL)))
     found = []
     for _ in range(samples):
         start = time.perf_counter()
         ended = engine.run(
-            compiled, "_start", 1 << 20, lambda memory: wasi.Wasi(memory, {}, {}, b"{}", bytes(32))
+            compiled,
+            "_start",
+            1 << 20,
+            lambda memory: wasi.Wasi(memory, {}, {}, b"{}", bytes(32)),
+            seconds=seconds,
         )
         found.append((time.perf_counter() - start) * US)
         wrong = ended.wrong
@@ -109,10 +119,13 @@ def round_trips(samples: int) -> list[float]:
 class _Computing:
     """An instance whose functions leave a number at address 0."""
 
-    def __init__(self) -> None:
-        found = executor.prepared().wasmtime
-        engine = executor.prepared().engine
+    def __init__(self, timed: bool) -> None:
+        found = executor.prepared(timed=timed).wasmtime
+        engine = executor.prepared(timed=timed).engine
         self._store = found.Store(engine)
+        if timed:
+            # Nobody advances it.
+            self._store.set_epoch_deadline(1)
         module = found.Module(engine, found.wat2wasm(COMPUTING))
         self._exports = found.Instance(self._store, module, []).exports(self._store)
 
@@ -145,19 +158,16 @@ def measure(quick: bool, say: Say) -> tuple[Row, ...]:
     reason = missing("wasm")
     if reason is not None:
         raise Unavailable(reason)
-    executor.prepared()
     say("round trips")
+    trips = QUICK_TRIPS if quick else TRIPS
+    note = "load compiled code, instantiate, call once, judge; in a process that is warm, without the child"
+    slower = "and start and join the thread that ends it in time"
     rows = [
-        compare(
-            "round trip",
-            "us",
-            round_trips(QUICK_TRIPS if quick else TRIPS),
-            goal=TRIP_GOAL,
-            note="load compiled code, instantiate, call once, judge; in a process that is warm, without the child",
-        )
+        compare("round trip", "us", round_trips(trips), goal=TRIP_GOAL, note=note),
+        compare(f"round trip{TIMED}", "us", round_trips(trips, SECONDS), note=slower),
     ]
     rounds = QUICK_ROUNDS if quick else ROUNDS
-    computing = _Computing()
+    computing, timing = _Computing(False), _Computing(True)
     with tempfile.TemporaryDirectory() as folder:
         try:
             program, absent = native(Path(folder)), ""
@@ -165,11 +175,13 @@ def measure(quick: bool, say: Say) -> tuple[Row, ...]:
             program, absent = None, f"; no peer: {error.message}"
         for name, metric in (("loop", "cpu loop"), ("fib", "fib")):
             say(metric)
-            mine, peer = [], []
+            mine, timed, peer = [], [], []
             computing(name)
+            timing(name)
             for _ in range(rounds):
                 number, milliseconds = computing(name)
                 mine.append(milliseconds)
+                timed.append(timing(name)[1])
                 if program is not None:
                     other, milliseconds = _native(program, name)
                     peer.append(milliseconds)
@@ -182,6 +194,8 @@ def measure(quick: bool, say: Say) -> tuple[Row, ...]:
             )
             note = f"{what}; the peer is C by cc -O2; {RESERVED_BYTES >> 30} GiB reserved{absent}"
             rows.append(compare(metric, "ms", mine, peer, peer_name=PEER, goal=SPEED_GOAL, note=note))
+            slower = "the same, and looks at the time at each loop and each function"
+            rows.append(compare(metric + TIMED, "ms", timed, peer, peer_name=PEER, note=slower))
     return tuple(rows)
 
 

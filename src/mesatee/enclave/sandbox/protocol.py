@@ -49,6 +49,7 @@ CHILD_FAILURES: Final[frozenset[Failure]] = frozenset(
         "function_raised",
         "out_of_cpu",
         "out_of_memory",
+        "out_of_time",
         "output_too_large",
         "wrong_output",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 from collections.abc import Iterator
@@ -185,6 +186,29 @@ def test_chance_is_the_seeds_in_whatever_pieces_it_is_drawn():
 
     assert drawn(b"a", 100) == drawn(b"a", 1, 31, 33, 35)
     assert drawn(b"a", 100) != drawn(b"b", 100)
+
+
+def test_much_chance_is_the_same_and_looks_at_the_time_in_between():
+    size = 2 * wasi.RANDOM_BYTES + 5
+    memory = memoryview(bytearray(size))
+    world = Wasi(lambda: memory, {}, {}, b"", b"seed")
+    looked: list[int] = []
+    world.check = lambda: looked.append(1)
+    assert world.call("random_get", (0, size)) == 0
+    blocks = [hashlib.sha256(b"seed" + index.to_bytes(8)).digest() for index in range(size // 32 + 1)]
+    assert memory == b"".join(blocks)[:size]
+    assert len(looked) == 3
+
+
+def test_chance_ends_where_the_time_does():
+    memory = memoryview(bytearray(3 * wasi.RANDOM_BYTES))
+    world = Wasi(lambda: memory, {}, {}, b"", b"seed")
+    left = iter([None, None])
+    world.check = lambda: next(left)
+    with pytest.raises(StopIteration):
+        world.call("random_get", (0, len(memory)))
+    assert any(memory[: 2 * wasi.RANDOM_BYTES])
+    assert not any(memory[2 * wasi.RANDOM_BYTES :])
 
 
 def test_waiting_takes_no_time(world):

@@ -16,9 +16,10 @@ from mesatee.enclave.sandbox import Job, Limits, OutputSpec, Supervisor, sealed_
 from mesatee.enclave.sandbox.compiled import CompiledCode, Output
 from mesatee.enclave.sandbox.executors import wasi
 from mesatee.enclave.sandbox.executors import wasm as executor
+from mesatee.enclave.sandbox.executors.deadline import Deadline
 from mesatee.enclave.sandbox.protocol import COMPILED_OUTPUT
 from mesatee.errors import SandboxFailed
-from mesatee.protocol import wasm
+from mesatee.protocol import limits, wasm
 
 LIMITS = Limits(seconds=30, cpu_seconds=15, memory_bytes=64 * 2**20, output_bytes=2**20, threads=1)
 NOTHING = "[outputs]\n"
@@ -103,8 +104,8 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_module_ends_with_a_code_of_the_closed_list(name, supervisor):
     body, failure = HOSTILE[name]
-    limits = Limits(seconds=30, cpu_seconds=1, memory_bytes=64 * 2**20, output_bytes=2**20, threads=1)
-    assert run(supervisor, assembled(f"(module {body})"), limits=limits)[0] == failure
+    tight = Limits(seconds=30, cpu_seconds=1, memory_bytes=64 * 2**20, output_bytes=2**20, threads=1)
+    assert run(supervisor, assembled(f"(module {body})"), limits=tight)[0] == failure
 
 
 COUNTING = """
@@ -151,6 +152,169 @@ def test_fuel_is_the_same_number_whenever_it_is_counted():
         return high
 
     assert 1_000 < least() == least() < 20_000
+
+
+YIELD = '(import "wasi_snapshot_preview1" "sched_yield" (func $yield (result i32)))'
+RANDOM = '(import "wasi_snapshot_preview1" "random_get" (func $random (param i32 i32) (result i32)))'
+MEMORY = '(memory (export "memory") 900)'
+MOST = 900 * 65_536
+"""Bytes of that memory."""
+TRAP = "wasm trap: interrupt"
+HOST = "in a host function"
+TAKES_LONG = {
+    "a loop": (f'(module {MEMORY} (func (export "_start") (loop $more (br $more))))', TRAP),
+    "calls of itself": (
+        f"(module {MEMORY} (func $twice (param $n i32) (if (local.get $n) (then "
+        "(call $twice (i32.sub (local.get $n) (i32.const 1))) "
+        "(call $twice (i32.sub (local.get $n) (i32.const 1))))))"
+        ' (func (export "_start") (call $twice (i32.const 64))))',
+        TRAP,
+    ),
+    "before its entry": (
+        f'(module {MEMORY} (func $s (loop $more (br $more))) (start $s) (func (export "_start")))',
+        TRAP,
+    ),
+    "host calls": (
+        f'(module {YIELD} {MEMORY} (func (export "_start") (loop $more (drop (call $yield)) (br $more))))',
+        "",
+    ),
+    "one long host call": (
+        f'(module {RANDOM} {MEMORY} (func (export "_start") '
+        f"(drop (call $random (i32.const 0) (i32.const {MOST}))) (loop $more (br $more))))",
+        HOST,
+    ),
+    # Nowhere a loop or a function: what moves memory looks at the epoch in between.
+    "a row of fills": (
+        f'(module {MEMORY} (func (export "_start") '
+        + f"(memory.fill (i32.const 0) (i32.const 1) (i32.const {MOST}))" * 1_000
+        + "))",
+        TRAP,
+    ),
+}
+"""Code that takes long, and by what it ends."""
+
+
+@pytest.mark.parametrize("name", TAKES_LONG)
+def test_a_module_ends_at_the_time_that_its_contract_says(name, supervisor):
+    code, end = TAKES_LONG[name]
+    failure, _, said = run(supervisor, assembled(code, "seconds = 0.25\n" + contract()))
+    assert failure == "out_of_time"
+    # The child's own word: whoever is killed from outside says nothing.
+    assert "the module has used its 0.25 seconds" in said
+    assert end in said
+
+
+@pytest.mark.parametrize("name", ["a loop", "host calls"])
+def test_the_run_ends_a_module_that_gives_itself_more_time(name, supervisor):
+    short = Limits(seconds=1.5, cpu_seconds=15, memory_bytes=64 * 2**20, output_bytes=2**20, threads=1)
+    failure, _, said = run(
+        supervisor, assembled(TAKES_LONG[name][0], "seconds = 20\n" + contract()), limits=short
+    )
+    assert failure == "out_of_time"
+    assert "used" not in said
+
+
+def test_the_end_says_where_the_module_was(supervisor):
+    body = (
+        f'(module {MEMORY} (func $wanders (loop $more (br $more))) (func (export "_start") (call $wanders)))'
+    )
+    assert "wanders" in run(supervisor, assembled(body, "seconds = 0.1\n" + contract()))[2]
+
+
+def test_enough_time_changes_nothing(supervisor):
+    plain, timed = (module("echo", said + contract("data")) for said in ("", "seconds = 20\n"))
+    both = module("echo", "seconds = 20\nfuel = 10000000\n" + contract("data"))
+    for code in (plain, timed, both, plain):
+        assert run(supervisor, code, {"data": b"as it was"})[:2] == (None, b"as it was")
+
+
+def test_fuel_and_time_each_end_a_module_that_has_both(supervisor):
+    for said, failure, word in (
+        ("fuel = 1000000\nseconds = 20\n", "out_of_cpu", "fuel of 1000000"),
+        (f"fuel = {limits.FUEL}\nseconds = 0.1\n", "out_of_time", "0.1 seconds"),
+    ):
+        found = run(supervisor, assembled(ENDLESS, said + contract()))
+        assert found[0] == failure
+        assert word in found[2]
+
+
+def test_an_output_that_was_written_too_late_does_not_leave(supervisor):
+    """The echo needs more than a nanosecond, though it would end by itself."""
+    late = module("echo", "seconds = 1e-9\n" + contract("data"))
+    assert run(supervisor, late, {"data": b"x"})[:2] == ("out_of_time", b"")
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        (COUNTING, ""),
+        (f'(module {YIELD} {MEMORY} (func (export "_start") (drop (call $yield)) unreachable))', f", {HOST}"),
+    ],
+)
+def test_who_is_late_has_failed_even_where_no_code_looks_at_the_epoch(text, where, monkeypatch):
+    """A host function ends the module when it comes back; what returns by itself has failed alike."""
+    monkeypatch.setattr(Deadline, "_wait", lambda self, ended: None)
+    found = executor.prepared(timed=True)
+    ended = found.run(
+        found.compile(bytes(wat2wasm(text))),
+        "_start",
+        MOST,
+        lambda memory: wasi.Wasi(memory, {}, {}, b"{}", bytes(32)),
+        seconds=1e-9,
+    )
+    assert (ended.late, ended.wrong) == (True, f"the module has used its 1e-09 seconds{where}")
+
+
+def test_who_was_late_ends_no_later_run_of_the_same_engine():
+    found = executor.Engine(timed=True)
+    # Seconds, and not for ever: nobody would end it here.
+    long = COUNTING.replace("1000)", "2000000000)")
+    slow, quick = (found.compile(bytes(wat2wasm(text))) for text in (long, COUNTING))
+
+    def ended(compiled: bytes, seconds: float) -> executor.Ended:
+        return found.run(
+            compiled,
+            "_start",
+            1 << 20,
+            lambda memory: wasi.Wasi(memory, {}, {}, b"{}", bytes(32)),
+            None,
+            seconds,
+        )
+
+    for _ in range(5):
+        # The thread may be faster than the module's start.
+        for seconds in (0.001, 1e-9):
+            late = ended(slow, seconds)
+            assert late.late
+            assert TRAP in (late.wrong or "")
+        assert ended(quick, 60.0).wrong is None
+
+
+KINDS = [(counts, timed) for counts in (False, True) for timed in (False, True)]
+
+
+@pytest.mark.parametrize("made", KINDS)
+@pytest.mark.parametrize("loaded", KINDS)
+def test_code_without_the_checks_that_a_contract_asks_for_is_not_loaded(made, loaded):
+    code = executor.prepared(*made).compile(bytes(wat2wasm(COUNTING)))
+    other = executor.prepared(*loaded)
+    if made == loaded:
+        other.wasmtime.Module.deserialize(other.engine, code)
+    else:
+        with pytest.raises(other.wasmtime.WasmtimeError, match="compiled with"):
+            other.wasmtime.Module.deserialize(other.engine, code)
+
+
+def test_a_contract_with_a_deadline_has_compiled_code_of_its_own(supervisor):
+    plain, timed = (module("echo", said + contract("data") + "# both\n") for said in ("", "seconds = 20\n"))
+    for code in (plain, timed):
+        assert run(supervisor, code, {"data": b"x"})[0] is None
+    assert supervisor._compiled.get(plain) != supervisor._compiled.get(timed)
+    kept = supervisor._compiled._kept
+    without, with_checks = list(kept)[-2:]
+    kept[with_checks] = kept[without]
+    assert supervisor._compiled.get(timed) is None
+    assert run(supervisor, timed, {"data": b"y"})[:2] == (None, b"y")
 
 
 def test_a_module_reaches_nothing_of_the_machine(supervisor):

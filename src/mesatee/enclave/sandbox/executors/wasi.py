@@ -29,6 +29,8 @@ OPEN_FILES: Final = 64
 VECTORS: Final = 1_024
 """Buffers of one call, as IOV_MAX of Linux."""
 PATH_BYTES: Final = 4_096
+RANDOM_BYTES: Final = 65_536
+"""Random bytes that are made without a look at the time: a module may ask for as many as its memory holds."""
 SUBSCRIPTIONS: Final = 1_024
 """Events of one `poll_oneoff`."""
 
@@ -74,6 +76,10 @@ class Exited(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(code)
         self.code = code
+
+
+def _no_end() -> None:
+    return
 
 
 class _Answer(Exception):  # an error number on its way to the module
@@ -127,6 +133,8 @@ class Wasi:
         self._outputs = dict(outputs)
         self._args = args
         self._seed = seed
+        self.check: Callable[[], None] = _no_end
+        """Called by what takes long; it may raise."""
         self._drawn = 0
         self._left = b""
         self.written: set[str] = set()
@@ -462,7 +470,12 @@ class Wasi:
 
     def _random_get(self, pointer: int, length: int) -> None:
         """Blocks SHA-256(seed || counter), one after the other."""
-        target = self._slice(pointer, length)
+        whole = self._slice(pointer, length)
+        for start in range(0, len(whole), RANDOM_BYTES):
+            self.check()
+            self._draw(whole[start : start + RANDOM_BYTES])
+
+    def _draw(self, target: memoryview) -> None:
         filled = 0
         while filled < len(target):
             if not self._left:

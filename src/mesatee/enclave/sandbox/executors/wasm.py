@@ -11,12 +11,13 @@ import ctypes
 import hashlib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from mesatee.enclave.sandbox import engine
 from mesatee.enclave.sandbox.executors import wasi
 from mesatee.enclave.sandbox.executors.calling import Failed, FileCall, explain
+from mesatee.enclave.sandbox.executors.deadline import Deadline, Late
 from mesatee.enclave.sandbox.protocol import COMPILED_OUTPUT, Job
 from mesatee.errors import InputError
 from mesatee.extras import missing
@@ -44,19 +45,19 @@ _COMPILING: Final = Signature("compile", (), None, (), (Port(COMPILED_OUTPUT, "b
 class Engine:
     """wasmtime's engine with our settings, and a linker whose functions lead to the world of the present run.
 
-    With `counts` its code counts what it does, for modules whose contract gives them so much fuel and no more.
+    With `counts` its code counts what it does, for modules whose contract gives them so much fuel and no more. With
+    `timed` its code looks at the engine's epoch, for those whose contract says how many seconds they take.
     """
 
-    def __init__(self, counts: bool = False) -> None:
+    def __init__(self, counts: bool = False, timed: bool = False) -> None:
         import wasmtime
-
-        self.counts = counts
 
         self.wasmtime = wasmtime
         config = wasmtime.Config()
         for name, value in engine.SETTINGS.items():
             setattr(config, name, value)
         config.consume_fuel = counts
+        config.epoch_interruption = timed
         self.engine = wasmtime.Engine(config)
         self.linker = wasmtime.Linker(self.engine)
         self.world: wasi.Wasi | None = None
@@ -73,6 +74,7 @@ class Engine:
             if self.world is None:
                 raise RuntimeError("a module called before it had a run")
             answer = call(self.world, arguments)
+            self.world.check()
             return answer if answers else None
 
         return called
@@ -88,8 +90,10 @@ class Engine:
         memory_bytes: int,
         world: Callable[[Memory], wasi.Wasi],
         fuel: int | None = None,
+        seconds: float | None = None,
     ) -> Ended:
-        """Instantiate, call `entry`; what goes wrong is in the answer, never raised. `fuel` for an engine that counts.
+        """Instantiate, call `entry`; what goes wrong is in the answer, never raised but for `MemoryError`. `fuel` for
+        an engine that counts, `seconds` for one that is timed: whatever ends later has failed.
 
         The module's memory lives as long as the answer: a child ends with it, and frees nothing before.
         """
@@ -100,8 +104,31 @@ class Engine:
         )
         if fuel is not None:
             store.set_fuel(fuel)
+        if seconds is not None:
+            # Relative to the epoch as it is, so before anything can advance it.
+            store.set_epoch_deadline(1)
         memory = Memory(store, self.wasmtime.WasmtimeError)
         self.world = made = world(memory)
+        with Deadline(seconds, self.engine.increment_epoch) as deadline:
+            made.check = deadline.check
+            ended = self._call(store, module, entry, memory, made, fuel)
+            if not deadline.over():
+                return ended
+        # Where it was, which the trap says, helps its author.
+        where = f", {ended.wrong}" if ended.wrong else ""
+        return replace(
+            ended, wrong=f"the module has used its {seconds} seconds{where}", full=False, late=True
+        )
+
+    def _call(
+        self,
+        store: wasmtime.Store,
+        module: wasmtime.Module,
+        entry: str,
+        memory: Memory,
+        made: wasi.Wasi,
+        fuel: int | None,
+    ) -> Ended:
         try:
             instance = self.linker.instantiate(store, module)
             exports = instance.exports(store)
@@ -116,6 +143,8 @@ class Engine:
             if ended.code == 0:
                 return Ended(made, None, False)
             return Ended(made, f"the module exited with {ended.code}", memory.full())
+        except Late:
+            return Ended(made, "in a host function", False)
         except (self.wasmtime.WasmtimeError, self.wasmtime.Trap) as error:
             text = str(error)
             if fuel is not None and store.get_fuel() == 0:
@@ -128,14 +157,15 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a call ended: what the module did outside; what went wrong, or None; whether its memory or its fuel was used
-    up.
+    """How a call ended: what the module did outside; what went wrong, or None; whether its memory, its fuel or its
+    seconds were used up.
     """
 
     world: wasi.Wasi
     wrong: str | None
     full: bool
     spent: bool = False
+    late: bool = False
 
 
 class Memory:
@@ -170,14 +200,15 @@ class Memory:
         return False
 
 
-_ENGINES: Final[dict[bool, Engine]] = {}
+_ENGINES: Final[dict[tuple[bool, bool], Engine]] = {}
 
 
-def prepared(counts: bool = False) -> Engine:
-    """The engine of this process; made once, the one that does not count in the zygote for all children."""
-    found = _ENGINES.get(counts)
+def prepared(counts: bool = False, timed: bool = False) -> Engine:
+    """The engine of this process; made once, the one that neither counts nor is timed in the zygote for all
+    children."""
+    found = _ENGINES.get((counts, timed))
     if found is None:
-        found = _ENGINES[counts] = Engine(counts)
+        found = _ENGINES[counts, timed] = Engine(counts, timed)
     return found
 
 
@@ -200,7 +231,7 @@ def load_compiler(job: Job) -> FileCall:
     """The job that compiles: its code is the module, its only output the compiled code."""
 
     def run(_: Mapping[str, Any], __: Mapping[str, int], outputs: Mapping[str, int]) -> None:
-        found = prepared(_contract(job).fuel is not None)
+        found = _engine(_contract(job))
         try:
             compiled = found.compile(job.code)
         except found.wasmtime.WasmtimeError as error:
@@ -211,6 +242,11 @@ def load_compiler(job: Job) -> FileCall:
             rest = rest[os.write(outputs[COMPILED_OUTPUT], rest) :]
 
     return FileCall(run, _COMPILING)
+
+
+def _engine(contract: wasm.Contract) -> Engine:
+    """The one whose code this contract needs: no other one loads it."""
+    return prepared(contract.fuel is not None, contract.seconds is not None)
 
 
 def _contract(job: Job) -> wasm.Contract:
@@ -231,12 +267,13 @@ def load(job: Job) -> FileCall:
     def run(args: Mapping[str, Any], inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
         encoded = canonical(dict(args))
         seed = hashlib.sha256(_SEED_LABEL + hashlib.sha256(job.code).digest() + encoded).digest()
-        ended = prepared(contract.fuel is not None).run(
+        ended = _engine(contract).run(
             job.compiled,
             job.entry,
             job.limits.memory_bytes,
             lambda memory: wasi.Wasi(memory, inputs, outputs, encoded, seed),
             contract.fuel,
+            contract.seconds,
         )
         world = ended.world
         if ended.wrong is not None:
@@ -245,6 +282,8 @@ def load(job: Job) -> FileCall:
                 raise Failed("output_too_large")
             if ended.spent:
                 raise Failed("out_of_cpu")
+            if ended.late:
+                raise Failed("out_of_time")
             raise Failed("out_of_memory" if ended.full else "function_raised")
         if world.too_large:
             # It went on as if nothing had happened: what is in the file is not what it wrote.

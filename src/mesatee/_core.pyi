@@ -122,8 +122,8 @@ def age_seal(
     With no recipients the header has one unknown stanza, so that only a holder of the file key can open it.
     """
 
-def age_open(source: int, target: int, key: FileKey | AgeKey, limit: int) -> int:
-    """Stream and open `source` (a pipe will do) into `target`; returns the plaintext's size.
+def age_open(source: int | bytes, target: int, key: FileKey | AgeKey, limit: int) -> int:
+    """Stream and open `source` (a pipe will do, or the bytes themselves) into `target`; returns the plaintext's size.
 
     Raises `SealedDataCorrupt` (altered, cut, wrong key), `TooLarge` (over `limit` bytes), `Malformed` (not age v1).
     """
@@ -549,10 +549,12 @@ def enter_sandbox(
 def prepare_zygote() -> None:
     """No core file, not dumpable, no new privileges; orphans of children become ours. Raises `SandboxFailed`."""
 
-def collapse_memory() -> int:
-    """Ask the kernel for large pages in place of what this process has written, so that it is forked faster.
+def collapse_memory(maps: int | None = None) -> int:
+    """Ask the kernel for large pages in place of what this process has written: it is forked faster, and finds its
+    memory faster.
 
-    Returns how many it made: 0 before Linux 6.1. Contents stay as they are.
+    `maps` is its file of that name in ``/proc``, where that is out of reach by now. Returns how many were made, 0
+    before Linux 6.1. Contents stay as they are.
     """
 
 def memfd(name: str) -> int: ...

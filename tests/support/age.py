@@ -7,6 +7,7 @@ import re
 import tempfile
 
 import pyrage
+import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -14,6 +15,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from tests.support.memfd import memory
 
 from mesatee import _core
+from mesatee.errors import MesateeError
 
 CHUNK = 64 * 1024
 THEIRS = pyrage.x25519.Identity.generate()
@@ -41,9 +43,17 @@ def seal(plain: bytes, *recipients: str) -> tuple[bytes, _core.Sealed]:
 
 
 def unseal(sealed: bytes, key: _core.FileKey | _core.AgeKey, limit: int = MANY) -> bytes:
-    with memory(sealed) as source, memory() as target:
-        size = _core.age_open(source, target, key, limit)
+    """By its file and by its bytes, which end alike."""
+    with memory(sealed) as source, memory() as target, memory() as other:
+        try:
+            size = _core.age_open(source, target, key, limit)
+        except MesateeError as error:
+            with pytest.raises(type(error), match=re.escape(error.message)):
+                _core.age_open(sealed, other, key, limit)
+            raise
+        assert _core.age_open(sealed, other, key, limit) == size
         out = everything(target)
+        assert everything(other) == out
     assert size == len(out)
     return out
 

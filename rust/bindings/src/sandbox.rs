@@ -1,5 +1,6 @@
 //! Bindings of `mesatee-sandbox`.
 use crate::errors::raise;
+use crate::sealing::file_of;
 use mesatee_sandbox as sandbox;
 use pyo3::prelude::*;
 use std::collections::BTreeMap;
@@ -63,8 +64,10 @@ fn prepare_zygote(py: Python<'_>) -> PyResult<()> {
 }
 
 #[pyfunction]
-fn collapse_memory(py: Python<'_>) -> usize {
-    py.detach(sandbox::collapse_memory)
+#[pyo3(signature = (maps = None))]
+fn collapse_memory(py: Python<'_>, maps: Option<i32>) -> PyResult<usize> {
+    let maps = maps.map(|fd| file_of(py, fd)).transpose()?;
+    Ok(py.detach(|| sandbox::collapse_memory(maps)))
 }
 
 #[pyfunction]

@@ -3,6 +3,7 @@ use crate::errors::{bytes_or_raise, file_error, not_copied, raise, sealing_error
 use crate::keys::{shown, SecretKey, SigningKey};
 use mesatee_sealing as sealing;
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 use sealing::{OpenWith, SealingError, Stopped, Watch};
 use std::fs::File;
@@ -348,17 +349,33 @@ fn age_seal(
     }
 }
 
+/// A sealed file: an open one, or its bytes.
+#[derive(FromPyObject)]
+enum Source {
+    File(i32),
+    Bytes(PyBackedBytes),
+}
+
 #[pyfunction]
 fn age_open(
     py: Python<'_>,
-    source: i32,
+    source: Source,
     target: i32,
     key: AnyKey<'_>,
     limit: u64,
 ) -> PyResult<u64> {
-    let (source, target) = (file_of(py, source)?, file_of(py, target)?);
+    let target = file_of(py, target)?;
     let (key, caller) = (key.handle(), Caller::new(None));
-    match py.detach(|| sealing::age_open(source, target, &key, limit, &caller)) {
+    let opened = match source {
+        Source::File(source) => {
+            let source = file_of(py, source)?;
+            py.detach(|| sealing::age_open(source, target, &key, limit, &caller))
+        }
+        Source::Bytes(source) => {
+            py.detach(|| sealing::age_open_bytes(&source, target, &key, limit, &caller))
+        }
+    };
+    match opened {
         Ok(size) => Ok(size),
         Err(error) => Err(caller.error(py, error)),
     }

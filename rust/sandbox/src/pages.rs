@@ -1,6 +1,7 @@
 //! Large pages for what all children share, so that a fork copies fewer entries.
 use crate::sys;
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 
 /// Bytes of a large page of x86-64 and of arm64 with 4 KiB pages; on other machines the kernel refuses and nothing changes.
 const LARGE: usize = 2 * 1024 * 1024;
@@ -9,11 +10,17 @@ const LARGE: usize = 2 * 1024 * 1024;
 ///
 /// Contents and rights stay as they are: this is advice, which kernels before 6.1 do not know. A process that is
 /// forked afterwards gets one entry for each such page instead of 512, until it writes there.
-pub fn collapse_memory() -> usize {
-    let Ok(maps) = fs::read_to_string("/proc/self/maps") else {
+///
+/// `maps` is this process's file of that name in `/proc`, opened before that was out of reach; None opens it.
+pub fn collapse_memory(maps: Option<File>) -> usize {
+    let Ok(mut maps) = maps.map_or_else(|| File::open("/proc/self/maps"), Ok) else {
         return 0;
     };
-    written(&maps)
+    let mut text = String::new();
+    if maps.read_to_string(&mut text).is_err() {
+        return 0;
+    }
+    written(&text)
         .into_iter()
         .filter(|start| sys::collapse(*start, LARGE))
         .count()
@@ -72,7 +79,7 @@ garbage\n";
     #[test]
     fn contents_stay() {
         let data: Vec<u8> = (0..8 * LARGE).map(|at| (at % 251) as u8).collect();
-        collapse_memory();
+        collapse_memory(None);
         assert!(data
             .iter()
             .enumerate()

@@ -16,7 +16,7 @@ mod wrap;
 pub use agekey::AgeKey;
 pub use error::{Reject, SealingError, Stopped};
 pub use header::{AGE_HEADER_BYTES, AGE_HEADER_LINES};
-pub use open::{age_file_key, age_open, OpenWith};
+pub use open::{age_file_key, age_open, age_open_bytes, OpenWith};
 pub use reader::AgeReader;
 pub use seal::{age_seal, Sealed, AGE_RECIPIENTS};
 pub use share::{combine, split, SealedShare, Share, CONTEXT_BYTES, SHARES, SHARE_BYTES};

@@ -78,7 +78,28 @@ pub fn age_open(
     limit: u64,
     watch: &dyn Watch,
 ) -> Result<u64, SealingError> {
-    let mut source = BufReader::with_capacity(SOURCE_BUFFER_BYTES, Source::new(source, watch));
+    let source = BufReader::with_capacity(SOURCE_BUFFER_BYTES, Source::new(source, watch));
+    open_from(source, target, key, limit, watch)
+}
+
+/// As [`age_open`], of a file whose bytes are here.
+pub fn age_open_bytes(
+    source: &[u8],
+    target: File,
+    key: &OpenWith,
+    limit: u64,
+    watch: &dyn Watch,
+) -> Result<u64, SealingError> {
+    open_from(source, target, key, limit, watch)
+}
+
+fn open_from(
+    mut source: impl BufRead,
+    target: File,
+    key: &OpenWith,
+    limit: u64,
+    watch: &dyn Watch,
+) -> Result<u64, SealingError> {
     let head = header::take(&mut source)?;
     let mut reader = start(header::parse(head, source)?, key)?;
     let mut target = Target::new(target, watch);

@@ -53,10 +53,12 @@ def table(*rows):
 def run(supervisor, rows=((1, 2),), *, job=JOB, model=MODEL, allowed=WARM):
     """As a worker does it; returns the outcome's failure, the first column, and whether the child had waited."""
     data = table(*rows)
-    fds = {"rows": sealed_memfd("rows", data)}
     claimed = supervisor.claim(job, allowed, len(data)) if allowed else None
+    fds = {}
     if claimed is None:
-        fds["model"] = sealed_memfd("model", model)
+        fds = {"rows": sealed_memfd("rows", data), "model": sealed_memfd("model", model)}
+    else:
+        os.write(claimed.inputs["rows"], data)
     try:
         with supervisor.run(job, fds, allowed, claimed) as outcome:
             found = None
@@ -188,13 +190,12 @@ def test_a_run_does_not_suffer_when_it_has_died(own, when):
         assert gone(pair[1])
         assert run(own) == (None, [5.0], False)
         return
-    fd = sealed_memfd("rows", table((1, 2)))
     claimed = own.claim(JOB, WARM, 100)
+    os.write(claimed.inputs["rows"], table((1, 2)))
     os.kill(pair[0], 9)
     assert gone(pair[1])
     with pytest.raises(Cold):
-        own.run(JOB, {"rows": fd}, WARM, claimed)
-    os.close(fd)
+        own.run(JOB, {}, WARM, claimed)
     assert run(own) == (None, [5.0], False)
 
 
@@ -244,11 +245,8 @@ def test_is_locked_in_before_it_sees_the_model(own):
         f"{JOB.limits.cpu_seconds + limits.WARM_CPU_SECONDS} "
         in bounds.partition("Max cpu time")[2].split("\n")[0]
     )
-    # Its descriptors are its streams, its report, two empty files for code, its inputs and outputs, and where the word
-    # comes from.
-    assert (
-        len(list(Path(f"/proc/{inner}/fd").iterdir())) == 3 + 1 + 2 + len(JOB.inputs) + len(JOB.outputs) + 1
-    )
+    # Its descriptors are its streams, its report, its inputs and outputs, and where the word comes from.
+    assert len(list(Path(f"/proc/{inner}/fd").iterdir())) == 3 + 1 + len(JOB.inputs) + len(JOB.outputs) + 1
     assert outer in children(own.zygote_pid())
 
 
@@ -257,13 +255,12 @@ def test_neither_inputs_nor_outputs_can_be_changed_once_it_has_run(own):
     assert own.shelf.waits(LOADING_SECONDS)
     _, inner = waiting(own)
     claimed = own.claim(JOB, WARM, 100)
-    (target,) = claimed._inputs.values()
-    fd = sealed_memfd("rows", table((1, 2)))
-    with own.run(JOB, {"rows": fd}, None, claimed) as outcome:
+    (target,) = claimed.inputs.values()
+    os.write(target, table((1, 2)))
+    with own.run(JOB, {}, None, claimed) as outcome:
         assert outcome.failure is None
         # Nobody waited for its end; what it wrote is sealed all the same, and it is killed.
         assert fcntl.fcntl(outcome.outputs["result"].fd, fcntl.F_GET_SEALS) & _SEALS == _SEALS
-    os.close(fd)
     assert gone(inner)
     # Ours is closed, and was sealed before the word was given.
     with pytest.raises(OSError, match="descriptor"):

@@ -69,14 +69,11 @@ def seal(data: bytes) -> Sealed:
         os.close(target)
 
 
-def opened(sealed: Sealed) -> int:
-    """A sealed memory file with the plaintext, made as by a worker from the pieces that the host hands over."""
+def open_sealed(sealed: Sealed, target: int) -> None:
+    """As a worker does it with the pieces that the host hands over."""
     data = sealed.data
     pieces = (data[at : at + limits.BLOB_CHUNK_BYTES] for at in range(0, len(data), limits.BLOB_CHUNK_BYTES))
-    target = memfd("input")
     open_into(target, pieces, sealed.sha256, len(data), sealed.key)
-    memfd_seal(target)
-    return target
 
 
 class Ours:
@@ -104,24 +101,28 @@ class Ours:
     def __call__(self, images: Sealed, warm: bool = True) -> tuple[float, bytes]:
         """Milliseconds from the sealed images to the sealed scores, and the scores."""
         start = time.perf_counter()
-        fd = opened(images)
-        out = memfd("sealed")
-        try:
+        with contextlib.ExitStack() as stack:
+            inputs: dict[str, int] = {}
             claimed = self._supervisor.claim(self._job, self._warm, len(images.data)) if warm else None
-            if warm and claimed is None:
+            if claimed is not None:
+                open_sealed(images, claimed.inputs["tensors"])
+            elif warm:
                 raise SandboxFailed("no child waited with the model")
-            inputs = {"tensors": fd} if claimed else {"tensors": fd, "model": self._model}
-            with self._supervisor.run(self._job, inputs, self._warm, claimed) as outcome:
-                if outcome.failure is not None:
-                    raise SandboxFailed(f"the bench's function failed: {outcome.failure}")
-                scores = outcome.outputs["result"]
-                os.lseek(scores.fd, 0, os.SEEK_SET)
-                age_seal(scores.fd, out, [])
-                took = (time.perf_counter() - start) * MS
-                return took, os.pread(scores.fd, scores.size, 0)
-        finally:
-            os.close(fd)
-            os.close(out)
+            else:
+                inputs = {"model": self._model, "tensors": memfd("input")}
+                stack.callback(os.close, inputs["tensors"])
+                open_sealed(images, inputs["tensors"])
+                memfd_seal(inputs["tensors"])
+            outcome = stack.enter_context(self._supervisor.run(self._job, inputs, self._warm, claimed))
+            if outcome.failure is not None:
+                raise SandboxFailed(f"the bench's function failed: {outcome.failure}")
+            scores = outcome.outputs["result"]
+            out = memfd("sealed")
+            stack.callback(os.close, out)
+            os.lseek(scores.fd, 0, os.SEEK_SET)
+            age_seal(scores.fd, out, [])
+            took = (time.perf_counter() - start) * MS
+            return took, os.pread(scores.fd, scores.size, 0)
 
 
 class Peer:
@@ -242,4 +243,4 @@ def measure(quick: bool, say: Say) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-__all__ = ["CASES", "interval", "judged", "measure", "opened", "seal"]
+__all__ = ["CASES", "interval", "judged", "measure", "open_sealed", "seal"]

@@ -15,6 +15,7 @@ import random
 import select
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -51,6 +52,9 @@ _FIXED_FDS: Final = 5
 """A job's first descriptors: stdout and stderr, the report, the code, the attestation, the compiled code."""
 _MOST_FDS: Final = _FIXED_FDS + 2 * limits.INPUTS + 1
 _REPORT_INDEX: Final = 1
+_LINGER_SECONDS: Final = 0.2
+"""A child with a loaded model ends so much later than its last word, and is killed before as a rule: to take it down
+keeps a processor busy, which whoever waits for its outputs needs."""
 _WARM: Final = Job(
     "python",
     "warm",
@@ -79,6 +83,8 @@ class _Task:
     scratch: int | None
     go: int | None
     """Where a child that loads its model ahead waits for its word."""
+    maps: int
+    """Tells where its memory is."""
 
 
 def outer(jobs: int, base_paths: list[str], kind: SpareKind, environments: str | None = None) -> int:
@@ -98,6 +104,7 @@ def outer(jobs: int, base_paths: list[str], kind: SpareKind, environments: str |
         os.closerange(_STREAMS, jobs)
         os.closerange(jobs + 1, os.sysconf("SC_OPEN_MAX"))
         space = _address_space()
+        proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
         layers, late = _core.enter_namespaces(read_paths, function.FILE)
         alive, held = os.pipe()
         pid = os.fork()
@@ -107,11 +114,11 @@ def outer(jobs: int, base_paths: list[str], kind: SpareKind, environments: str |
         code = 1
         try:
             os.close(held)
-            code = inner(jobs, base_paths, kind, environments, layers, space, alive, late)
+            code = inner(jobs, base_paths, kind, environments, layers, space, alive, late, proc)
         finally:
             # Never back into the code of the outer child.
             os._exit(code)
-    for fd in (alive, jobs, *_present(late)):
+    for fd in (alive, jobs, proc, *_present(late)):
         os.close(fd)
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
@@ -127,6 +134,7 @@ def inner(
     space: int,
     alive: int,
     late: int | None,
+    proc: int,
 ) -> int:
     """Lock this process in as far as possible, take one job, lock it in for good, run the job, report.
 
@@ -140,16 +148,19 @@ def inner(
     7. Load the model ahead, and wait, if that is what the job says.
     8. Run, report.
 
-    `late` is the descriptor that fills `function.FILE` in the private root; None without one.
+    `late` is the descriptor that fills `function.FILE` in the private root; None without one. `proc` is the folder of
+    processes outside, of which only one file of this process is kept.
     """
     # 1.
     os.environ.clear()
     try:
+        maps = os.open("self/maps", os.O_RDONLY, dir_fd=proc)
+        os.close(proc)
         # Without a private root the machine's own file of this name is none of the function's business.
         readable = base_paths if late is None else [*base_paths, function.FILE]
-        kept = [*range(_STREAMS), jobs, alive, *_present(late)]
+        kept = [*range(_STREAMS), jobs, alive, maps, *_present(late)]
         layers += _core.prepare_sandbox([*readable, environments] if environments else readable, kept)
-    except MesateeError as error:
+    except (MesateeError, OSError) as error:
         return _refuse(jobs, f"sandbox: {error}")
     # 2.
     if select.select([alive], [], [], 0)[0]:
@@ -158,7 +169,7 @@ def inner(
     warm_up(kind)
     _seed()
     # 4.
-    task = _take(jobs, kind)
+    task = _take(jobs, kind, maps)
     if task is None:
         return 1
     # 5.
@@ -178,17 +189,19 @@ def inner(
         _say(task.report, refused_line(f"missing isolation layers: {', '.join(sorted(missing))}"))
         return 1
     _say(task.report, ready_line(layers))
-    # 7.
-    if task.go is not None and not _wait_warm(task, task.go):
-        return 1
-    # 8.
     source = _read_whole(task.code, limits.CODE_BYTES)
     compiled = _read_whole(task.compiled, limits.COMPILED_BYTES)
     job = dataclasses.replace(task.job, code=source, attestation=where, compiled=compiled)
     if task.scratch is not None:
         functions.give_scratch(task.scratch, job.scratch_bytes, job.limits.memory_bytes)
+    # 7.
+    if task.go is not None and not _wait_warm(task, task.go):
+        return 1
+    # 8.
     failure = _run(job, task.inputs, task.outputs)
     _say(task.report, last_line(failure, () if failure else task.outputs))
+    if task.go is not None:
+        time.sleep(_LINGER_SECONDS)
     return 0
 
 
@@ -212,7 +225,7 @@ def warm_up(kind: SpareKind) -> None:
     mesapy.warm_up()
 
 
-def _take(jobs: int, kind: SpareKind) -> _Task | None:
+def _take(jobs: int, kind: SpareKind, maps: int) -> _Task | None:
     """The one job; None when there is none, or one that makes no sense, which is refused."""
     with socket.socket(fileno=jobs) as source:
         message, fds, flags, _ = socket.recv_fds(source, limits.JOB_BYTES, _MOST_FDS)
@@ -227,14 +240,14 @@ def _take(jobs: int, kind: SpareKind) -> _Task | None:
             raise Malformed(f"{job.executor} does not run in a child of the kind {kind}")
         if not job.warm:
             os.close(go)
-        return _task(job, fds, go if job.warm else None)
+        return _task(job, fds, go if job.warm else None, maps)
     except InputError as error:
         if len(fds) > _REPORT_INDEX:
             _say(fds[_REPORT_INDEX], refused_line(f"the job makes no sense: {error.message}"))
         return None
 
 
-def _task(job: Job, fds: Sequence[int], go: int | None) -> _Task:
+def _task(job: Job, fds: Sequence[int], go: int | None, maps: int) -> _Task:
     first = _FIXED_FDS + len(job.inputs)
     last = first + len(job.outputs)
     if len(fds) != last + bool(job.scratch_bytes):
@@ -243,7 +256,7 @@ def _task(job: Job, fds: Sequence[int], go: int | None) -> _Task:
     inputs = dict(zip(job.inputs, fds[_FIXED_FDS:first], strict=True))
     outputs = dict(zip(job.outputs, fds[first:last], strict=True))
     scratch = fds[last] if job.scratch_bytes else None
-    return _Task(job, stdio, report, code, attestation, compiled, inputs, outputs, scratch, go)
+    return _Task(job, stdio, report, code, attestation, compiled, inputs, outputs, scratch, go, maps)
 
 
 def _wait_warm(task: _Task, go: int) -> bool:
@@ -258,10 +271,14 @@ def _wait_warm(task: _Task, go: int) -> bool:
     model = task.inputs[task.job.warm]
     with mmap.mmap(model, os.fstat(model).st_size, prot=mmap.PROT_READ) as data, memoryview(data) as view:
         found.load_ahead(view, found.signature.bind(task.job.args))
+    # A model is read from end to end by each run.
+    _core.collapse_memory(task.maps)
+    os.close(task.maps)
+    # For the run, as no other code comes between; and now, as nobody waits.
+    _seed()
     os.write(go, LOADED)
     word = os.read(go, len(GO) + 1)
     os.close(go)
-    _seed()
     return word == GO
 
 
@@ -303,7 +320,7 @@ def _lock_in(task: _Task, space: int) -> list[str]:
         *task.inputs.values(),
         *task.outputs.values(),
         *_present(task.scratch),
-        *_present(task.go),
+        *([] if task.go is None else [task.go, task.maps]),
     ]
     threads = bounds.threads + _ARROW_THREADS + _POLARS_THREADS
     compiled = engine.SPACE_BYTES if task.job.executor in COMPILES else None

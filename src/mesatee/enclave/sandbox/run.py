@@ -132,7 +132,7 @@ class Run:
         self.go: socket.socket | None = None
         self._leave_early = False
         """Whether the last word of the child is enough: a session takes the kernel long to take down, and a built-in
-        function has nothing more to do. It is killed then, and its outputs are sealed against it like any others."""
+        function has nothing more to do. Its outputs are sealed against it like any others; `end` has it killed."""
         self._ports: tuple[int, int, dict[str, int]] = (-1, -1, {})
         self._replaced = False
         self._start = start
@@ -154,13 +154,16 @@ class Run:
         self._stack.callback(self.go.close)
         return Waiting(job, warm, self, self._zygote, self.go, model, inputs, self._stack.pop_all())
 
-    def resume(
-        self, job: Job, waiting: Waiting, inputs: Mapping[str, int], wake: int, start: float
-    ) -> Outcome:
+    def resume(self, job: Job, waiting: Waiting, wake: int, start: float) -> Outcome:
         """Go on with the run that the child waited for. Raises `Cold` if it is gone."""
         self._job, self._wake, self._start, self._leave_early = job, wake, start, True
-        waiting.go(inputs)
+        waiting.go()
         return self._finish(*self._ports)
+
+    def end(self) -> None:
+        """Have a child killed that was left before it had ended."""
+        if self._leave_early and self.child is not None:
+            self._zygote.tell(KILL, self.child)
 
     def _finish(self, stdio: int, report: int, outputs: dict[str, int]) -> Outcome:
         if self.child is not None:
@@ -298,7 +301,6 @@ class Run:
                     poll.unregister(fd)
                 elif fd == report and self._read_report(fd):
                     if self._leave_early and self._report.count(b"\n") > 1:
-                        self._zygote.tell(KILL, self.child or 0)
                         self._exit = Exit(self.child or 0, 0, 0.0, 0)
                 elif fd == report:
                     poll.unregister(fd)

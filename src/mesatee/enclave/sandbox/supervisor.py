@@ -36,7 +36,7 @@ from mesatee.enclave.sandbox.protocol import (
 )
 from mesatee.enclave.sandbox.run import SPARE_SECONDS, Outcome, Run, Unborn, Usage, sealed_memfd
 from mesatee.enclave.sandbox.scratch import FOLDER
-from mesatee.enclave.sandbox.warm import MODEL, Shelf, Waiting, Warm, allowed, in_background, same
+from mesatee.enclave.sandbox.warm import MODEL, Background, Shelf, Waiting, Warm, allowed, same
 from mesatee.enclave.sandbox.zygote_process import ZygoteProcess
 from mesatee.errors import Malformed, SandboxFailed
 from mesatee.extras import missing
@@ -78,6 +78,7 @@ class Supervisor:
         self._closed = False
         self._compiled = CompiledCode()
         self.shelf = Shelf()
+        self._background = Background()
 
     def __enter__(self) -> Supervisor:
         self.start()
@@ -108,12 +109,12 @@ class Supervisor:
         """Run `job` on sealed memory files, which stay the caller's.
 
         With `warm` the model may be loaded ahead for the next run like this one. `claimed` is from `claim`: it has the
-        model, and `inputs` are the others; raises `Cold` when it is gone.
+        model, the other inputs are in its files, and `inputs` is empty. Raises `Cold` when it is gone.
 
         Raises `Malformed` when the inputs are not those of the job or not sealed, and `SandboxFailed` when no
         function ran: the sandbox could not be set up, a required layer is missing, or the zygote died.
         """
-        if set(inputs) != set(job.inputs) - ({MODEL} if claimed else set()):
+        if set(inputs) != (set() if claimed else set(job.inputs)):
             raise Malformed("the inputs are not those that the job names")
         for name, fd in inputs.items():
             _check_sealed(name, fd)
@@ -133,9 +134,11 @@ class Supervisor:
             start += time.monotonic() - before
             if claimed is not None:
                 stack.callback(claimed.stack.close)
-                outcome = claimed.run.resume(job, claimed, inputs, wake, start)
+                outcome = claimed.run.resume(job, claimed, wake, start)
                 if warm is not None and outcome.failure is None:
-                    self._load_ahead(job, warm, claimed.model)
+                    self._load_ahead(job, warm, claimed.model, claimed.run)
+                else:
+                    claimed.run.end()
                 return outcome
             self.shelf.spare_memory(job.limits.memory_bytes)
             if job.executor == "wasm":
@@ -151,14 +154,19 @@ class Supervisor:
                 self._load_ahead(job, warm, inputs[MODEL])
             return outcome
 
-    def _load_ahead(self, job: Job, warm: Warm, model: int) -> None:
-        """Have the next child load this model, once this run is over. Nobody waits for it, and nothing fails by it."""
+    def _load_ahead(self, job: Job, warm: Warm, model: int, last: Run | None = None) -> None:
+        """Have the next child load this model, once this run is over. Nobody waits for it, and nothing fails by it.
+
+        `last` is the run whose child was left, and is ended first.
+        """
         own, until = os.dup(model), time.monotonic() + warm.seconds
 
         def load() -> None:
             with ExitStack() as stack:
                 stack.callback(os.close, own)
                 with contextlib.suppress(SandboxFailed, OSError), self._running:
+                    if last is not None:
+                        last.end()
                     self.shelf.clear()
                     wake = os.eventfd(0, os.EFD_CLOEXEC)
                     stack.callback(os.close, wake)
@@ -166,7 +174,7 @@ class Supervisor:
                     run = Run(same(job), zygote, wake, self._require | job.require, stack, 0.0, None)
                     self.shelf.put(run.wait_warm(warm, own), until - time.monotonic())
 
-        in_background(load)
+        self._background(load)
 
     def _once(self, job: Job, inputs: Mapping[str, int], wake: int, start: float) -> Outcome:
         """One child, or another if that was killed while it waited."""
@@ -191,6 +199,7 @@ class Supervisor:
         with self._state:
             self._closed = True
         self.shelf.close()
+        self._background.close()
         self.cancel()
         with self._running:
             while self._zygotes:

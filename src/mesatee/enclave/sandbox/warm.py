@@ -11,7 +11,7 @@ at most.
 from __future__ import annotations
 
 import dataclasses
-import os
+import queue
 import select
 import socket
 import threading
@@ -37,7 +37,6 @@ WAIT_SECONDS: Final = 2.0
 """For a child that is still loading: one that starts anew would have to load, too."""
 REST_SECONDS: Final = 0.1
 """From the end of a run until the next model is loaded ahead: its outputs are sealed and sent meanwhile."""
-_COPY_BYTES: Final = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,12 +82,12 @@ class Waiting:
         inputs: Mapping[str, int],
         stack: ExitStack,
     ) -> None:
-        """`inputs` are the open files that the child will find its inputs in, but for the model; `stack` closes all
-        that is the supervisor's."""
+        """`inputs` are the empty memory files in which the child will find its inputs, but for the model. Who has
+        claimed it fills them before the run. `stack` closes all that is the supervisor's."""
         self.job, self.warm, self.run, self.zygote = same(job), warm, run, zygote
         self.model, self.stack = model, stack
         self._go = go
-        self._inputs = inputs
+        self.inputs = inputs
         self._ready = False
 
     def ready(self, seconds: float) -> bool | None:
@@ -103,10 +102,9 @@ class Waiting:
         # What has ended has hung up.
         return None if select.select([self._go], [], [], 0)[0] else True
 
-    def go(self, inputs: Mapping[str, int]) -> None:
-        """Give it the inputs of its run, sealed, and the word. Raises `Cold`."""
-        for name, target in self._inputs.items():
-            _copy(inputs[name], target)
+    def go(self) -> None:
+        """Seal the inputs of its run, and give it the word. Raises `Cold`."""
+        for target in self.inputs.values():
             _core.memfd_seal(target)
         try:
             self._go.send(GO)
@@ -214,21 +212,32 @@ class Shelf:
             self._timer = None
 
 
-def in_background(work: Callable[[], None]) -> None:
-    """Nobody waits for a model that is loaded ahead, and everybody for the outputs of the run before: these come
-    first."""
-    timer = threading.Timer(REST_SECONDS, work)
-    timer.daemon = True
-    timer.start()
+class Background:
+    """Does what nobody waits for, a while after it was asked for: the outputs of the run before come first.
 
+    One thread for all, since to start one takes as long as many a run.
+    """
 
-def _copy(source: int, target: int) -> None:
-    at, size = 0, os.fstat(source).st_size
-    while at < size:
-        sent = os.copy_file_range(source, target, min(_COPY_BYTES, size - at), at, at)
-        if not sent:
-            raise Cold
-        at += sent
+    def __init__(self) -> None:
+        self._asked: queue.SimpleQueue[tuple[float, Callable[[], None]] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, work: Callable[[], None]) -> None:
+        """From one thread at a time."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="ahead", daemon=True)
+            self._thread.start()
+        self._asked.put((time.monotonic() + REST_SECONDS, work))
+
+    def close(self) -> None:
+        """Do no more, but for what was asked for."""
+        self._asked.put(None)
+
+    def _run(self) -> None:
+        while (asked := self._asked.get()) is not None:
+            when, work = asked
+            time.sleep(max(0.0, when - time.monotonic()))
+            work()
 
 
 def _free() -> int:
@@ -244,11 +253,11 @@ __all__ = [
     "MODEL",
     "PREPARING",
     "WAIT_SECONDS",
+    "Background",
     "Cold",
     "Shelf",
     "Waiting",
     "Warm",
     "allowed",
-    "in_background",
     "same",
 ]

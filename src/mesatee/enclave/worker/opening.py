@@ -8,24 +8,20 @@ import threading
 from collections.abc import Iterable
 from typing import Final
 
-from ..._core import FileKey, age_open, memfd
+from ..._core import FileKey, age_open
 from ...errors import DigestMismatch, MesateeError
 from ...protocol import limits
 
-WHOLE_BYTES: Final = limits.BLOB_CHUNK_BYTES
-"""A file of up to so many bytes comes in one piece. It is read whole: that takes less time than to start a thread."""
+WHOLE_BYTES: Final = 16 * limits.MIB
+"""A file of up to so many bytes is read whole: a pipe costs more time than it saves."""
 
 
 def read_whole(pieces: Iterable[bytes], sha256: str, size: int) -> bytes:
     """The `size` bytes, which the host does not choose. Raises `DigestMismatch`, and what `pieces` raises."""
-    data = bytearray()
-    for piece in pieces:
-        if len(data) + len(piece) > size:
-            raise _mismatch()
-        data += piece
+    data = _joined(pieces, size)
     if hashlib.sha256(data).hexdigest() != sha256:
         raise _mismatch()
-    return bytes(data)
+    return data
 
 
 def open_into(target: int, pieces: Iterable[bytes], sha256: str, size: int, key: FileKey) -> None:
@@ -33,15 +29,32 @@ def open_into(target: int, pieces: Iterable[bytes], sha256: str, size: int, key:
 
     Raises `DigestMismatch`, what `age_open` raises, and what `pieces` raises; `target` may have a part then.
     """
-    if size <= WHOLE_BYTES:
-        sealed = memfd("sealed")
-        try:
-            os.pwrite(sealed, read_whole(pieces, sha256, size), 0)
-            age_open(sealed, target, key, size)
-        finally:
-            os.close(sealed)
-    else:
+    if size > WHOLE_BYTES:
         _stream(target, pieces, sha256, size, key)
+        return
+    data = _joined(pieces, size)
+    found: list[str] = []
+    # Neither of both needs the interpreter meanwhile.
+    digester = threading.Thread(target=lambda: found.append(hashlib.sha256(data).hexdigest()), daemon=True)
+    digester.start()
+    try:
+        age_open(data, target, key, size)
+    finally:
+        digester.join()
+    if found != [sha256]:
+        raise _mismatch()
+
+
+def _joined(pieces: Iterable[bytes], size: int) -> bytes:
+    parts: list[bytes] = []
+    left = size
+    for piece in pieces:
+        left -= len(piece)
+        if left < 0:
+            raise _mismatch()
+        parts.append(piece)
+    # A single one is not copied.
+    return b"".join(parts)
 
 
 def _stream(target: int, pieces: Iterable[bytes], sha256: str, size: int, key: FileKey) -> None:

@@ -48,7 +48,7 @@ class Sandbox(Protocol):
         warm: Warm | None = None,
         claimed: Waiting | None = None,
     ) -> Outcome:
-        """Run it in a fresh child, or in the one that was claimed; input file descriptors are sealed memfds."""
+        """Run it in a fresh child on sealed memfds, or in the one that was claimed on what its own hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +106,13 @@ class Attempt:
             try:
                 job = self._job(stack, where)
                 warm, claimed = self._warm(sandbox, stack, job)
-                inputs = {
-                    name: self._input(stack, name, blob)
-                    for name, blob in self._grant.inputs.items()
-                    if claimed is None or name != MODEL
-                }
+                inputs: dict[str, int] = {}
+                if claimed is None:
+                    inputs = self._inputs(stack)
+                else:
+                    # Straight to where the child looks for them.
+                    for name, target in claimed.inputs.items():
+                        self._open(name, self._grant.inputs[name], target)
             except (Corrupt, InputError, KeyRefused):
                 failure: str | None = "input_corrupt"
             else:
@@ -135,6 +137,9 @@ class Attempt:
         return Finished(receipt, wrapped, failure)
 
     # -- inputs -----------------------------------------------------------------------------------
+
+    def _inputs(self, stack: ExitStack) -> dict[str, int]:
+        return {name: self._input(stack, name, blob) for name, blob in self._grant.inputs.items()}
 
     def _input(self, stack: ExitStack, name: str, blob: wire.GrantedBlob) -> int:
         # Names of memfds are seen in /proc: they say nothing of the task.
@@ -222,8 +227,7 @@ class Attempt:
             return _run(sandbox, job, inputs, warm, claimed)
         except Cold:
             # The child that waited has gone meanwhile.
-            model = self._input(stack, MODEL, self._grant.inputs[MODEL])
-            return _run(sandbox, job, {**inputs, MODEL: model}, warm)
+            return _run(sandbox, job, self._inputs(stack), warm)
 
     # -- outputs ----------------------------------------------------------------------------------
 

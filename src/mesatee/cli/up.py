@@ -59,8 +59,8 @@ RUNTIME_PREFIX = "mesatee-"
 """Of the folder for sockets; it lies among the temporary files, because a socket's path must be short."""
 LISTEN_HOST = "127.0.0.1"
 ALLOCATOR = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
-"""For the gateway, which lives long: glibc gives back what is freed. By itself it learns from large pieces, as
-snapshots are, to keep them."""
+"""For gateway and host, which live long: glibc gives back what is freed. By itself it learns from large pieces, as
+snapshots and files are, to keep them, and has a heap for each thread."""
 HOME_SHOWN = "~/.local/share/mesatee"
 """The home folder of a party that has set no other."""
 
@@ -371,6 +371,7 @@ def start(
                 *("--data", str(folder / "host")),
             ],
             folder / "log" / "host.log",
+            ALLOCATOR,
             holds=locks[1:],
         )
         gateway = Process(

@@ -31,6 +31,7 @@ from mesatee.errors import (
     HostFailed,
     KeyRefused,
     LevelTooLow,
+    LogCorrupt,
     MesateeError,
     NotApproved,
     NotFound,
@@ -99,6 +100,33 @@ def test_no_key_leaves_when_the_grant_cannot_be_logged(case: Case, run: str) -> 
     world.store.error = None
     world.restart()
     assert world.state.run(run).status == "queued"
+
+
+@pytest.mark.parametrize("change", ["another body", "a body that is cut", "the other's record", "nothing"])
+def test_wraps_are_taken_from_the_log_that_was_signed_and_no_other(case: Case, run: str, change: str) -> None:
+    """They are read again when a key leaves, from a host that may have changed its mind."""
+    world = case.world
+    left, right = (world.state.dataset(case.inputs[name]).index for name in ("left", "right"))
+    stored = world.store.stored
+    kept = list(stored)
+    match change:
+        case "another body":
+            stored[left] = stored[left]._replace(body=stored[left].body[:-1] + b"\0")
+        case "a body that is cut":
+            stored[left] = stored[left]._replace(body=stored[left].body[:-1])
+        case "the other's record":
+            stored[left] = stored[right]
+        case "nothing":
+            del stored[left:]
+    with pytest.raises((LogCorrupt, HostFailed)):
+        world.grant(case.worker, run)
+    # With what was signed the attempt that has no keys ends as any other that is lost, and the next one has them.
+    stored[: len(kept)] = kept
+    world.restart()
+    for member in (case.left, case.right):
+        world.post(member, PresenceStatement)
+    world.steady += LEASE_SECONDS + 1
+    assert set(world.grant(case.worker, run).wraps) == {"left", "right"}
 
 
 @pytest.mark.parametrize(

@@ -225,10 +225,15 @@ def _answer(sock: socket.socket) -> Frame:
 def test_the_client_rides_over_kills(host: Host) -> None:
     """Appends go on while the host is killed and started anew; each is there once, in order."""
     done = threading.Event()
+    sent: list[Record] = []
 
     def reaper() -> None:
         for _ in range(4):
-            time.sleep(0.2)
+            # No append meets two of them: how often one is tried is bounded.
+            before = len(sent)
+            while len(sent) <= before and not done.is_set():
+                time.sleep(0.01)
+            time.sleep(0.1)
             host.kill()
             host.start()
         done.set()
@@ -237,12 +242,14 @@ def test_the_client_rides_over_kills(host: Host) -> None:
         _wait(client)
         thread = threading.Thread(target=reaper)
         thread.start()
-        sent: list[Record] = []
-        while not done.is_set():
-            batch = [_record(len(sent) + number) for number in range(3)]
-            client.records.append(len(sent), batch, b"head")
-            sent += batch
-        thread.join()
+        try:
+            while not done.is_set():
+                batch = [_record(len(sent) + number) for number in range(3)]
+                client.records.append(len(sent), batch, b"head")
+                sent += batch
+        finally:
+            done.set()
+            thread.join()
         found: list[Record] = []
         while part := client.records.read(len(found), 512):
             found += part

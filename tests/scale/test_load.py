@@ -332,7 +332,8 @@ class Client:
             tasks.cancel(self.session, self.session.task(digest), run)
             self.tally.did("cancel")
         found = tasks.watch(self.session, digest, run, seconds=RUN_SECONDS)
-        assert found.status == "cancelled", found.status
+        # Where a worker comes between withdrawal and cancel, it is refused the keys, and the run has failed for that.
+        assert "cancelled" in (found.status, found.failure), (found.status, found.failure)
         with self.tally.expect(Denied, StateError, Conflict, Malformed):
             self.session.post(statements.CollectStatement, run=run)
 

@@ -138,8 +138,8 @@ def test_nothing_waits_without_leave_or_after_a_failure(own):
     assert own.shelf.child() is None
 
 
-def gone(pid):
-    deadline = time.monotonic() + 10
+def gone(pid, seconds=10):
+    deadline = time.monotonic() + seconds
     while Path(f"/proc/{pid}").exists():
         if time.monotonic() > deadline:
             return False
@@ -269,6 +269,24 @@ def test_neither_inputs_nor_outputs_can_be_changed_once_it_has_run(own):
         Job("python", "f", inputs={"model": "bytes"}, outputs=JOB.outputs, warm="model")
     with pytest.raises(Malformed, match="only a built-in"):
         Job("builtin", "f", inputs={"rows": "bytes"}, outputs=JOB.outputs, warm="model")
+
+
+def test_one_that_has_run_is_not_beside_the_child_of_the_next_run(own, monkeypatch):
+    """Also one that does not end by itself, and before the next model is loaded ahead."""
+    run(own)
+    _, inner = waiting(own)
+    monkeypatch.setattr(warm, "REST_SECONDS", MANY_SECONDS)
+    assert run(own) == (None, [5.0], True)
+    os.kill(inner, 19)
+    assert not gone(inner, 1)
+    other = Job(
+        "builtin", "echo", inputs={"data": "bytes"}, outputs={"result": OutputSpec("bytes")}, limits=BOUNDS
+    )
+    fd = sealed_memfd("data", b"x")
+    with own.run(other, {"data": fd}) as outcome:
+        assert outcome.failure is None
+    os.close(fd)
+    assert gone(inner)
 
 
 def test_the_list_of_functions_that_load_ahead_is_that_of_those_that_can():

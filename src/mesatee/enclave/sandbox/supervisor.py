@@ -79,6 +79,8 @@ class Supervisor:
         self._compiled = CompiledCode()
         self.shelf = Shelf()
         self._background = Background()
+        self._left: Run | None = None
+        """Whose child has said its last word and was not waited for."""
 
     def __enter__(self) -> Supervisor:
         self.start()
@@ -123,6 +125,8 @@ class Supervisor:
             raise SandboxFailed(reason)
         start = time.monotonic()
         with self._running, ExitStack() as stack:
+            # What it may do is over, but it is not to be beside the child of another run.
+            self._end_left()
             wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             stack.callback(os.close, wake)
             with self._state:
@@ -134,11 +138,15 @@ class Supervisor:
             start += time.monotonic() - before
             if claimed is not None:
                 stack.callback(claimed.stack.close)
-                outcome = claimed.run.resume(job, claimed, wake, start)
+                self._left = claimed.run
+                outcome: Outcome | None = None
+                try:
+                    outcome = claimed.run.resume(job, claimed, wake, start)
+                finally:
+                    if warm is None or outcome is None or outcome.failure is not None:
+                        self._end_left()
                 if warm is not None and outcome.failure is None:
-                    self._load_ahead(job, warm, claimed.model, claimed.run)
-                else:
-                    claimed.run.end()
+                    self._load_ahead(job, warm, claimed.model)
                 return outcome
             self.shelf.spare_memory(job.limits.memory_bytes)
             if job.executor == "wasm":
@@ -154,19 +162,20 @@ class Supervisor:
                 self._load_ahead(job, warm, inputs[MODEL])
             return outcome
 
-    def _load_ahead(self, job: Job, warm: Warm, model: int, last: Run | None = None) -> None:
-        """Have the next child load this model, once this run is over. Nobody waits for it, and nothing fails by it.
+    def _end_left(self) -> None:
+        left, self._left = self._left, None
+        if left is not None:
+            left.end()
 
-        `last` is the run whose child was left, and is ended first.
-        """
+    def _load_ahead(self, job: Job, warm: Warm, model: int) -> None:
+        """Have the next child load this model, once this run is over. Nobody waits for it, and nothing fails by it."""
         own, until = os.dup(model), time.monotonic() + warm.seconds
 
         def load() -> None:
             with ExitStack() as stack:
                 stack.callback(os.close, own)
                 with contextlib.suppress(SandboxFailed, OSError), self._running:
-                    if last is not None:
-                        last.end()
+                    self._end_left()
                     self.shelf.clear()
                     wake = os.eventfd(0, os.EFD_CLOEXEC)
                     stack.callback(os.close, wake)

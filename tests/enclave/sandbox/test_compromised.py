@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.enclave.sandbox.conftest import Result, run_job
+from tests.support.town import children
 
 from mesatee.enclave.sandbox import Job, Limits, OutputSpec, Supervisor
 from mesatee.enclave.sandbox.protocol import Exit, Spare
@@ -40,7 +41,7 @@ def find(kind, writable):
 [REPORT] = find(stat.S_ISFIFO, True)
 [OUTPUT] = find(stat.S_ISREG, True)
 [INPUT] = find(stat.S_ISREG, False)
-SAID = b'{"failure":null,"outputs":["result"]}\\n'
+SAID = b'{"failure":null,"outputs":["result"],"cpu":0.1,"rss":1}\\n'
 
 def say(data):
     while data:
@@ -56,28 +57,33 @@ ATTACKS = {
     "says garbage and goes on": ("say(os.urandom(4096)); return b'x'", "crashed"),
     "says half of its last word": ("say(SAID[:-9]); os._exit(0)", "crashed"),
     "says its last word without its end": ("say(SAID[:-1]); os._exit(0)", "crashed"),
-    "says its last word twice": ("say(SAID * 2); os._exit(0)", "crashed"),
-    "says its last word and returns": ("say(SAID); return b'x'", "crashed"),
     "says that it could not be locked in": ('say(b\'{"refused":"no sandbox"}\\n\'); os._exit(0)', "crashed"),
     "says its layers again": ('say(b\'{"layers":["tee"]}\\n\'); os._exit(0)', "crashed"),
     "says a failure that only we say": (
-        'say(b\'{"failure":"cancelled","outputs":[]}\\n\'); os._exit(0)',
+        'say(b\'{"failure":"cancelled","outputs":[],"cpu":0,"rss":0}\\n\'); os._exit(0)',
         "crashed",
     ),
     "says a failure of its own": (
-        'say(b\'{"failure":"a word of the data","outputs":[]}\\n\'); os._exit(0)',
+        'say(b\'{"failure":"a word of the data","outputs":[],"cpu":0,"rss":0}\\n\'); os._exit(0)',
         "crashed",
     ),
-    "says other outputs": ('say(b\'{"failure":null,"outputs":["other"]}\\n\'); os._exit(0)', "crashed"),
-    "says no outputs": ('say(b\'{"failure":null,"outputs":[]}\\n\'); os._exit(0)', "crashed"),
+    "says other outputs": (
+        'say(b\'{"failure":null,"outputs":["other"],"cpu":0,"rss":0}\\n\'); os._exit(0)',
+        "crashed",
+    ),
+    "says no outputs": ('say(b\'{"failure":null,"outputs":[],"cpu":0,"rss":0}\\n\'); os._exit(0)', "crashed"),
     "says a name twice": (
-        'say(b\'{"failure":null,"failure":null,"outputs":["result"]}\\n\'); os._exit(0)',
+        'say(b\'{"failure":null,"failure":null,"outputs":["result"],"cpu":0,"rss":0}\\n\'); os._exit(0)',
         "crashed",
     ),
     "says it too deep": ("say(b'[' * 2000 + b'\\n'); os._exit(0)", "crashed"),
     "says what is no text": ("say(b'\\xff\\xfe{}\\n'); os._exit(0)", "crashed"),
+    "says to have used less than nothing": (
+        'say(SAID.replace(b"0.1", b"-1")); os._exit(0)',
+        "crashed",
+    ),
+    "says to have used no number": ('say(SAID.replace(b"0.1", b"1e999")); os._exit(0)', "crashed"),
     "says far too much": ("while True:\n        say(b'x' * 65536)", "crashed"),
-    "says too much in lines": ("while True:\n        say(SAID * 1000)", "crashed"),
     "closes everything and waits": ("os.closerange(0, 64)\n    time.sleep(60)", "out_of_time"),
     "says half and waits": ("say(SAID[:5])\n    time.sleep(60)", "out_of_time"),
     "drips": ("while True:\n        os.write(REPORT, b' ')\n        time.sleep(0.2)", "out_of_time"),
@@ -148,10 +154,30 @@ def test_what_a_child_says_counts_for_nothing_that_it_may_not_say(name, own):
     assert own.zygote_pid() == zygote
 
 
-def test_its_own_output_is_all_that_it_can_lie_about(own):
-    """The function's result is whatever the function says: nobody else's."""
-    result = attack(own, "os.pwrite(OUTPUT, b'forged', 0); say(SAID); os._exit(0)")
-    assert (result.failure, result.outputs) == (None, {"result": b"forged"})
+@pytest.mark.parametrize(
+    "after",
+    [
+        "os._exit(0)",
+        "os._exit(7)",
+        "return b'x'",
+        "raise SystemExit",
+        "say(SAID); os._exit(0)",
+        "say(b'garbage'); os._exit(0)",
+        "say(SAID * 100)\n    while True:\n        say(SAID * 1000)",
+        "time.sleep(60)",
+        "while True:\n        os.write(1, b'x' * 65536)",
+        "os.write(1, b'x' * (1 << 20)); os.pwrite(OUTPUT, b'changed', 0); time.sleep(60)",
+    ],
+)
+def test_its_own_output_is_all_that_it_can_lie_about(own, after):
+    """The function's result is whatever the function says, and nobody else's. What follows its last word is nothing."""
+    result = attack(own, f"os.pwrite(OUTPUT, b'forged', 0); say(SAID); {after}")
+    assert result.failure is None
+    assert result.outputs["result"] in (b"forged", b"changed", b"xorged")
+    # It is not beside the next one.
+    assert attack(own, "return data[::-1]").outputs == {"result": b"atad"}
+    settled(own)
+    assert len(children(own.zygote_pid())) <= 2
 
 
 def test_a_child_that_was_attacked_leaves_a_good_one(own):
@@ -182,6 +208,7 @@ FORGED = {
 def test_a_zygote_that_breaks_the_protocol_is_given_up(name, own):
     message, descriptors = FORGED[name]
     own.start()
+    own._end_left()
     before = settled(own)
     zygote = own._zygotes["general"]
     theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -207,3 +234,16 @@ def test_a_zygote_that_breaks_the_protocol_is_given_up(name, own):
     zygote.control = kept
     assert attack(own, "return data").outputs == {"result": b"data"}
     assert settled(own) == before
+
+
+def test_a_zygote_that_does_not_say_that_a_child_has_ended_is_replaced():
+    with Supervisor() as own:
+        attack(own, "return data")
+        zygote = own._zygotes["general"]
+        theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        kept, zygote.control = zygote.control, ours
+        theirs.send(b"garbage")
+        assert attack(own, "return data").outputs == {"result": b"data"}
+        assert own.zygote_pid() not in (None, zygote.pid)
+        for end in (theirs, kept):
+            end.close()

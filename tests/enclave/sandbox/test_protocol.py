@@ -43,6 +43,8 @@ def test_a_report_in_three_stages():
     assert parse_report(READY) == Report(("seccomp",))
     assert parse_report(READY + last_line(None, ["out"])) == Report(("seccomp",), outputs=("out",))
     assert parse_report(READY + last_line("bad_input", [])).failure == "bad_input"
+    used = parse_report(READY + last_line(None, [], 1.5, 7))
+    assert (used.cpu_seconds, used.max_rss_bytes) == (1.5, 7)
     assert parse_report(refused_line("no\x1bway")).refused == "no?way"
 
 
@@ -57,14 +59,21 @@ def test_a_report_in_three_stages():
         READY + last_line(None, ["out"]) * 2,
         READY + refused_line("late"),
         refused_line("x") + last_line(None, []),
-        READY + b'{"failure":"cancelled","outputs":[]}\n',
-        READY + b'{"failure":["function_raised"],"outputs":[]}\n',
-        READY + b'{"failure":null,"failure":null,"outputs":[]}\n',
-        READY + b'{"failure":null,"outputs":[1]}\n',
-        READY + b'{"failure":null,"outputs":["../x"]}\n',
-        READY + b'{"failure":null,"outputs":{}}\n',
-        READY + b'{"failure":NaN,"outputs":[]}\n',
-        READY + b'{"failure":null,"outputs":[],"text":"leak"}\n',
+        READY + b'{"failure":"cancelled","outputs":[],"cpu":0,"rss":0}\n',
+        READY + b'{"failure":["function_raised"],"outputs":[],"cpu":0,"rss":0}\n',
+        READY + b'{"failure":null,"failure":null,"outputs":[],"cpu":0,"rss":0}\n',
+        READY + b'{"failure":null,"outputs":[1],"cpu":0,"rss":0}\n',
+        READY + b'{"failure":null,"outputs":["../x"],"cpu":0,"rss":0}\n',
+        READY + b'{"failure":null,"outputs":{},"cpu":0,"rss":0}\n',
+        READY + b'{"failure":NaN,"outputs":[],"cpu":0,"rss":0}\n',
+        READY + b'{"failure":null,"outputs":[],"cpu":0,"rss":0,"text":"leak"}\n',
+        READY + b'{"failure":null,"outputs":[]}\n',
+        READY + b'{"failure":null,"outputs":[],"cpu":-0.1,"rss":0}\n',
+        READY + b'{"failure":null,"outputs":[],"cpu":1e999,"rss":0}\n',
+        READY + b'{"failure":null,"outputs":[],"cpu":true,"rss":0}\n',
+        READY + b'{"failure":null,"outputs":[],"cpu":0,"rss":0.5}\n',
+        READY + b'{"failure":null,"outputs":[],"cpu":0,"rss":-1}\n',
+        READY + b'{"failure":null,"outputs":[],"cpu":' + b"9" * 400 + b',"rss":0}\n',
         READY + b"[" * 30_000 + b"\n",
         b"\xff\n",
         b'{"refused":1}\n',

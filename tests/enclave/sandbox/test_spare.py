@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from mesatee.enclave.sandbox import Job, Limits, OutputSpec, Supervisor, sealed_memfd
-from mesatee.enclave.sandbox.protocol import KILL, NEXT, Exit, Refused, parse_answer
+from mesatee.enclave.sandbox import run as sandbox_run
+from mesatee.enclave.sandbox.protocol import KILL, NEXT, Exit, Refused, last_line, parse_answer
 from mesatee.enclave.sandbox.run import Run as _Run
 from mesatee.enclave.sandbox.supervisor import _TRIES
 from mesatee.errors import SandboxFailed
@@ -74,6 +75,16 @@ def kill(pair, which):
     raise AssertionError("the spare did not end")
 
 
+def gone(pid):
+    """Whether there is nothing left of a process, after a while."""
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}").exists():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 def echo(supervisor, fd):
     with supervisor.run(ECHO, {"data": fd}) as outcome:
         return outcome.failure
@@ -101,9 +112,66 @@ def test_is_used_once_and_replaced(own, data):
         outer, inner = spare(own)
         assert not {outer, inner} & seen
         assert echo(own, data) is None
-        assert not {outer, inner} & {*children(own.zygote_pid())}
-        assert not Path(f"/proc/{inner}").exists()
+        # The outcome does not wait for that, the next run does.
+        assert gone(inner)
+        assert gone(outer)
         seen |= {outer, inner}
+
+
+def test_an_outcome_does_not_wait_for_the_end_of_its_child(own, data):
+    """A stopped zygote buries nobody, so that the next run has to wait."""
+    spare(own)
+    os.kill(own.zygote_pid(), signal.SIGSTOP)
+    assert echo(own, data) is None
+    thread, ended = start(own, ECHO, {"data": data})
+    time.sleep(0.3)
+    assert not ended
+    os.kill(own.zygote_pid(), signal.SIGCONT)
+    thread.join(10)
+    assert ended[0][0] is None
+
+
+def test_a_child_that_stays_after_its_last_word_is_gone_before_the_next_job(own):
+    stays = Job(
+        "python",
+        "f",
+        code=(
+            b"import os, stat, time\n"
+            b"def f() -> bytes:\n"
+            b"    for fd in range(3, 64):\n"
+            b"        try:\n"
+            b"            if stat.S_ISFIFO(os.fstat(fd).st_mode):\n"
+            b"                os.write(fd, b'" + last_line(None, ["r"]).replace(b"\n", b"\\n") + b"')\n"
+            b"        except OSError:\n"
+            b"            continue\n"
+            b"    time.sleep(60)\n"
+        ),
+        outputs={"r": OutputSpec("bytes")},
+    )
+    outer, _ = spare(own)
+    begun = time.monotonic()
+    with own.run(stays, {}) as outcome:
+        assert outcome.failure is None
+    assert time.monotonic() - begun < PROMPT_SECONDS
+    sleeper, _ = spare(own, besides=(outer,))
+    thread, ended = start(own, SLEEP, {})
+    after, _ = spare(own, besides=(outer, sleeper))
+    assert set(children(own.zygote_pid())) == {sleeper, after}
+    own.cancel()
+    thread.join(10)
+    assert ended[0][0] == "cancelled"
+
+
+def test_a_zygote_that_does_not_end_a_child_is_killed_before_the_next_job(own, data, monkeypatch):
+    monkeypatch.setattr(sandbox_run, "_END_SECONDS", 0.2)
+    spare(own)
+    first = own.zygote_pid()
+    os.kill(first, signal.SIGSTOP)
+    assert echo(own, data) is None
+    assert own.zygote_pid() == first
+    assert echo(own, data) is None
+    assert own.zygote_pid() != first
+    assert gone(first)
 
 
 def test_is_replaced_while_its_job_runs(own):

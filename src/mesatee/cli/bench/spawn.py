@@ -3,10 +3,10 @@
 *Ready* is the moment at which a Python function of a party has computed something with numpy, by the
 monotonic clock that all processes of a machine share; namespaces, Landlock, seccomp and limits are in force
 by then. The same with onnxruntime, where the extra `ml` is installed: the function has the module and a
-session's options. *Done* is when the supervisor has the outcome and the child is gone. The supervisor keeps one child
-ready: samples with a pause before them find it, those back to back have to wait for the next one. The peer is
-bubblewrap with all namespaces unshared and a bare interpreter, without numpy and without seccomp filter:
-ready when its first line has run, done when it has ended.
+session's options. *Done* is when the supervisor has the outcome; nothing waits for the end of the child then but the
+next run. The supervisor keeps one child ready: samples with a pause before them find it, those back to back have to
+wait for the end of the last one, and for the next one. The peer is bubblewrap with all namespaces unshared and a bare
+interpreter, without numpy and without seccomp filter: ready when its first line has run, done when it has ended.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def _rows(
             note=f"without a pause, in rows of {BURST}: the run waits until the next child is ready{absent}",
         ),
         compare(
-            "done and reaped",
+            "done",
             "ms",
             [done for _, done in mine],
             [done for _, done in peer],
@@ -213,7 +213,7 @@ def _rows(
             note=f"from Supervisor.run to the outcome; the peer until its process has ended{absent}",
         ),
         compare(
-            "done and reaped, back to back",
+            "done, back to back",
             "ms",
             [done for _, done in packed],
             [done for _, done in peer],

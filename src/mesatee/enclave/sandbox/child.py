@@ -12,6 +12,7 @@ import linecache
 import mmap
 import os
 import random
+import resource
 import select
 import socket
 import sys
@@ -199,7 +200,9 @@ def inner(
         return 1
     # 8.
     failure = _run(job, task.inputs, task.outputs)
-    _say(task.report, last_line(failure, () if failure else task.outputs))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    cpu, rss = used.ru_utime + used.ru_stime, used.ru_maxrss * limits.KIB
+    _say(task.report, last_line(failure, () if failure else task.outputs, cpu, rss))
     if task.go is not None:
         time.sleep(_LINGER_SECONDS)
     return 0

@@ -314,12 +314,9 @@ def parse_answer(message: bytes) -> Spare | Exit | Refused:
         case {"refused": str(reason)} if len(fields) == 1 and len(reason) <= REASON_CHARS:
             return Refused(reason)
         case {"child": child, "status": status, "cpu": cpu, "rss": rss} if len(fields) == 4:
-            if isinstance(cpu, bool) or not isinstance(cpu, (int, float)) or not math.isfinite(cpu):
-                raise Malformed("the processor time is not a number")
             _in_range("child", child, 0, _MOST_CHILDREN)
             _in_range("status", status, 0, 255)
-            _in_range("rss", rss, 0, 2**62)
-            return Exit(child, status, float(cpu), rss)
+            return Exit(child, status, *_used(cpu, rss))
     raise Malformed("the zygote's answer has another form")
 
 
@@ -335,6 +332,8 @@ class Report:
     refused: str | None = None
     failure: Failure | None = None
     outputs: tuple[str, ...] | None = None
+    cpu_seconds: float = 0.0
+    max_rss_bytes: int = 0
 
 
 def ready_line(layers: Iterable[str]) -> bytes:
@@ -347,9 +346,11 @@ def refused_line(reason: str) -> bytes:
     return _dump({"refused": reason[:REASON_CHARS]}) + b"\n"
 
 
-def last_line(failure: Failure | None, outputs: Iterable[str]) -> bytes:
-    """The child's last line."""
-    return _dump({"failure": failure, "outputs": list(outputs)}) + b"\n"
+def last_line(
+    failure: Failure | None, outputs: Iterable[str], cpu_seconds: float = 0.0, rss: int = 0
+) -> bytes:
+    """The child's last line, with what it has used: processor time, and largest resident memory in bytes."""
+    return _dump({"failure": failure, "outputs": list(outputs), "cpu": cpu_seconds, "rss": rss}) + b"\n"
 
 
 def parse_report(data: bytes) -> Report:
@@ -357,7 +358,7 @@ def parse_report(data: bytes) -> Report:
 
     1. At most `limits.CHILD_REPORT_BYTES`, at most two lines, each ended.
     2. The first line names layers, or the reason why there are none; then nothing follows.
-    3. The last line is a failure that a child may name, or the names of all outputs.
+    3. The last line is a failure that a child may name, or the names of all outputs; and what it says to have used.
     """
     # 1.
     if len(data) > limits.CHILD_REPORT_BYTES:
@@ -380,16 +381,25 @@ def parse_report(data: bytes) -> Report:
     if len(lines) == 1:
         return Report(layers)
     # 3.
-    last = _object(lines[1], limits.CHILD_REPORT_BYTES, {"failure", "outputs"})
+    last = _object(lines[1], limits.CHILD_REPORT_BYTES, {"failure", "outputs", "cpu", "rss"})
     failure, outputs = last["failure"], last["outputs"]
     if failure is not None and (not isinstance(failure, str) or failure not in CHILD_FAILURES):
         raise Malformed("a child cannot end with this failure")
     if not isinstance(outputs, list) or len(outputs) > limits.INPUTS:
         raise Malformed("the outputs are a list of names")
-    return Report(layers, failure=failure, outputs=tuple(_name(name) for name in outputs))
+    names = tuple(_name(name) for name in outputs)
+    return Report(layers, None, failure, names, *_used(last["cpu"], last["rss"]))
 
 
 # -- checks ----------------------------------------------------------------------------------------
+
+
+def _used(cpu: Any, rss: Any) -> tuple[float, int]:
+    """Processor time in seconds, and bytes."""
+    if isinstance(cpu, bool) or not isinstance(cpu, (int, float)) or not 0 <= cpu <= 2**53:
+        raise Malformed("the processor time is not a number")
+    _in_range("rss", rss, 0, 2**62)
+    return float(cpu), rss
 
 
 def _dump(value: Any) -> bytes:

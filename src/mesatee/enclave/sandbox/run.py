@@ -45,12 +45,22 @@ _CPU_SHARE: Final = 0.5
 far more to do than it can, ticks have been seen to count a third too much."""
 _CPU_GRACE_SECONDS: Final = 1
 """As the sandbox sets it: from SIGXCPU to SIGKILL."""
+_END_SECONDS: Final = 20.0
+"""After this a zygote that has not ended a child, which may have gigabytes to give back, is killed."""
 _READ_BYTES: Final = 64 * limits.KIB
+_PIPE_BYTES: Final = limits.MIB
+"""As much as the kernel lets a process without privileges put into a pipe."""
+_LINES: Final = 2
+"""Of a report: the child's layers, and its last word."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Processor time of all threads, largest resident memory, and wall-clock time of a run."""
+    """Processor time of all threads, largest resident memory, and wall-clock time of a run.
+
+    The first two are what the child read of the kernel for its last word, which a function can forge: nothing depends
+    on them. Of a child that did not come to its last word they are what the kernel told the zygote.
+    """
 
     cpu_seconds: float = 0.0
     max_rss_bytes: int = 0
@@ -130,9 +140,9 @@ class Run:
         self._exit: Exit | None = None
         self.child: int | None = None
         self.go: socket.socket | None = None
-        self._leave_early = False
-        """Whether the last word of the child is enough: a session takes the kernel long to take down, and a built-in
-        function has nothing more to do. Its outputs are sealed against it like any others; `end` has it killed."""
+        self.left = False
+        """Whether the child has said its last word, was not waited for, and may still be there. Its outputs are sealed
+        against it; `end` must come before another run."""
         self._ports: tuple[int, int, dict[str, int]] = (-1, -1, {})
         self._replaced = False
         self._start = start
@@ -156,14 +166,32 @@ class Run:
 
     def resume(self, job: Job, waiting: Waiting, wake: int, start: float) -> Outcome:
         """Go on with the run that the child waited for. Raises `Cold` if it is gone."""
-        self._job, self._wake, self._start, self._leave_early = job, wake, start, True
+        self._job, self._wake, self._start = job, wake, start
         waiting.go()
         return self._finish(*self._ports)
 
-    def end(self) -> None:
-        """Have a child killed that was left before it had ended."""
-        if self._leave_early and self.child is not None:
+    def kill(self) -> None:
+        """Have the child killed, if there is one."""
+        if self.child is not None:
             self._zygote.tell(KILL, self.child)
+
+    def end(self) -> None:
+        """Kill a child that was left before it had ended, and wait until nothing of it is there."""
+        if not self.left:
+            return
+        self.left = False
+        self.kill()
+        control = self._zygote.control.fileno()
+        until = time.monotonic() + _END_SECONDS
+        try:
+            while select.select([control], [], [], max(0.0, until - time.monotonic()))[0]:
+                exit = self._zygote.hear()
+                if exit is not None and exit.child == self.child:
+                    return
+        except SandboxFailed:
+            pass
+        # Its children die with it.
+        self._zygote.kill()
 
     def _finish(self, stdio: int, report: int, outputs: dict[str, int]) -> Outcome:
         if self.child is not None:
@@ -173,9 +201,10 @@ class Run:
                 # Interrupted in between: nothing of this run may go on.
                 self._zygote.kill()
                 raise
-            # The child is gone, so that what is left in its pipes is all there will be.
+            # The child is gone or has said its last word, so that what is left in its pipes is all there will be.
             self._drain_text(stdio)
-            self._drain_report(report)
+            if not self.left:
+                self._drain_report(report)
             self._replace()
             if not self._report and self._stopped is None:
                 raise Unborn
@@ -184,7 +213,8 @@ class Run:
         if failure is None:
             failure, kept = self._take(outputs)
         exit = self._exit or Exit(0, 0, 0.0, 0)
-        usage = Usage(exit.cpu_seconds, exit.max_rss_bytes, time.monotonic() - self._start)
+        known = exit if said.outputs is None else said
+        usage = Usage(known.cpu_seconds, known.max_rss_bytes, time.monotonic() - self._start)
         return Outcome(failure, kept, self._text.value(), said.layers, usage)
 
     # -- before ------------------------------------------------------------------------------------
@@ -299,21 +329,34 @@ class Run:
             for fd, _ in poll.poll(left * 1000):
                 if fd == stdio and not self._read_text(fd):
                     poll.unregister(fd)
-                elif fd == report and self._read_report(fd):
-                    if self._leave_early and self._report.count(b"\n") > 1:
-                        self._exit = Exit(self.child or 0, 0, 0.0, 0)
                 elif fd == report:
-                    poll.unregister(fd)
-                    if len(self._report) > limits.CHILD_REPORT_BYTES and self._stopped is None:
-                        deadline = self._stop("crashed")
+                    more = self._read_report(fd)
+                    self._leave()
+                    if not more:
+                        poll.unregister(fd)
+                        if len(self._report) > limits.CHILD_REPORT_BYTES and self._may_stop():
+                            deadline = self._stop("crashed")
                 elif fd == self._wake:
                     poll.unregister(fd)
-                    if self._stopped is None:
+                    if self._may_stop():
                         deadline = self._stop("cancelled")
                 elif fd == control:
                     exit = self._zygote.hear()
                     if exit is not None and exit.child == self.child:
-                        self._exit = exit
+                        self._exit, self.left = exit, False
+
+    def _leave(self) -> None:
+        """Go on without the child once it has said its last word, since the kernel takes long to take one down. What
+        it may say after that word counts for nothing."""
+        if self._may_stop() and self._report.count(b"\n") >= _LINES:
+            self._exit, self.left = Exit(self.child or 0, 0, 0.0, 0), True
+            # One with a loaded model lingers, and is killed a little later.
+            if self.go is None:
+                self.kill()
+
+    def _may_stop(self) -> bool:
+        """Whether neither it nor we have ended it."""
+        return self._exit is None and self._stopped is None
 
     def _stop(self, reason: Failure) -> float:
         """Have the child killed; returns until when that must have happened."""
@@ -343,8 +386,12 @@ class Run:
         return bool(data) and len(self._report) <= limits.CHILD_REPORT_BYTES
 
     def _drain_text(self, fd: int) -> None:
+        """What a child wrote before its last word is in its pipe; one that was left may write on."""
         with contextlib.suppress(BlockingIOError):
-            while data := os.read(fd, _READ_BYTES):
+            for _ in range(_PIPE_BYTES // _READ_BYTES + 1):
+                data = os.read(fd, _READ_BYTES)
+                if not data:
+                    return
                 self._text.add(data)
 
     def _drain_report(self, fd: int) -> None:
@@ -355,21 +402,25 @@ class Run:
     # -- after -------------------------------------------------------------------------------------
 
     def _judge(self) -> tuple[Failure | None, Report]:
-        """1. What we did to it. 2. What the kernel did to it. 3. What it says of itself.
+        """1. What we did to it. 2. Its last word, if there is one. 3. What the kernel did to it.
 
         Raises `SandboxFailed` when no foreign code ran.
         """
         try:
-            said = parse_report(bytes(self._report))
+            said = parse_report(_first_lines(bytes(self._report), _LINES))
         except InputError:
             said = None
         if said is not None and said.refused is not None:
             raise SandboxFailed(said.refused)
-        layers = said or _first_line(bytes(self._report))
+        layers = said or _layers(bytes(self._report))
         # 1.
         if self._stopped is not None:
             return self._stopped, layers
         # 2.
+        if said is not None and said.outputs is not None:
+            whole = said.failure is not None or set(said.outputs) == set(self._job.outputs)
+            return (said.failure if whole else "crashed"), said
+        # 3.
         assert self._exit is not None  # noqa: S101  # `_watch` ends only so
         killed = self._exit.status - 128
         # A child ends by SIGXCPU at its limit, one that took the signal for itself by SIGKILL a little later.
@@ -381,12 +432,7 @@ class Run:
                 return "out_of_cpu", layers
         if killed == signal.SIGXFSZ:
             return "output_too_large", layers
-        # 3.
-        if self._exit.status != 0 or said is None or said.outputs is None:
-            return "crashed", layers
-        if said.failure is None and set(said.outputs) != set(self._job.outputs):
-            return "crashed", layers
-        return said.failure, layers
+        return "crashed", layers
 
     def _take(self, outputs: Mapping[str, int]) -> tuple[Failure | None, Mapping[str, Output]]:
         """Seal each output and measure it ourselves; the child's word counts for nothing here."""
@@ -394,7 +440,7 @@ class Run:
         kept: dict[str, Output] = {}
         for name, fd in outputs.items():
             try:
-                _core.memfd_seal(fd)
+                self._seal(fd)
             except SandboxFailed:
                 # Something still holds it writable, which nothing of a child that is gone should.
                 return "crashed", {}
@@ -407,11 +453,25 @@ class Run:
         # The caller gets descriptors of its own; ours are closed with the rest of the run.
         return None, {name: Output(os.dup(output.fd), output.size) for name, output in kept.items()}
 
+    def _seal(self, fd: int) -> None:
+        """Raises `SandboxFailed` if it is mapped to be written, also after the end of the child."""
+        try:
+            _core.memfd_seal(fd)
+        except SandboxFailed:
+            self.end()
+            _core.memfd_seal(fd)
 
-def _first_line(report: bytes) -> Report:
+
+def _first_lines(report: bytes, count: int) -> bytes:
+    """What a child says after its last word counts for nothing: it is about to be killed."""
+    *lines, rest = report.split(b"\n", count)
+    return b"".join(line + b"\n" for line in lines) + (rest if len(lines) < count else b"")
+
+
+def _layers(report: bytes) -> Report:
     """The layers of a report whose end is garbage: its first line was written before foreign code ran."""
     try:
-        return parse_report(report.partition(b"\n")[0] + b"\n")
+        return parse_report(_first_lines(report, 1))
     except InputError:
         return Report()
 

@@ -125,15 +125,14 @@ class Supervisor:
             raise SandboxFailed(reason)
         start = time.monotonic()
         with self._running, ExitStack() as stack:
-            # What it may do is over, but it is not to be beside the child of another run.
-            self._end_left()
             wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             stack.callback(os.close, wake)
             with self._state:
                 self._wake = wake
             stack.callback(self._no_wake)
-            # A zygote that has to be started is no part of the run's time.
+            # No part of the run's time: the end of the run before, and a zygote that has to be started.
             before = time.monotonic()
+            self._end_left()
             self._ready(spare_kind(job.executor))
             start += time.monotonic() - before
             if claimed is not None:
@@ -144,7 +143,7 @@ class Supervisor:
                     outcome = claimed.run.resume(job, claimed, wake, start)
                 finally:
                     if warm is None or outcome is None or outcome.failure is not None:
-                        self._end_left()
+                        claimed.run.kill()
                 if warm is not None and outcome.failure is None:
                     self._load_ahead(job, warm, claimed.model)
                 return outcome
@@ -163,6 +162,7 @@ class Supervisor:
             return outcome
 
     def _end_left(self) -> None:
+        """What the child of the run before may do is over, but it is not to be beside another one."""
         left, self._left = self._left, None
         if left is not None:
             left.end()
@@ -189,8 +189,10 @@ class Supervisor:
         """One child, or another if that was killed while it waited."""
         for _ in range(_TRIES):
             with ExitStack() as own, contextlib.suppress(Unborn):
+                self._end_left()
                 zygote = self._ready(spare_kind(job.executor))
                 run = Run(job, zygote, wake, self._require | job.require, own, start, self._scratch)
+                self._left = run
                 return run.execute(inputs)
         raise SandboxFailed(f"{_TRIES} children ended before they ran the function")
 
@@ -211,6 +213,7 @@ class Supervisor:
         self._background.close()
         self.cancel()
         with self._running:
+            self._left = None
             while self._zygotes:
                 self._zygotes.popitem()[1].close()
 

@@ -104,6 +104,11 @@ def pair() -> Iterator[tuple[Supervisor, Supervisor]]:
         yield one, other
 
 
+def families(supervisor: Supervisor) -> dict[int, list[int]]:
+    """Outer children, and their inner ones."""
+    return {outer: children(outer) for outer in children(supervisor.zygote_pid())}
+
+
 @contextmanager
 def neighbour(supervisor: Supervisor) -> Iterator[None]:
     """A run that goes on until the block ends."""
@@ -127,10 +132,12 @@ def neighbour(supervisor: Supervisor) -> Iterator[None]:
     thread.start()
     try:
         deadline = time.monotonic() + 10
-        # The run and the next spare: two families of two.
-        while len(children(supervisor.zygote_pid())) < 2:
+        # The run and the next spare: two families of two, and the child of the last run is not one of them.
+        last, now = None, families(supervisor)
+        while now != last or [len(inner) for inner in now.values()] != [1, 1]:
             assert time.monotonic() < deadline
-            time.sleep(0.02)
+            time.sleep(0.1)
+            last, now = now, families(supervisor)
         yield
         assert not ended, "the neighbour ended too early"
     finally:

@@ -54,13 +54,15 @@ def children(pid):
 
 
 def spare(supervisor, *, besides=(), kind="general"):
-    """Outer and inner process of the spare, once both are there."""
-    deadline = time.monotonic() + 10
+    """Outer and inner process of the spare, once both are there and the child of the last run is not."""
+    deadline, before = time.monotonic() + 10, []
     while time.monotonic() < deadline:
-        for outer in children(supervisor.zygote_pid(kind)):
-            if outer not in besides and (inner := children(outer)):
-                return outer, inner[0]
-        time.sleep(0.01)
+        outers = [outer for outer in children(supervisor.zygote_pid(kind)) if outer not in besides]
+        found = [(outer, inner[0]) for outer in outers if (inner := children(outer))]
+        if len(found) == 1 and found == before:
+            return found[0]
+        before = found
+        time.sleep(0.03)
     raise AssertionError("there is no spare")
 
 

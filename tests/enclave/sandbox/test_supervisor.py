@@ -277,8 +277,13 @@ def fifty_runs(supervisor):
     def seen():
         """Once the spare is there: the number of our descriptors and the zygote's, its children, our zombies."""
         deadline = time.monotonic() + 10
-        while len(session(pid)) != 3 and time.monotonic() < deadline:
-            time.sleep(0.02)
+        last, now = None, sample()
+        while (now != last or len(session(pid)) != 3) and time.monotonic() < deadline:
+            time.sleep(0.1)
+            last, now = now, sample()
+        return now
+
+    def sample():
         children = subprocess.run(["ps", "--ppid", str(pid), "-o", "stat="], capture_output=True, text=True)
         mine = subprocess.run(
             ["ps", "--ppid", str(os.getpid()), "-o", "stat="], capture_output=True, text=True

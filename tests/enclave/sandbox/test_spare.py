@@ -77,9 +77,9 @@ def kill(pair, which):
     raise AssertionError("the spare did not end")
 
 
-def gone(pid):
+def gone(pid, seconds=10):
     """Whether there is nothing left of a process, after a while."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + seconds
     while Path(f"/proc/{pid}").exists():
         if time.monotonic() > deadline:
             return False
@@ -162,6 +162,26 @@ def test_a_child_that_stays_after_its_last_word_is_gone_before_the_next_job(own)
     own.cancel()
     thread.join(10)
     assert ended[0][0] == "cancelled"
+
+
+def test_a_cancel_does_not_wait_for_the_child_of_the_run_before(own, data):
+    spare(own)
+    os.kill(own.zygote_pid(), signal.SIGSTOP)
+    assert echo(own, data) is None
+    thread, ended = start(own, ECHO, {"data": data})
+    time.sleep(0.2)
+    asked = time.monotonic()
+    own.cancel()
+    thread.join(10)
+    assert ended[0][0] == "cancelled"
+    assert ended[0][1] - asked < 1
+    # It is waited for later.
+    thread, ended = start(own, ECHO, {"data": data})
+    time.sleep(0.2)
+    assert not ended
+    os.kill(own.zygote_pid(), signal.SIGCONT)
+    thread.join(10)
+    assert ended[0][0] is None
 
 
 def test_a_zygote_that_does_not_end_a_child_is_killed_before_the_next_job(own, data, monkeypatch):

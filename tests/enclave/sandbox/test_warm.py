@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.enclave.sandbox.test_spare import _writable, children
+from tests.enclave.sandbox.test_spare import _writable, children, gone
 from tests.support.nets import linear
 
 from mesatee.enclave import functions
@@ -136,15 +136,6 @@ def test_nothing_waits_without_leave_or_after_a_failure(own):
     os.close(fd)
     time.sleep(0.5)
     assert own.shelf.child() is None
-
-
-def gone(pid, seconds=10):
-    deadline = time.monotonic() + seconds
-    while Path(f"/proc/{pid}").exists():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def waiting(supervisor):

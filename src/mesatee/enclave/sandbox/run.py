@@ -175,23 +175,30 @@ class Run:
         if self.child is not None:
             self._zygote.tell(KILL, self.child)
 
-    def end(self) -> None:
-        """Kill a child that was left before it had ended, and wait until nothing of it is there."""
+    def end(self, wake: int | None = None) -> bool:
+        """Kill a child that was left before it had ended, and wait until nothing of it is there; False if `wake` says
+        that nobody waits any more, and some of it may be."""
         if not self.left:
-            return
-        self.left = False
+            return True
         self.kill()
         control = self._zygote.control.fileno()
+        waits = [control] if wake is None else [control, wake]
         until = time.monotonic() + _END_SECONDS
         try:
-            while select.select([control], [], [], max(0.0, until - time.monotonic()))[0]:
+            while self.left and (
+                ready := select.select(waits, [], [], max(0.0, until - time.monotonic()))[0]
+            ):
+                if control not in ready:
+                    return False
                 exit = self._zygote.hear()
-                if exit is not None and exit.child == self.child:
-                    return
+                self.left = exit is None or exit.child != self.child
         except SandboxFailed:
             pass
-        # Its children die with it.
-        self._zygote.kill()
+        if self.left:
+            # Its children die with it.
+            self._zygote.kill()
+            self.left = False
+        return True
 
     def _finish(self, stdio: int, report: int, outputs: dict[str, int]) -> Outcome:
         if self.child is not None:

@@ -132,11 +132,15 @@ class Supervisor:
             stack.callback(self._no_wake)
             # No part of the run's time: the end of the run before, and a zygote that has to be started.
             before = time.monotonic()
-            self._end_left()
+            if claimed is not None:
+                stack.callback(claimed.stack.close)
+            if not self._end_left(wake):
+                if claimed is not None:
+                    claimed.run.kill()
+                return Outcome("cancelled")
             self._ready(spare_kind(job.executor))
             start += time.monotonic() - before
             if claimed is not None:
-                stack.callback(claimed.stack.close)
                 self._left = claimed.run
                 outcome: Outcome | None = None
                 try:
@@ -161,11 +165,13 @@ class Supervisor:
                 self._load_ahead(job, warm, inputs[MODEL])
             return outcome
 
-    def _end_left(self) -> None:
-        """What the child of the run before may do is over, but it is not to be beside another one."""
-        left, self._left = self._left, None
-        if left is not None:
-            left.end()
+    def _end_left(self, wake: int | None = None) -> bool:
+        """What the child of the run before may do is over, but it is not to be beside another one. False if `wake` came
+        first: then the next run has to ask again."""
+        if self._left is not None and not self._left.end(wake):
+            return False
+        self._left = None
+        return True
 
     def _load_ahead(self, job: Job, warm: Warm, model: int) -> None:
         """Have the next child load this model, once this run is over. Nobody waits for it, and nothing fails by it."""
@@ -189,7 +195,9 @@ class Supervisor:
         """One child, or another if that was killed while it waited."""
         for _ in range(_TRIES):
             with ExitStack() as own, contextlib.suppress(Unborn):
-                self._end_left()
+                # That of a compiler, for the same run.
+                if not self._end_left(wake):
+                    return Outcome("cancelled")
                 zygote = self._ready(spare_kind(job.executor))
                 run = Run(job, zygote, wake, self._require | job.require, own, start, self._scratch)
                 self._left = run

@@ -49,11 +49,20 @@ def test_an_answer_and_what_is_sent(service: Service, fake: Plain):
     assert found.body == b"{}"
     assert found.headers["content-type"] == "application/json"
     assert fake.asked == ["/x?a=b+c&d=%26"]
-    # The connection is used again, also after a refusal.
+    # The service is asked again, also after a refusal.
     fake.fail("/x", Reply(status=404))
     with pytest.raises(NotFound, match="the service does not know a thing"):
         ask(service, fake)
     assert ask(service, fake) == b"{}"
+
+
+def test_a_service_may_hang_up_after_each_answer(service: Service, fake: Plain):
+    """It does so without a word, as HTTP allows: a connection that is kept could end while it is used again."""
+    fake.fail("", Reply(b"{}"), times=100)
+    for _ in range(100):
+        assert ask(service, fake) == b"{}"
+    assert len(fake.ports) == 100
+    assert len(set(fake.ports)) == 100
 
 
 @pytest.mark.parametrize(("status", "error"), [(400, Malformed), (401, Malformed), (403, Malformed), (204, Malformed),

@@ -176,6 +176,8 @@ class Fake(ABC):
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.ports: list[int] = []
+        """From which each of these came."""
         self.faults: list[Fault] = []
         self.ended = threading.Event()
         fake = self
@@ -185,6 +187,7 @@ class Fake(ABC):
 
             def do_GET(self) -> None:
                 fake.asked.append(self.path)
+                fake.ports.append(self.client_address[1])
                 for fault in fake.faults:
                     if fault.where in self.path:
                         fake.faults.remove(fault)

@@ -183,8 +183,13 @@ class Service:
         self._network = _Network()
         # The bare pool follows no redirect, reads no settings and asks no proxy: the metadata service must never be
         # asked through another machine.
+        # No connection is kept: a service may hang up at any time between two requests, and one that is sent just then
+        # would fail for it.
         self._pool = httpcore.ConnectionPool(
-            ssl_context=context or tls(), max_connections=1, network_backend=self._network
+            ssl_context=context or tls(),
+            max_connections=1,
+            max_keepalive_connections=0,
+            network_backend=self._network,
         )
 
     def __enter__(self) -> Service:

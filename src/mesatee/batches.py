@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, Final
 
-from mesatee.table import FORMATS, Format, Source, Table, reader, threads
+from mesatee.table import CSV_ROWS, FORMATS, Format, Source, Table, reader, threads
 
 BLOCK_BYTES: Final = 4 * 2**20
 """Of CSV text that becomes one batch; a longer row makes a longer one."""
@@ -125,7 +125,8 @@ class Writer:
 
         match self._format:
             case "csv":
-                return csv.CSVWriter(self._target, self._schema)
+                options = csv.WriteOptions(batch_size=CSV_ROWS)
+                return csv.CSVWriter(self._target, self._schema, write_options=options)
             case "parquet":
                 return parquet.ParquetWriter(self._target, self._schema)
             case "arrow":

@@ -24,6 +24,8 @@ Source = str | os.PathLike[str] | bytes | bytearray | memoryview | Any
 """A path, or an object with the buffer protocol (bytes, memoryview, mmap, Arrow buffer)."""
 
 FORMATS: Final[tuple[Format, ...]] = ("csv", "parquet", "arrow")
+CSV_ROWS: Final = 8192
+"""Rows that are written as CSV at a time: fewer are slower, more take memory and are no faster."""
 _IPC_FILE_MAGIC: Final = b"ARROW1"
 
 
@@ -191,7 +193,7 @@ class Table:
         sink = os.fspath(target) if isinstance(target, (str, os.PathLike)) else target
         match format:
             case "csv":
-                csv.write_csv(self._arrow, sink)
+                csv.write_csv(self._arrow, sink, csv.WriteOptions(batch_size=CSV_ROWS))
             case "parquet":
                 parquet.write_table(self._arrow, sink)
             case "arrow":

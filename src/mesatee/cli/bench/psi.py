@@ -26,10 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ... import _core
 from ..._core import oblivious_match
 from ...enclave.functions._keys import prepare, to_rows, widest
 from ...enclave.sandbox.protocol import Job, Limits, OutputSpec
-from ...enclave.sandbox.supervisor import Supervisor, sealed_memfd
+from ...enclave.sandbox.supervisor import Supervisor
 from ...errors import NotFound, ReceiptInvalid, SandboxFailed, Unavailable
 from ...party import data, functions, results, tasks
 from ...party.config import read_service_file, read_trust
@@ -44,6 +45,8 @@ from .rows import Goal, Row, Say, compare
 POWERS, QUICK_POWERS = (16, 18, 20, 22), (12, 14)
 ROUNDS: Final = {16: 7, 18: 5, 20: 5, 22: 3}
 QUICK_ROUNDS: Final = 2
+SETTLE_SECONDS: Final = 0.3
+"""Before each measurement, ours or a peer's: what ran before is taken down, and the next child waits."""
 ROUNDS_BETWEEN: Final = 3
 """Of sizes between those that are compared, which the exponent is fitted to as well."""
 SLOW_POWER: Final = 16
@@ -146,6 +149,7 @@ class Rr22:
 
     def __call__(self, power: int) -> dict[str, Any]:
         """Seconds of the slower side, rows in common, and KiB of both. Raises `Unavailable`."""
+        time.sleep(SETTLE_SECONDS)
         for rank, side in enumerate(self._sides):
             if side.stdin is None:
                 raise AssertionError
@@ -196,6 +200,7 @@ def with_polars(folder: Path, power: int) -> float:
     import polars as pl
 
     left, right = files(folder, power)
+    time.sleep(SETTLE_SECONDS)
     begun = time.monotonic()
     found = pl.read_csv(left).join(pl.read_csv(right), on="id", how="semi")
     found.write_csv(folder / "polars.csv")
@@ -212,23 +217,34 @@ def ours(supervisor: Supervisor, folder: Path, power: int, leakage: str) -> tupl
         outputs={"result": OutputSpec("csv")},
         limits=Limits(**RUN_LIMITS),
     )
+    result = folder / "ours.csv"
+    time.sleep(SETTLE_SECONDS)
     begun = time.monotonic()
     with contextlib.ExitStack() as stack:
         inputs = {}
         for name, path in zip("ab", files(folder, power), strict=True):
-            inputs[name] = sealed_memfd(name, path.read_bytes())
+            inputs[name] = _core.memfd(name)
             stack.callback(os.close, inputs[name])
+            _copy(path, inputs[name])
+            _core.memfd_seal(inputs[name])
         outcome = stack.enter_context(supervisor.run(job, inputs))
         if outcome.failure is not None:
             raise SandboxFailed(f"the bench's function failed: {outcome.failure}: {outcome.diagnostics!r}")
         made = outcome.outputs["result"]
-        with (folder / "ours.csv").open("wb") as file:
+        with result.open("wb") as file:
             os.sendfile(file.fileno(), made.fd, 0, made.size)
-        rows = os.pread(made.fd, made.size, 0).count(b"\n") - 1
-        taken = time.monotonic() - begun
+    taken = time.monotonic() - begun
+    rows = result.read_bytes().count(b"\n") - 1
     if rows != 1 << (power - 1):
         raise SandboxFailed(f"the bench's function found {rows} rows")
     return taken, outcome.usage.max_rss_bytes
+
+
+def _copy(path: Path, to: int) -> None:
+    with path.open("rb") as file:
+        rest = os.fstat(file.fileno()).st_size
+        while rest:
+            rest -= os.sendfile(to, file.fileno(), None, rest)
 
 
 def matching(folder: Path, power: int) -> float:
@@ -295,6 +311,7 @@ class Platform:
 
     def run(self, power: int) -> float:
         """Seconds from invoking to the verified result on disk."""
+        time.sleep(SETTLE_SECONDS)
         begun = time.monotonic()
         task = self.tasks[power]
         posted = tasks.run(self.scientist, self.scientist.task(task))

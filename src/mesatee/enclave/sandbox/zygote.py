@@ -97,6 +97,7 @@ def preload(kind: SpareKind = "general") -> None:
             continue
     if kind == "general":
         _look_at_threads()
+        _make_casts()
     # Here as well as in each child: what is made by a first call is made once.
     child.warm_up(kind)
     threads = len(list(Path("/proc/self/task").iterdir()))
@@ -116,6 +117,15 @@ def _look_at_threads() -> None:
     except ImportError:
         return
     cluster.KMeans(1, n_init=1).fit([[0.0], [1.0]])
+
+
+def _make_casts() -> None:
+    """Let Arrow make its table of casts, which it does with the first one, all over the memory that children share."""
+    try:
+        pyarrow = importlib.import_module("pyarrow")
+    except ImportError:
+        return
+    pyarrow.array([0]).cast(pyarrow.int32())
 
 
 @dataclass(slots=True)

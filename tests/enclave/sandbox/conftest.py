@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +45,15 @@ def run_job(supervisor: Supervisor, job: Job, data: Mapping[str, bytes]) -> Resu
     finally:
         for fd in fds.values():
             os.close(fd)
+
+
+def settled(supervisor: Supervisor) -> int:
+    """Our descriptors, once the child of the last run is gone and the next one is there: its socket is one of them."""
+    supervisor._end_left()
+    zygote = supervisor._zygotes["general"]
+    while zygote.spare is None:
+        zygote.hear()
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture(scope="session")

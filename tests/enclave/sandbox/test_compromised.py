@@ -11,10 +11,9 @@ import select
 import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from tests.enclave.sandbox.conftest import Result, run_job
+from tests.enclave.sandbox.conftest import Result, run_job, settled
 from tests.support.town import children
 
 from mesatee.enclave.sandbox import Job, Limits, OutputSpec, Supervisor
@@ -124,14 +123,6 @@ def attack(supervisor: Supervisor, body: str, bounds: Limits = BOUNDS) -> Result
     return run_job(supervisor, job, {"data": b"data"})
 
 
-def settled(supervisor: Supervisor) -> int:
-    """Our descriptors, once the next child is there: its socket is one of them."""
-    zygote = supervisor._zygotes["general"]
-    while zygote.spare is None:
-        zygote.hear()
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 @pytest.mark.parametrize("name", ATTACKS)
 def test_what_a_child_says_counts_for_nothing_that_it_may_not_say(name, own):
     body, failure = ATTACKS[name]
@@ -208,7 +199,6 @@ FORGED = {
 def test_a_zygote_that_breaks_the_protocol_is_given_up(name, own):
     message, descriptors = FORGED[name]
     own.start()
-    own._end_left()
     before = settled(own)
     zygote = own._zygotes["general"]
     theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from tests.enclave.sandbox.conftest import settled
 
 from mesatee.enclave.sandbox import Job, Limits, OutputSpec, Supervisor, sealed_memfd
 from mesatee.errors import Malformed, SandboxFailed
@@ -291,7 +292,7 @@ def fifty_runs(supervisor):
         zombies = [line for line in mine.stdout.split() if line.startswith("Z")]
         # The zygote is not dumpable: only root may count its descriptors.
         theirs = len(list(Path(f"/proc/{pid}/fd").iterdir())) if os.getuid() == 0 else 0
-        return len(list(Path("/proc/self/fd").iterdir())), theirs, len(children.stdout.split()), zombies
+        return settled(supervisor), theirs, len(children.stdout.split()), zombies
 
     before = seen()
     for number in range(50):
